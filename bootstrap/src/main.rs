@@ -1,0 +1,2 @@
+//! The program `farlan-bootstrap`: first contact, reflector, relay, witness.
+fn main() {}

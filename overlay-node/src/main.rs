@@ -1,0 +1,2 @@
+//! The program `farlan`: one node of the overlay.
+fn main() {}

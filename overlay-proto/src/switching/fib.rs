@@ -1,0 +1,294 @@
+//! The `Fib`: an immutable snapshot of who is where and how to reach them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nat_traversal::path::Path;
+use nat_traversal::relay::RelayKey;
+
+use super::counters::PeerCounters;
+use crate::drop_reason::DropReason;
+use crate::ethernet::{MacAddr, VlanId};
+use crate::ids::{NetworkId, PeerId};
+use crate::session::Session;
+use crate::wire::{Selector, SessionIndex};
+
+/// A network by its place in [`Fib::networks`]; stable while the process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetIndex(pub u16);
+
+/// A peer by its place in [`Fib::peers`]; valid in one `Fib` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerSlot(pub u32);
+
+/// A MAC within one VLAN of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacKey {
+    /// The VLAN, 0 for untagged.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: MacAddr,
+}
+
+/// A MAC that this node claims. Shared by all snapshots, so that workers can mark it as heard.
+#[derive(Debug, Default)]
+pub struct LocalMac {
+    /// Milliseconds since the process began when a frame from it was last seen.
+    last_heard_ms: AtomicU64,
+}
+
+impl LocalMac {
+    /// A frame from this MAC was seen at `now_ms` (milliseconds since the process began).
+    pub fn heard(&self, now_ms: u64) {
+        // Most frames come within the same millisecond: read first, the line stays shared.
+        if self.last_heard_ms.load(Ordering::Relaxed) != now_ms {
+            self.last_heard_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When it was last heard, in milliseconds since the process began; 0 for never.
+    #[must_use]
+    pub fn last_heard_ms(&self) -> u64 {
+        self.last_heard_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a MAC is.
+#[derive(Debug, Clone)]
+pub enum MacEntry {
+    /// Attached here.
+    Local(Arc<LocalMac>),
+    /// Claimed by a peer, with the generation of the claim.
+    Remote(PeerSlot, u64),
+}
+
+/// One network as the fast path sees it.
+#[derive(Debug, Clone)]
+pub struct FibNetwork {
+    /// The network.
+    pub id: NetworkId,
+    /// Who is where.
+    pub macs: HashMap<MacKey, MacEntry>,
+    /// The members that a broadcast goes to directly.
+    pub flood: Vec<PeerSlot>,
+    /// Set when some member cannot be reached directly, so that the slow path must see each
+    /// broadcast as well.
+    pub punt_broadcast: bool,
+}
+
+/// One peer as the fast path sees it.
+#[derive(Debug, Clone)]
+pub struct FibPeer {
+    /// The peer.
+    pub peer: PeerId,
+    /// The session to seal with, if there is one.
+    pub session: Option<Arc<Session>>,
+    /// The chosen path, if there is one.
+    pub path: Option<Path>,
+    /// The largest UDP payload proven on that path, in bytes, relay header excluded.
+    pub datagram_limit: usize,
+    /// Traffic counters; the same for the life of the process.
+    pub counters: Arc<PeerCounters>,
+}
+
+impl FibPeer {
+    /// What to send to this peer with, if a frame of `network` can go out now.
+    fn ready(&self, network: NetworkId) -> Option<(&Arc<Session>, &Path, Selector)> {
+        let session = self.session.as_ref()?;
+        let path = self.path.as_ref()?;
+        let shared = session
+            .networks
+            .iter()
+            .find(|shared| shared.network == network)?;
+        Some((session, path, shared.send))
+    }
+}
+
+/// A session by its local index.
+#[derive(Debug, Clone)]
+pub struct FibSession {
+    /// The keys.
+    pub session: Arc<Session>,
+    /// Whose it is.
+    pub peer: PeerSlot,
+}
+
+/// The immutable snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Fib {
+    /// Networks by [`NetIndex`].
+    pub networks: Vec<FibNetwork>,
+    /// Peers by [`PeerSlot`].
+    pub peers: Vec<FibPeer>,
+    /// Every live session (previous, current, next) by local index.
+    pub sessions: HashMap<SessionIndex, FibSession>,
+    /// The keys of our own relay allocations.
+    pub relay_keys: HashMap<nat_traversal::path::AllocationId, RelayKey>,
+}
+
+/// Why the slow path must see a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PuntReason {
+    /// From the tap: the source is not claimed by this node.
+    SourceUnknown,
+    /// From the tap: the destination is in no claim known here.
+    DestinationUnknown,
+    /// From the tap: the destination's host is known, but no session or path is ready.
+    PeerNotReady(PeerSlot),
+    /// From a peer: the source is not claimed by that peer (yet).
+    SourceNotClaimed,
+    /// From a peer: the destination is not claimed by this node (a late frame after a move).
+    DestinationNotHere,
+}
+
+/// Where a frame from a local tap goes.
+#[derive(Debug)]
+pub enum Forward<'a> {
+    /// To one peer.
+    Unicast {
+        /// The peer, for its counters and limits.
+        peer: &'a FibPeer,
+        /// What to seal with.
+        session: &'a Arc<Session>,
+        /// Where to send.
+        path: &'a Path,
+        /// What to write into the sealed header.
+        selector: Selector,
+    },
+    /// To every member: each slot of [`FibNetwork::flood`] by [`Fib::sendable`].
+    Flood {
+        /// The network.
+        network: &'a FibNetwork,
+        /// Whether the slow path must see it, too.
+        punt: bool,
+    },
+    /// The destination is attached here; the local bridge delivers it.
+    Local,
+    /// The slow path must see it.
+    Punt(PuntReason),
+    /// Drop it.
+    Drop(DropReason),
+}
+
+/// What happens to a frame from a peer.
+#[derive(Debug)]
+pub enum Accept<'a> {
+    /// Write it to the tap of this network.
+    Deliver(NetIndex, &'a FibPeer),
+    /// The slow path must see it.
+    Punt(NetIndex, PuntReason),
+    /// Drop it.
+    Drop(DropReason),
+}
+
+impl Fib {
+    /// Where does a frame go that a local tap of `net` sent? `now_ms` is milliseconds since the
+    /// process began.
+    #[must_use]
+    pub fn forward(&self, net: NetIndex, src: MacKey, dst: MacAddr, now_ms: u64) -> Forward<'_> {
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return Forward::Drop(DropReason::UnknownNetwork);
+        };
+        if !src.mac.is_claimable() {
+            return Forward::Drop(DropReason::MacReserved);
+        }
+        if dst.is_bridge_reserved() {
+            return Forward::Drop(DropReason::BridgeReserved);
+        }
+        match network.macs.get(&src) {
+            Some(MacEntry::Local(local)) => local.heard(now_ms),
+            Some(MacEntry::Remote(..)) | None => return Forward::Punt(PuntReason::SourceUnknown),
+        }
+        if dst.is_group() {
+            return Forward::Flood {
+                network,
+                punt: network.punt_broadcast,
+            };
+        }
+        match network.macs.get(&MacKey {
+            vlan: src.vlan,
+            mac: dst,
+        }) {
+            Some(MacEntry::Local(_)) => Forward::Local,
+            Some(&MacEntry::Remote(slot, _)) => match self.sendable(slot, network.id) {
+                Some((peer, session, path, selector)) => Forward::Unicast {
+                    peer,
+                    session,
+                    path,
+                    selector,
+                },
+                None => Forward::Punt(PuntReason::PeerNotReady(slot)),
+            },
+            None => Forward::Punt(PuntReason::DestinationUnknown),
+        }
+    }
+
+    /// The peer in `slot` and what to send to it with, if a frame of `network` can go out now.
+    #[must_use]
+    pub fn sendable(
+        &self,
+        slot: PeerSlot,
+        network: NetworkId,
+    ) -> Option<(&FibPeer, &Arc<Session>, &Path, Selector)> {
+        let peer = self.peers.get(usize::try_from(slot.0).ok()?)?;
+        let (session, path, selector) = peer.ready(network)?;
+        Some((peer, session, path, selector))
+    }
+
+    /// May a frame be delivered that came out of `from` with `selector`?
+    #[must_use]
+    pub fn accept(
+        &self,
+        from: &FibSession,
+        selector: Selector,
+        src: MacKey,
+        dst: MacAddr,
+    ) -> Accept<'_> {
+        let Some(net) = self.network_of(&from.session, selector) else {
+            return Accept::Drop(DropReason::UnknownNetwork);
+        };
+        let (Some(network), Some(peer)) = (
+            self.networks.get(usize::from(net.0)),
+            usize::try_from(from.peer.0)
+                .ok()
+                .and_then(|slot| self.peers.get(slot)),
+        ) else {
+            return Accept::Drop(DropReason::UnknownNetwork);
+        };
+        if !src.mac.is_claimable() {
+            return Accept::Drop(DropReason::MacReserved);
+        }
+        if dst.is_bridge_reserved() {
+            return Accept::Drop(DropReason::BridgeReserved);
+        }
+        match network.macs.get(&src) {
+            Some(MacEntry::Remote(slot, _)) if *slot == from.peer => {}
+            _ => return Accept::Punt(net, PuntReason::SourceNotClaimed),
+        }
+        if dst.is_group() {
+            return Accept::Deliver(net, peer);
+        }
+        match network.macs.get(&MacKey {
+            vlan: src.vlan,
+            mac: dst,
+        }) {
+            Some(MacEntry::Local(_)) => Accept::Deliver(net, peer),
+            _ => Accept::Punt(net, PuntReason::DestinationNotHere),
+        }
+    }
+
+    /// The network that a peer means by `selector`.
+    #[must_use]
+    pub fn network_of(&self, session: &Session, selector: Selector) -> Option<NetIndex> {
+        let shared = session
+            .networks
+            .iter()
+            .find(|shared| shared.receive == selector)?;
+        let index = self
+            .networks
+            .iter()
+            .position(|network| network.id == shared.network)?;
+        u16::try_from(index).ok().map(NetIndex)
+    }
+}

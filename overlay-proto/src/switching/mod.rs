@@ -1,0 +1,17 @@
+//! What the fast path needs to decide, and its two decisions.
+//!
+//! The slow path owns all state machines and publishes an immutable [`Fib`]. A worker loads the
+//! current one per batch and asks it two questions, neither of which allocates, locks or waits:
+//! - [`Fib::forward`]: a frame came from a local tap; where does it go?
+//! - [`Fib::accept`]: a frame came out of a session; may it be delivered?
+//!
+//! What the `Fib` cannot answer is *punted*: handed to the slow path through a bounded queue.
+
+mod counters;
+mod fib;
+
+pub use counters::{DropCounters, PeerCounters};
+pub use fib::{
+    Accept, Fib, FibNetwork, FibPeer, FibSession, Forward, LocalMac, MacEntry, MacKey, NetIndex,
+    PeerSlot, PuntReason,
+};

@@ -1,0 +1,27 @@
+//! Every byte between two nodes. `docs/WIRE.md` has the drawings.
+//!
+//! The first byte of a datagram tells its kind and stays below 0x40, so that QUIC (bit 0x40 set)
+//! can share the port.
+
+/// The largest UDP payload that fits any legal underlay: IPv6's minimum MTU of 1,280 bytes less
+/// 40 of IPv6 and 8 of UDP.
+pub const MAX_UNPROVEN_DATAGRAM: usize = 1280 - 40 - 8;
+
+/// The largest sealed datagram a node sends before a larger path MTU is proven: it leaves room for
+/// the relay header, so that the same datagram fits a direct and a relayed path.
+pub const SAFE_DATAGRAM: usize = 1200;
+
+/// Names a session at its receiver: 32 random bits, a demultiplexer, never an authenticator
+/// (trust.md 13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionIndex(pub u32);
+
+/// A sending worker's own key and counter within a session (trust.md 12). Lane 0 is the slow path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane(pub u8);
+
+/// Names a network within a session; chosen by the receiver in the handshake (trust.md 15).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct Selector(pub u32);
