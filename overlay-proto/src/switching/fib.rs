@@ -72,8 +72,8 @@ pub struct FibNetwork {
     pub macs: HashMap<MacKey, MacEntry>,
     /// The members that a broadcast goes to directly.
     pub flood: Vec<PeerSlot>,
-    /// Set when some member cannot be reached directly, so that the slow path must see each
-    /// broadcast as well.
+    /// Set when some member cannot be sent to yet, so that the slow path must see each broadcast
+    /// as well ([`PuntReason::MemberNotReady`]).
     pub punt_broadcast: bool,
 }
 
@@ -136,6 +136,8 @@ pub enum PuntReason {
     DestinationUnknown,
     /// From the tap: the destination's host is known, but no session or path is ready.
     PeerNotReady(PeerSlot),
+    /// From the tap: a broadcast that some member could not be sent yet.
+    MemberNotReady,
     /// From a peer: the source is not claimed by that peer (yet).
     SourceNotClaimed,
     /// From a peer: the destination is not claimed by this node (a late frame after a move).
@@ -160,7 +162,7 @@ pub enum Forward<'a> {
     Flood {
         /// The network.
         network: &'a FibNetwork,
-        /// Whether the slow path must see it, too.
+        /// Whether the slow path must see it, too: punt it as [`PuntReason::MemberNotReady`].
         punt: bool,
     },
     /// The destination is attached here; the local bridge delivers it.
