@@ -1,1 +1,28 @@
-//! To be written.
+//! TAP devices, Linux bridges and batches of Ethernet frames.
+//!
+//! The rooms:
+//! - [`vnet`]: the `virtio_net_hdr` in front of each frame on a tap.
+//! - [`batch`]: frames on their way, in one reused buffer.
+//! - [`queue`]: [`FrameQueue`], what the data path reads from and writes to; the tap, and a pair
+//!   in memory for tests.
+//! - [`tap`]: making taps that outlive the process.
+//! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
+//! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
+//!   LAN").
+//!
+//! All `unsafe` is in the private module `sys`.
+
+pub mod batch;
+pub mod error;
+pub mod host;
+pub mod link;
+pub mod queue;
+mod sys;
+pub mod tap;
+pub mod vnet;
+
+pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
+pub use error::Error;
+pub use link::{Link, LinkKind, Links};
+pub use queue::{FrameQueue, MemoryTap, TapQueue};
+pub use vnet::VnetHdr;

@@ -1,0 +1,375 @@
+//! Interfaces, bridges and forwarding entries through rtnetlink.
+
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use overlay_proto::ethernet::{MacAddr, VlanId};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+
+use crate::error::Error;
+use crate::tap::check_name;
+
+/// What kind of interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A Linux bridge.
+    Bridge,
+    /// A tap or tun.
+    Tun,
+    /// Anything else.
+    Other,
+}
+
+/// What this crate needs to know of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number of it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: LinkKind,
+    /// The bridge (or bond, VRF) it is a port of.
+    pub master: Option<u32>,
+    /// Its MTU in bytes of payload, Ethernet header excluded.
+    pub mtu: u32,
+    /// Its own address.
+    pub mac: MacAddr,
+    /// Administratively up.
+    pub up: bool,
+    /// Has carrier; a tap has it while somebody holds it open.
+    pub carrier: bool,
+}
+
+/// A connection to the kernel's routing socket, in the network namespace of the thread that made
+/// it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Links(Handle);
+
+impl Links {
+    /// Connects. Must be called within a tokio runtime, which then carries the connection.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    pub fn connect() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|error| Error::from_io("cannot open a netlink socket", error))?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn all(&self) -> Result<Vec<Link>, Error> {
+        let messages = self.0.link().get().execute();
+        let messages: Vec<LinkMessage> = messages
+            .try_collect()
+            .await
+            .map_err(|error| netlink_error("cannot list interfaces", error))?;
+        Ok(messages.into_iter().map(Link::from_message).collect())
+    }
+
+    /// The interface `name`, if it exists.
+    ///
+    /// # Errors
+    /// The kernel refuses, or `name` can be no name.
+    pub async fn find(&self, name: &str) -> Result<Option<Link>, Error> {
+        check_name(name)?;
+        let request = self.0.link().get().match_name(name.to_owned());
+        match request.execute().try_next().await {
+            Ok(message) => Ok(message.map(Link::from_message)),
+            Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(netlink_error(format!("cannot look up {name}"), error)),
+        }
+    }
+
+    /// The interface `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`] and what [`Self::find`] says.
+    pub async fn get(&self, name: &str) -> Result<Link, Error> {
+        self.find(name)
+            .await?
+            .ok_or_else(|| Error::NoSuchInterface {
+                name: name.to_owned(),
+            })
+    }
+
+    /// The bridge `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`], [`Error::NotABridge`].
+    pub async fn bridge(&self, name: &str) -> Result<Link, Error> {
+        let link = self.get(name).await?;
+        if link.kind == LinkKind::Bridge {
+            Ok(link)
+        } else {
+            Err(Error::NotABridge { name: link.name })
+        }
+    }
+
+    /// The ports of the bridge with number `bridge`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn ports(&self, bridge: u32) -> Result<Vec<Link>, Error> {
+        let mut links = self.all().await?;
+        links.retain(|link| link.master == Some(bridge));
+        Ok(links)
+    }
+
+    /// Makes the bridge `name`, down: no STP, no forwarding delay, no multicast snooping.
+    ///
+    /// Snooping is off because a snooping bridge forwards a group only to ports that were heard to
+    /// join it since the last query: a VM that has just moved here, or the far side of the overlay,
+    /// would lose multicast, and with it IPv6 neighbour discovery, until the next query.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], [`Error::NotPermitted`], [`Error::BadName`].
+    pub async fn create_bridge(&self, name: &str) -> Result<Link, Error> {
+        check_name(name)?;
+        let message = LinkBridge::new(name)
+            .stp_state(BridgeStpState::Disabled)
+            .forward_delay(0)
+            .mcast_snooping(false)
+            .build();
+        let added = self.0.link().add(message).execute().await;
+        added.map_err(|error| match errno(&error) {
+            Some(libc::EEXIST) => Error::NameTaken {
+                name: name.to_owned(),
+            },
+            _ => netlink_error(format!("cannot make bridge {name}"), error),
+        })?;
+        self.get(name).await
+    }
+
+    /// Makes a port of the bridge `master`, or of none.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone, or cannot be a port.
+    pub async fn set_master(&self, link: &Link, master: Option<u32>) -> Result<(), Error> {
+        let message = change(link).controller(master.unwrap_or(0));
+        self.apply(message, "cannot change the bridge of", link)
+            .await
+    }
+
+    /// Up.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_up(&self, link: &Link) -> Result<(), Error> {
+        self.apply(change(link).up(), "cannot bring up", link).await
+    }
+
+    /// Down.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_down(&self, link: &Link) -> Result<(), Error> {
+        self.apply(change(link).down(), "cannot take down", link)
+            .await
+    }
+
+    /// Sets the MTU, in bytes of payload.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; a value the kernel does not take.
+    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<(), Error> {
+        self.apply(change(link).mtu(mtu), "cannot set the MTU of", link)
+            .await
+    }
+
+    /// Sets how many frames may wait for a slow reader.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_queue_length(&self, link: &Link, frames: u32) -> Result<(), Error> {
+        let message = change(link).append_extra_attribute(LinkAttribute::TxQueueLen(frames));
+        self.apply(message, "cannot set the queue length of", link)
+            .await
+    }
+
+    /// Sets the interface's own address. A bridge with an address that was set keeps it; one that
+    /// was not takes the lowest address of its ports, and changes it when ports come and go.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_mac(&self, link: &Link, mac: MacAddr) -> Result<(), Error> {
+        let message = change(link).address(mac.0.to_vec());
+        self.apply(message, "cannot set the address of", link).await
+    }
+
+    /// Switches ARP on or off (`IFF_NOARP`).
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_arp(&self, link: &Link, on: bool) -> Result<(), Error> {
+        self.apply(change(link).arp(on), "cannot set ARP of", link)
+            .await
+    }
+
+    /// No IPv6 link-local address will be made up for the interface.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the kernel has no IPv6.
+    pub async fn no_link_local(&self, link: &Link) -> Result<(), Error> {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+        let message = change(link).append_extra_attribute(spec);
+        self.apply(message, "cannot switch off link-local addresses of", link)
+            .await
+    }
+
+    /// Deletes the interface. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`].
+    pub async fn delete(&self, link: &Link) -> Result<(), Error> {
+        match self.0.link().del(link.index).execute().await {
+            Err(error) if errno(&error) != Some(libc::ENODEV) => {
+                Err(netlink_error(format!("cannot delete {}", link.name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the interface an address. One that is there already is no error.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; no legal address.
+    pub async fn add_address(&self, link: &Link, ip: IpAddr, prefix: u8) -> Result<(), Error> {
+        let request = self.0.address().add(link.index, ip, prefix);
+        match request.execute().await {
+            Err(error) if errno(&error) != Some(libc::EEXIST) => {
+                let what = format!("cannot give {} the address {ip}/{prefix}", link.name);
+                Err(netlink_error(what, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the bridge that `mac` is behind the port with number `port`, until it is heard
+    /// elsewhere or ages. `vlan` other than untagged needs a bridge that filters VLANs.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; `port` is no port, or lacks the VLAN.
+    pub async fn fdb_replace(&self, port: u32, mac: MacAddr, vlan: VlanId) -> Result<(), Error> {
+        let mut request = self
+            .0
+            .neighbours()
+            .add_bridge(port, &mac.0)
+            .state(NeighbourState::Reachable)
+            .flags(NeighbourFlags::Controller)
+            .replace();
+        if vlan != VlanId::UNTAGGED {
+            let attribute = NeighbourAttribute::Vlan(vlan.get());
+            request.message_mut().attributes.push(attribute);
+        }
+        let what = format!("cannot set the forwarding entry of {mac}");
+        let done = request.execute().await;
+        done.map_err(|error| netlink_error(what, error))
+    }
+
+    /// Makes the bridge forget that `mac` is behind the port with number `port`. An entry that is
+    /// gone already is no error.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; `port` is no port.
+    pub async fn fdb_delete(&self, port: u32, mac: MacAddr, vlan: VlanId) -> Result<(), Error> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port;
+        message.header.flags = NeighbourFlags::Controller;
+        let address = NeighbourAttribute::LinkLocalAddress(mac.0.to_vec());
+        message.attributes.push(address);
+        if vlan != VlanId::UNTAGGED {
+            message
+                .attributes
+                .push(NeighbourAttribute::Vlan(vlan.get()));
+        }
+        match self.0.neighbours().del(message).execute().await {
+            Err(error) if errno(&error) != Some(libc::ENOENT) => {
+                let what = format!("cannot delete the forwarding entry of {mac}");
+                Err(netlink_error(what, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn apply(
+        &self,
+        message: LinkMessageBuilder<LinkUnspec>,
+        what: &str,
+        link: &Link,
+    ) -> Result<(), Error> {
+        let done = self.0.link().change(message.build()).execute().await;
+        done.map_err(|error| netlink_error(format!("{what} {}", link.name), error))
+    }
+}
+
+impl Link {
+    fn from_message(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: LinkKind::Other,
+            master: None,
+            mtu: 0,
+            mac: MacAddr::ZERO,
+            up: message.header.flags.contains(LinkFlags::Up),
+            carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Address(bytes) => {
+                    if let Ok(bytes) = bytes.try_into() {
+                        link.mac = MacAddr(bytes);
+                    }
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,
+                            LinkInfo::Kind(InfoKind::Tun) => link.kind = LinkKind::Tun,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+fn change(link: &Link) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(link.index)
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io().raw_os_error(),
+        _ => None,
+    }
+}
+
+fn netlink_error(what: impl Into<String>, error: rtnetlink::Error) -> Error {
+    let error = match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => std::io::Error::other(other),
+    };
+    Error::from_io(what, error)
+}

@@ -1,0 +1,234 @@
+//! [`FrameQueue`]: where the data path reads and writes frames.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+use crate::batch::{FrameBatch, TxFrame, WriteReport};
+use crate::error::Error;
+use crate::sys;
+
+/// A queue of Ethernet frames: one queue of a tap, or a pair in memory. Never blocks.
+///
+/// Order of calls: wait with `poll(2)` on [`FrameQueue::as_raw_fd`], then `read_batch` until it
+/// returns 0. `write_batch` at any time.
+pub trait FrameQueue: Send {
+    /// Empties `batch`, then fills it with what is there. Returns the number of frames; 0 when
+    /// nothing is waiting. The bytes belong to `batch` until its next use.
+    ///
+    /// # Errors
+    /// The device is gone or broken; a full or an empty queue is no error. Frames read before the
+    /// error are in `batch` and are returned first.
+    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize>;
+
+    /// Writes `frames` in order. A frame that cannot be written is counted and skipped: it is never
+    /// the end of the batch. Nothing is kept of the borrowed bytes.
+    fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport;
+
+    /// The descriptor to wait on for frames to read.
+    fn as_raw_fd(&self) -> RawFd;
+}
+
+/// One queue of a multi-queue tap, opened by this process.
+#[derive(Debug)]
+pub struct TapQueue(File);
+
+impl TapQueue {
+    /// Opens one more queue of the existing tap `name`, offloads off.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchInterface`], [`Error::WrongKind`] if it is no multi-queue tap,
+    /// [`Error::NotPermitted`], [`Error::NoTunDevice`].
+    pub fn open(name: &str) -> Result<Self, Error> {
+        sys::open_queue(name).map(Self)
+    }
+
+    /// The same queue once more: for a slow path that writes a frame now and then.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl FrameQueue for TapQueue {
+    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
+        read_batch(&self.0, batch)
+    }
+
+    fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
+        write_batch(&self.0, frames)
+    }
+
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// One end of a tap in memory, for tests: what one end writes, the other reads.
+///
+/// It is a socket pair, so that it can be waited on like a tap and fills up like one.
+#[derive(Debug)]
+pub struct MemoryTap(File);
+
+impl MemoryTap {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = UnixDatagram::pair()?;
+        a.set_nonblocking(true)?;
+        b.set_nonblocking(true)?;
+        Ok((
+            Self(File::from(OwnedFd::from(a))),
+            Self(File::from(OwnedFd::from(b))),
+        ))
+    }
+
+    /// The same end once more.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl FrameQueue for MemoryTap {
+    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
+        read_batch(&self.0, batch)
+    }
+
+    fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
+        write_batch(&self.0, frames)
+    }
+
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn read_batch(mut file: &File, batch: &mut FrameBatch) -> io::Result<usize> {
+    batch.clear();
+    // A refused frame fills no slot: without a limit of reads, bad frames could hold the caller.
+    let mut refused_left = 64_usize;
+    while let Some(spare) = batch.spare() {
+        match file.read(spare) {
+            Ok(read) => {
+                let before = batch.refused();
+                batch.commit(read);
+                if batch.refused() > before {
+                    refused_left -= 1;
+                    if refused_left == 0 {
+                        break;
+                    }
+                }
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN) => break,
+                _ if !batch.is_empty() => break,
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(batch.len())
+}
+
+fn write_batch(mut file: &File, frames: &[TxFrame<'_>]) -> WriteReport {
+    let mut report = WriteReport::default();
+    for frame in frames {
+        let header = frame.header.to_bytes();
+        let written = if frame.rest.is_empty() {
+            file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.head)])
+        } else {
+            write_merged(file, &header, frame)
+        };
+        match written {
+            Ok(_) => report.written += 1,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS) => report.full += 1,
+                errno => {
+                    report.failed += 1;
+                    report.errno = errno.unwrap_or(libc::EIO);
+                }
+            },
+        }
+    }
+    report
+}
+
+fn write_merged(mut file: &File, header: &[u8], frame: &TxFrame<'_>) -> io::Result<usize> {
+    let mut parts = [IoSlice::new(&[]); TxFrame::MAX_PARTS + 2];
+    if frame.rest.len() > TxFrame::MAX_PARTS {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    let all = [header, frame.head];
+    let all = all.into_iter().chain(frame.rest.iter().copied());
+    let mut used = 0;
+    for (slot, part) in parts.iter_mut().zip(all) {
+        *slot = IoSlice::new(part);
+        used += 1;
+    }
+    file.write_vectored(parts.get(..used).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::MAX_FRAME_BYTES;
+
+    #[test]
+    fn frames_cross_unchanged_and_in_order() {
+        let (mut a, mut b) = MemoryTap::pair().unwrap();
+        let frames: Vec<Vec<u8>> = (0..100_u8).map(|i| vec![i; 60 + usize::from(i)]).collect();
+        let out: Vec<_> = frames.iter().map(|frame| TxFrame::plain(frame)).collect();
+        assert_eq!(a.write_batch(&out).written, 100);
+        let mut batch = FrameBatch::default();
+        let mut seen = Vec::new();
+        while b.read_batch(&mut batch).unwrap() > 0 {
+            seen.extend(batch.frames().map(|frame| frame.bytes.to_vec()));
+        }
+        assert_eq!(seen, frames);
+    }
+
+    #[test]
+    fn merged_parts_arrive_as_one_frame_of_the_largest_size() {
+        let (mut a, mut b) = MemoryTap::pair().unwrap();
+        let part = vec![7; 1_000];
+        let rest: Vec<&[u8]> = vec![&part; TxFrame::MAX_PARTS];
+        let head = vec![1; MAX_FRAME_BYTES - 1_000 * TxFrame::MAX_PARTS];
+        let frame = TxFrame {
+            rest: &rest,
+            ..TxFrame::plain(&head)
+        };
+        assert_eq!(a.write_batch(&[frame]).written, 1);
+        let mut batch = FrameBatch::new(1, 0);
+        assert_eq!(b.read_batch(&mut batch).unwrap(), 1);
+        assert_eq!(batch.frames().next().unwrap().bytes.len(), MAX_FRAME_BYTES);
+    }
+
+    #[test]
+    fn a_full_queue_and_a_bad_header_are_counted() {
+        let (mut a, mut b) = MemoryTap::pair().unwrap();
+        let frame = vec![0; 60_000];
+        let report = a.write_batch(&[TxFrame::plain(&frame); 100]);
+        assert!(report.full > 0 && report.failed == 0, "{report:?}");
+        let mut batch = FrameBatch::default();
+        while b.read_batch(&mut batch).unwrap() > 0 {}
+        let header = crate::VnetHdr {
+            flags: 0x40,
+            ..crate::VnetHdr::PLAIN
+        };
+        let bad = TxFrame {
+            header,
+            ..TxFrame::plain(&[0; 60])
+        };
+        a.write_batch(&[bad, TxFrame::plain(&[1; 60])]);
+        assert_eq!(b.read_batch(&mut batch).unwrap(), 1);
+        assert_eq!(batch.refused(), 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! The only `unsafe` of the crate: the ioctls of `/dev/net/tun`.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::error::Error;
+use crate::vnet::VNET_HDR_LEN;
+
+/// Makes the tap `name` and lets it outlive this process. Only `owner` may open it without
+/// `CAP_NET_ADMIN`.
+pub(crate) fn create_tap(name: &str, multi_queue: bool, owner: u32) -> Result<(), Error> {
+    let file = open_tun()?;
+    let queues = if multi_queue {
+        libc::IFF_MULTI_QUEUE
+    } else {
+        0
+    };
+    let what = || format!("cannot make tap {name}");
+    // Refusing to attach to what exists makes the creation atomic.
+    set_interface(
+        &file,
+        name,
+        libc::IFF_TUN_EXCL | libc::IFF_VNET_HDR | queues,
+    )
+    .map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => Error::NameTaken {
+            name: name.to_owned(),
+        },
+        _ => Error::from_io(what(), error),
+    })?;
+    let owner = libc::c_ulong::from(owner);
+    ioctl_value(&file, libc::TUNSETOWNER, owner).map_err(|error| Error::from_io(what(), error))?;
+    ioctl_value(&file, libc::TUNSETPERSIST, 1).map_err(|error| Error::from_io(what(), error))
+}
+
+/// Opens one more queue of the existing multi-queue tap `name`, non-blocking, offloads off.
+pub(crate) fn open_queue(name: &str) -> Result<File, Error> {
+    // The kernel would make a tap that does not exist; it would vanish with this process.
+    if !interface_exists(name) {
+        return Err(Error::NoSuchInterface {
+            name: name.to_owned(),
+        });
+    }
+    let file = open_tun()?;
+    let what = || format!("cannot open tap {name}");
+    set_interface(&file, name, libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE).map_err(|error| {
+        let name = name.to_owned();
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => Error::WrongKind { name },
+            Some(libc::EBUSY | libc::E2BIG) => Error::TapBusy { name },
+            _ => Error::from_io(what(), error),
+        }
+    })?;
+    let size = i32::try_from(VNET_HDR_LEN).unwrap_or(i32::MAX);
+    ioctl_int(&file, libc::TUNSETVNETHDRSZ, size).map_err(|error| Error::from_io(what(), error))?;
+    ioctl_int(&file, libc::TUNSETVNETLE, 1).map_err(|error| Error::from_io(what(), error))?;
+    ioctl_value(&file, libc::TUNSETOFFLOAD, 0).map_err(|error| Error::from_io(what(), error))?;
+    Ok(file)
+}
+
+/// The user this process acts as.
+pub(crate) fn effective_uid() -> u32 {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+fn open_tun() -> Result<File, Error> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::NoTunDevice,
+            _ => Error::from_io("cannot open /dev/net/tun", error),
+        })
+}
+
+fn interface_exists(name: &str) -> bool {
+    let Ok(name) = std::ffi::CString::new(name) else {
+        return false;
+    };
+    // SAFETY: `name` is a NUL-terminated string that lives during the call, which only reads it.
+    unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
+}
+
+/// `TUNSETIFF` on a freshly opened `/dev/net/tun`.
+fn set_interface(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
+    let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let flags = u16::try_from(flags | libc::IFF_TAP | libc::IFF_NO_PI).map_err(too_many)?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: flags.cast_signed(),
+        },
+    };
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = byte.cast_signed();
+    }
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`; the pointer is to a live, exclusively
+    // borrowed one, whose name is NUL-terminated by the length check above.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    done(result)
+}
+
+/// An ioctl whose argument is a number.
+fn ioctl_value(file: &File, request: libc::Ioctl, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the callers pass TUNSETOWNER, TUNSETPERSIST and TUNSETOFFLOAD only, which take the
+    // argument by value and touch no memory of ours.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), request, value) })
+}
+
+/// An ioctl whose argument is a pointer to an `int` that the kernel reads.
+fn ioctl_int(file: &File, request: libc::Ioctl, value: i32) -> io::Result<()> {
+    // SAFETY: the callers pass TUNSETVNETHDRSZ and TUNSETVNETLE only, which read one int through
+    // the pointer; `value` lives during the call.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), request, &raw const value) })
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
