@@ -1,0 +1,246 @@
+//! The claims of one network that this node knows: one winner for each MAC.
+//!
+//! Losers are forgotten: whoever signed one is told the winner and bumps or withdraws. The store
+//! does not know time beyond ages: an entry is *live* until its age passes the [`CLAIM_TTL`], then
+//! only *remembered* for one more, so that a copy still travelling cannot raise it from the dead.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::claim::{SignedClaim, VerifiedClaim};
+use crate::drop_reason::DropReason;
+use crate::ids::PeerId;
+use crate::switching::MacKey;
+
+/// A claim without a higher refresh dies at this age. The owner refreshes three times within.
+pub const CLAIM_TTL: Duration = Duration::from_secs(600);
+
+/// A claim older than two missed refreshes is not offered to others any more, so that it does not
+/// outlive its owner by wandering.
+pub const OFFER_AGE: Duration = Duration::from_secs(400);
+
+/// Claims of a network that a node keeps (directory.md, Storage and lookup).
+pub const MAX_CLAIMS: usize = 4096;
+
+/// Claims of one signer among them.
+pub const MAX_CLAIMS_PER_SIGNER: usize = 1024;
+
+/// What became of a claim that arrived.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is the winner now; the live owner before is named, also if it is the same node.
+    Accepted {
+        /// The live owner before.
+        previous: Option<PeerId>,
+    },
+    /// The same claim with a higher refresh: its age starts anew.
+    Refreshed,
+    /// This very claim is known already.
+    Known,
+    /// It lost to a claim that the sender should learn.
+    Stale {
+        /// The winner.
+        winner: SignedClaim,
+    },
+    /// It is not taken.
+    Refused(DropReason),
+}
+
+/// A winner.
+#[derive(Debug, Clone)]
+pub struct StoredClaim {
+    /// The claim.
+    pub claim: VerifiedClaim,
+    /// When its refresh last grew, as seen here.
+    pub since: Instant,
+    /// When its contest count last grew, as seen here.
+    pub contested_since: Instant,
+}
+
+impl StoredClaim {
+    /// Time since its refresh last grew.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Neither withdrawn nor too old.
+    #[must_use]
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.claim.claim.is_live() && self.age(now) < CLAIM_TTL
+    }
+
+    /// Worth passing on: young enough, withdrawn or not.
+    #[must_use]
+    pub fn is_offered(&self, now: Instant) -> bool {
+        self.age(now) < OFFER_AGE
+    }
+}
+
+/// The winners. Bounds: [`MAX_CLAIMS`] and [`MAX_CLAIMS_PER_SIGNER`]; removed by
+/// [`ClaimStore::expire`] after two [`CLAIM_TTL`]s, and by [`ClaimStore::void_signer`].
+#[derive(Debug, Default)]
+pub struct ClaimStore {
+    winners: BTreeMap<MacKey, StoredClaim>,
+    per_signer: HashMap<PeerId, usize>,
+}
+
+impl ClaimStore {
+    /// Takes a verified claim of a node that may claim.
+    pub fn insert(&mut self, now: Instant, new: VerifiedClaim) -> Outcome {
+        let key = new.claim.key();
+        let Some(old) = self.winners.get(&key) else {
+            if let Err(reason) = self.has_room(now, &new.signer(), None) {
+                return Outcome::Refused(reason);
+            }
+            self.put(now, key, new, now);
+            return Outcome::Accepted { previous: None };
+        };
+        if new.rank == old.claim.rank {
+            return Outcome::Known;
+        }
+        if new.rank < old.claim.rank {
+            return Outcome::Stale {
+                winner: old.claim.signed.clone(),
+            };
+        }
+        let old_signer = old.claim.signer();
+        let same = old_signer == new.signer()
+            && old.claim.claim.generation == new.claim.generation
+            && old.claim.claim.is_live() == new.claim.is_live()
+            && old.is_live(now) == new.claim.is_live();
+        let previous = old.is_live(now).then_some(old_signer);
+        let contested_since = if new.claim.contested > old.claim.claim.contested {
+            now
+        } else {
+            old.contested_since
+        };
+        if let Err(reason) = self.has_room(now, &new.signer(), Some(old_signer)) {
+            return Outcome::Refused(reason);
+        }
+        self.remove(&key);
+        self.put(now, key, new, contested_since);
+        if same {
+            Outcome::Refreshed
+        } else {
+            Outcome::Accepted { previous }
+        }
+    }
+
+    /// The winner for `key`, live or not.
+    #[must_use]
+    pub fn get(&self, key: &MacKey) -> Option<&StoredClaim> {
+        self.winners.get(key)
+    }
+
+    /// The winner for `key` if it is live.
+    #[must_use]
+    pub fn live(&self, now: Instant, key: &MacKey) -> Option<&StoredClaim> {
+        self.winners.get(key).filter(|stored| stored.is_live(now))
+    }
+
+    /// All winners, live or not, in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = &StoredClaim> {
+        self.winners.values()
+    }
+
+    /// Claims kept, live or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.winners.len()
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.winners.is_empty()
+    }
+
+    /// Forgets the claims of a revoked or expired node. The keys that had them are returned.
+    pub fn void_signer(&mut self, signer: &PeerId) -> Vec<MacKey> {
+        let keys: Vec<MacKey> = self
+            .winners
+            .iter()
+            .filter(|(_, stored)| stored.claim.signer() == *signer)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &keys {
+            self.remove(key);
+        }
+        keys
+    }
+
+    /// Forgets tombstones after one [`CLAIM_TTL`] and dead claims after two.
+    pub fn expire(&mut self, now: Instant) {
+        let dead: Vec<MacKey> = self
+            .winners
+            .iter()
+            .filter(|(_, stored)| {
+                let keep = if stored.claim.claim.is_live() { 2 } else { 1 };
+                stored.age(now) >= CLAIM_TTL * keep
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &dead {
+            self.remove(key);
+        }
+    }
+
+    /// When the next live claim dies.
+    #[must_use]
+    pub fn next_death(&self, now: Instant) -> Option<Instant> {
+        self.winners
+            .values()
+            .filter(|stored| stored.is_live(now))
+            .map(|stored| stored.since + CLAIM_TTL)
+            .min()
+    }
+
+    /// A full store makes room by what is dead already.
+    fn has_room(
+        &mut self,
+        now: Instant,
+        signer: &PeerId,
+        replaces: Option<PeerId>,
+    ) -> Result<(), DropReason> {
+        if replaces.is_none() && self.winners.len() >= MAX_CLAIMS {
+            let dead = self
+                .winners
+                .iter()
+                .find(|(_, stored)| !stored.is_live(now))
+                .map(|(key, _)| *key)
+                .ok_or(DropReason::ClaimOverflow)?;
+            self.remove(&dead);
+        }
+        let of_signer = self.per_signer.get(signer).copied().unwrap_or(0);
+        if replaces != Some(*signer) && of_signer >= MAX_CLAIMS_PER_SIGNER {
+            return Err(DropReason::ClaimOverflow);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, now: Instant, key: MacKey, claim: VerifiedClaim, contested_since: Instant) {
+        *self.per_signer.entry(claim.signer()).or_insert(0) += 1;
+        self.winners.insert(
+            key,
+            StoredClaim {
+                claim,
+                since: now,
+                contested_since,
+            },
+        );
+    }
+
+    fn remove(&mut self, key: &MacKey) {
+        let Some(old) = self.winners.remove(key) else {
+            return;
+        };
+        let signer = old.claim.signer();
+        if let Some(count) = self.per_signer.get_mut(&signer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_signer.remove(&signer);
+            }
+        }
+    }
+}
