@@ -1,7 +1,20 @@
 //! Every byte between two nodes. `docs/WIRE.md` has the drawings.
 //!
 //! The first byte of a datagram tells its kind and stays below 0x40, so that QUIC (bit 0x40 set)
-//! can share the port.
+//! can share the port. A data datagram is a clear header, sealed bytes and a tag; the sealed bytes
+//! begin with an inner header that says what they are. A frame too large for one datagram goes as
+//! pieces, and control messages that must arrive go through a reliable channel.
+
+mod header;
+mod inner;
+mod pieces;
+
+pub use header::{DataHeader, DatagramKind, MAX_COUNTER, TAG_LEN};
+pub use inner::{
+    Forwarded, INNER_LEN, InnerHeader, InnerKind, L4Checksum, MAX_PIECES, PIECE_LEN, PieceHeader,
+    max_frame, max_piece,
+};
+pub use pieces::{PieceBudget, Plan, Reassembler, WholeFrame, split};
 
 /// The largest UDP payload that fits any legal underlay: IPv6's minimum MTU of 1,280 bytes less
 /// 40 of IPv6 and 8 of UDP.
