@@ -5,10 +5,12 @@
 //! there is the administrator's explicit act ([`open_for_address`]). Everything is set while the
 //! interface is still down, so that nothing leaks in between.
 //!
-//! Nothing here touches an interface that it did not just make: the caller hands in names that it
-//! has on record as its own.
+//! Nothing here touches an interface that it did not just make. Each gets a *mark* (its alias), by
+//! which the caller knows its own again; names prove nothing.
 
 use std::path::PathBuf;
+
+use overlay_proto::ethernet::MacAddr;
 
 use crate::error::Error;
 use crate::link::{Link, Links};
@@ -44,59 +46,93 @@ pub struct Isolation {
     pub not_applied: Vec<String>,
 }
 
-/// Makes the bridge `name` with a fixed address, isolated and up.
+/// Makes the bridge `name` with a fixed address, isolated and up, marked with `mark`.
 ///
 /// # Errors
 /// [`Error::NameTaken`], [`Error::NotPermitted`]. What was made half is removed again.
-pub async fn make_bridge(links: &Links, name: &str, mtu: u32) -> Result<(Link, Isolation), Error> {
+pub async fn make_bridge(
+    links: &Links,
+    name: &str,
+    mtu: u32,
+    mark: &str,
+) -> Result<(Link, Isolation), Error> {
     let bridge = links.create_bridge(name).await?;
     let finished = async {
+        links.set_alias(&bridge, mark).await?;
         // The kernel has drawn a random, locally administered address. Setting it pins it.
         links.set_mac(&bridge, bridge.mac).await?;
         links.set_mtu(&bridge, mtu).await?;
         let isolation = isolate(links, &bridge).await;
         links.set_up(&bridge).await?;
         Ok(isolation)
-    };
-    match finished.await {
-        Ok(isolation) => Ok((links.get(name).await?, isolation)),
-        Err(error) => {
-            remove_half_made(links, &bridge).await;
-            Err(error)
-        }
     }
+    .await;
+    finish(links, bridge, finished).await
 }
 
-/// Makes the persistent tap `name` on `bridge`, isolated and up.
+/// A tap to make.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTap<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Who will open it.
+    pub kind: TapKind,
+    /// The user who may open it without `CAP_NET_ADMIN`; `None` is the user of this process.
+    pub owner: Option<u32>,
+    /// Bytes of payload.
+    pub mtu: u32,
+    /// By which the caller knows it again.
+    pub mark: &'a str,
+}
+
+/// Makes a persistent tap on `bridge`, isolated and up.
 ///
 /// # Errors
 /// [`Error::NameTaken`], [`Error::NotPermitted`], [`Error::NoTunDevice`]. What was made half is
 /// removed again.
 pub async fn make_tap(
     links: &Links,
-    name: &str,
-    kind: TapKind,
-    owner: Option<u32>,
+    tap: NewTap<'_>,
     bridge: &Link,
-    mtu: u32,
 ) -> Result<(Link, Isolation), Error> {
-    tap::create(name, kind, owner)?;
-    let made = links.get(name).await?;
+    tap::create(tap.name, tap.kind, tap.owner)?;
+    let made = links.get(tap.name).await?;
     let finished = async {
-        links.set_mtu(&made, mtu).await?;
+        links.set_alias(&made, tap.mark).await?;
+        links.set_mac(&made, above_all_others(made.mac)).await?;
+        links.set_mtu(&made, tap.mtu).await?;
         links.set_queue_length(&made, TAP_QUEUE_FRAMES).await?;
         let isolation = isolate(links, &made).await;
         links.set_master(&made, Some(bridge.index)).await?;
         links.set_up(&made).await?;
         Ok(isolation)
-    };
-    match finished.await {
-        Ok(isolation) => Ok((links.get(name).await?, isolation)),
-        Err(error) => {
-            remove_half_made(links, &made).await;
-            Err(error)
-        }
     }
+    .await;
+    finish(links, made, finished).await
+}
+
+/// A bridge whose address was never set takes the lowest one of its ports: a tap with a low
+/// address would change the address of a bridge that is not ours.
+const fn above_all_others(mac: MacAddr) -> MacAddr {
+    let [_, b, c, d, e, f] = mac.0;
+    MacAddr([0xfe, b, c, d, e, f])
+}
+
+async fn finish(
+    links: &Links,
+    made: Link,
+    finished: Result<Isolation, Error>,
+) -> Result<(Link, Isolation), Error> {
+    let result = match finished {
+        Ok(isolation) => links.get(&made.name).await.map(|link| (link, isolation)),
+        Err(error) => Err(error),
+    };
+    if result.is_err()
+        && let Err(error) = links.delete(&made).await
+    {
+        tracing::warn!(%error, interface = made.name, "cannot remove what was made half");
+    }
+    result
 }
 
 /// The first free name: `prefix` + `wanted`, then `prefix` + `1`, `2`, ...
@@ -168,12 +204,6 @@ fn write_sysctl(link: &Link, file: &str, value: &str, isolation: &mut Isolation)
                 .push(format!("{} = {value}: {error}", path.display()));
             false
         }
-    }
-}
-
-async fn remove_half_made(links: &Links, link: &Link) {
-    if let Err(error) = links.delete(link).await {
-        tracing::warn!(%error, interface = link.name, "cannot remove what was made half");
     }
 }
 

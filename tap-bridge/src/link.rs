@@ -45,6 +45,8 @@ pub struct Link {
     pub mac: MacAddr,
     /// Administratively up.
     pub up: bool,
+    /// The free text that an administrator, or [`Links::set_alias`], has put on it.
+    pub alias: Option<String>,
     /// Has carrier; a tap has it while somebody holds it open.
     pub carrier: bool,
 }
@@ -209,6 +211,16 @@ impl Links {
         self.apply(message, "cannot set the address of", link).await
     }
 
+    /// Puts a text of at most 255 bytes on the interface; `ip link` shows it.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; the interface is gone.
+    pub async fn set_alias(&self, link: &Link, text: &str) -> Result<(), Error> {
+        let alias = LinkAttribute::IfAlias(text.to_owned());
+        let message = change(link).append_extra_attribute(alias);
+        self.apply(message, "cannot mark", link).await
+    }
+
     /// Switches ARP on or off (`IFF_NOARP`).
     ///
     /// # Errors
@@ -326,6 +338,7 @@ impl Link {
             master: None,
             mtu: 0,
             mac: MacAddr::ZERO,
+            alias: None,
             up: message.header.flags.contains(LinkFlags::Up),
             carrier: message.header.flags.contains(LinkFlags::LowerUp),
         };
@@ -334,6 +347,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Address(bytes) => {
                     if let Ok(bytes) = bytes.try_into() {
                         link.mac = MacAddr(bytes);

@@ -22,8 +22,14 @@ pub enum TapKind {
 /// [`Error::NameTaken`], [`Error::NotPermitted`], [`Error::NoTunDevice`], [`Error::BadName`].
 pub fn create(name: &str, kind: TapKind, owner: Option<u32>) -> Result<(), Error> {
     check_name(name)?;
-    let owner = owner.unwrap_or_else(sys::effective_uid);
+    let owner = owner.unwrap_or_else(current_user);
     sys::create_tap(name, kind == TapKind::Overlay, owner)
+}
+
+/// The user this process acts as, for whom a tap is made unless told otherwise.
+#[must_use]
+pub fn current_user() -> u32 {
+    sys::effective_uid()
 }
 
 /// Can `name` be the name of an interface? Stricter than the kernel: no character that a shell, a

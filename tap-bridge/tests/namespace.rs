@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::{MacAddr, VlanId};
-use tap_bridge::host;
+use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
 use tap_bridge::{Error, FrameBatch, FrameQueue, Links, TapQueue, TxFrame};
 
@@ -31,6 +31,18 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Links) -> F + Send + '
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+const MARK: &str = "farlan:test";
+
+fn overlay_tap(name: &str) -> NewTap<'_> {
+    NewTap {
+        name,
+        kind: TapKind::Overlay,
+        owner: None,
+        mtu: 1500,
+        mark: MARK,
     }
 }
 
@@ -70,11 +82,12 @@ fn cross(from: &mut TapQueue, frame: &[u8], queues: &mut [&mut TapQueue]) -> Opt
 #[test]
 fn frames_cross_a_bridge_between_two_taps_over_two_queues() {
     in_namespace(|links| async move {
-        let (bridge, isolation) = host::make_bridge(&links, "br-lab", 1500).await.unwrap();
+        let (bridge, isolation) = host::make_bridge(&links, "br-lab", 1500, MARK)
+            .await
+            .unwrap();
         assert_eq!(isolation.not_applied, Vec::<String>::new());
-        let kind = TapKind::Overlay;
         for name in ["fl-lab", "fl-other"] {
-            host::make_tap(&links, name, kind, None, &bridge, 1500)
+            host::make_tap(&links, overlay_tap(name), &bridge)
                 .await
                 .unwrap();
         }
@@ -97,16 +110,21 @@ fn frames_cross_a_bridge_between_two_taps_over_two_queues() {
         let again = links.get("br-lab").await.unwrap();
         assert_eq!(again.mac, bridge.mac);
         assert_eq!(bridge.mac.0[0] & 3, 2, "locally administered unicast");
-        assert_eq!(links.ports(bridge.index).await.unwrap().len(), 2);
+        let ports = links.ports(bridge.index).await.unwrap();
+        assert_eq!(ports.len(), 2);
+        for link in ports.iter().chain([&again]) {
+            assert_eq!(link.alias.as_deref(), Some(MARK), "{}", link.name);
+        }
     });
 }
 
 #[test]
 fn the_host_is_not_part_of_the_lan() {
     in_namespace(|links| async move {
-        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500).await.unwrap();
-        let kind = TapKind::Overlay;
-        host::make_tap(&links, "fl-lab", kind, None, &bridge, 1500)
+        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500, MARK)
+            .await
+            .unwrap();
+        host::make_tap(&links, overlay_tap("fl-lab"), &bridge)
             .await
             .unwrap();
         for name in ["br-lab", "fl-lab"] {
@@ -150,17 +168,21 @@ fn the_host_is_not_part_of_the_lan() {
 #[test]
 fn names_kinds_and_owners_are_respected() {
     in_namespace(|links| async move {
-        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500).await.unwrap();
-        let again = host::make_bridge(&links, "br-lab", 1500).await;
+        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500, MARK)
+            .await
+            .unwrap();
+        let again = host::make_bridge(&links, "br-lab", 1500, MARK).await;
         assert!(matches!(again, Err(Error::NameTaken { .. })), "{again:?}");
         tap::create("fl-lab", TapKind::Overlay, None).unwrap();
         let again = tap::create("fl-lab", TapKind::Overlay, None);
         assert!(matches!(again, Err(Error::NameTaken { .. })), "{again:?}");
         assert_eq!(host::free_name(&links, "fl-", "lab").await.unwrap(), "fl-1");
-        let kind = TapKind::Vm;
-        host::make_tap(&links, "vm0", kind, Some(65_534), &bridge, 1500)
-            .await
-            .unwrap();
+        let vm = NewTap {
+            kind: TapKind::Vm,
+            owner: Some(65_534),
+            ..overlay_tap("vm0")
+        };
+        host::make_tap(&links, vm, &bridge).await.unwrap();
         let opened = TapQueue::open("vm0");
         assert!(matches!(opened, Err(Error::WrongKind { .. })), "{opened:?}");
         let missing = TapQueue::open("fl-none");
@@ -181,10 +203,11 @@ fn names_kinds_and_owners_are_respected() {
 #[test]
 fn a_forwarding_entry_steers_a_mac_to_the_overlay() {
     in_namespace(|links| async move {
-        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500).await.unwrap();
-        let kind = TapKind::Overlay;
+        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500, MARK)
+            .await
+            .unwrap();
         for name in ["fl-lab", "old", "asks"] {
-            host::make_tap(&links, name, kind, None, &bridge, 1500)
+            host::make_tap(&links, overlay_tap(name), &bridge)
                 .await
                 .unwrap();
         }

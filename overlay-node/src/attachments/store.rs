@@ -1,0 +1,120 @@
+//! `attachments.json`: what this state directory has attached. Written to a temporary file, synced
+//! and renamed, so that a crash leaves the old or the new text.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use overlay_proto::ids::NetworkName;
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "attachments.json";
+const VERSION: u32 = 1;
+
+/// Networks a host can attach: as many as invites can name many times over.
+const MAX_ATTACHMENTS: usize = 256;
+
+/// VM taps of one network.
+pub(super) const MAX_VMS: usize = 256;
+
+/// One attached network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentRecord {
+    /// The network.
+    pub network: NetworkName,
+    /// The tap that the node reads: `fl-` and the network's name, or a number where that was taken.
+    pub tap: String,
+    /// The bridge the tap is a port of.
+    pub bridge: String,
+    /// Made here, so that `detach` removes it; else it was there before and stays.
+    pub bridge_is_ours: bool,
+    /// The guests' IP MTU, in bytes.
+    pub mtu: u32,
+    /// The addresses that the administrator gave the host on the own bridge, as `IP/PREFIX`.
+    #[serde(default)]
+    pub addresses: Vec<ipnet::IpNet>,
+    /// The taps of `attach --vm`, in the order they were made.
+    pub vms: Vec<VmTap>,
+}
+
+/// A tap for a hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmTap {
+    /// Its name.
+    pub name: String,
+    /// The user who may open it.
+    pub owner: u32,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Book {
+    version: u32,
+    /// Set as the alias of every interface made from this directory: names can be taken by others
+    /// after a reboot, this cannot.
+    pub(super) mark: String,
+    pub(super) attachments: Vec<AttachmentRecord>,
+}
+
+impl Book {
+    /// Reads the file; an empty book with a new mark if there is none.
+    pub(super) fn load(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let book: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; restore or remove it", path.display()))?;
+        if book.version != VERSION {
+            bail!(
+                "{} has version {}, this program knows {VERSION}; use the program that wrote it",
+                path.display(),
+                book.version
+            );
+        }
+        Ok(book)
+    }
+
+    /// Writes the file.
+    pub(super) fn save(&self, dir: &Path) -> anyhow::Result<()> {
+        if self.attachments.len() > MAX_ATTACHMENTS {
+            bail!("more than {MAX_ATTACHMENTS} networks attached; detach one first");
+        }
+        let path = dir.join(FILE);
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(dir)?;
+            let temporary = dir.join(format!("{FILE}.{}.new", std::process::id()));
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(dir)?.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    pub(super) fn find(&self, network: &NetworkName) -> Option<&AttachmentRecord> {
+        self.attachments.iter().find(|one| one.network == *network)
+    }
+
+    pub(super) fn find_mut(&mut self, network: &NetworkName) -> Option<&mut AttachmentRecord> {
+        self.attachments
+            .iter_mut()
+            .find(|one| one.network == *network)
+    }
+
+    fn new() -> anyhow::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).context("the system has no randomness")?;
+        Ok(Self {
+            version: VERSION,
+            mark: format!("farlan:{:016x}", u64::from_ne_bytes(random)),
+            attachments: Vec::new(),
+        })
+    }
+}
