@@ -12,17 +12,16 @@
 use nat_traversal::candidate::{Candidate, MAX_CANDIDATES};
 use serde::{Deserialize, Serialize};
 
-use super::keys::{NONCE_LEN, derive, open_padded, seal_padded};
 use super::roster::{RosterEntry, SignedRosterEntry};
+use super::seal::{NONCE_LEN, open_padded, seal_padded};
 use super::signed::{Document, Signed, VERSION, decode, encode};
 use crate::Entropy;
 use crate::drop_reason::DropReason;
 use crate::ids::{NetworkId, OverlayId, PeerId};
+use crate::membership::{Label, MAX_CHAIN_BYTES, derive};
 
 /// Bytes of a sealed card at most.
 pub const MAX_SEALED_CARD: usize = 4096;
-/// Bytes of a certificate chain at most (trust.md 11 has 800 with receipt).
-pub const MAX_CHAIN: usize = 1000;
 /// Bytes of the signed x25519 static at most.
 pub const MAX_STATIC_DOCUMENT: usize = 256;
 /// Bytes of a name at most.
@@ -53,13 +52,13 @@ pub struct Card {
 pub type SignedCard = Signed<Card>;
 
 impl Document for Card {
-    const LABEL: &'static str = "farlan/card/1";
+    const LABEL: Label = Label::new("farlan/card/1");
     const MAX_BYTES: usize = 2900;
     const REFUSED: DropReason = DropReason::RosterInvalid;
 
     fn check(&self, signer: &PeerId) -> Result<(), DropReason> {
         let sound = self.entry.signer() == *signer
-            && self.chain.len() <= MAX_CHAIN
+            && self.chain.len() <= MAX_CHAIN_BYTES
             && self.static_document.len() <= MAX_STATIC_DOCUMENT
             && self.candidates.len() <= MAX_CANDIDATES
             && self.name.len() <= MAX_NAME;
@@ -112,7 +111,7 @@ pub fn seal_card(
     let mut nonce = [0; NONCE_LEN];
     entropy.fill(&mut nonce);
     let content = encode(card).ok_or(DropReason::RosterInvalid)?;
-    let key = derive(epoch_key, SEAL_LABEL, &[]);
+    let key = derive(epoch_key, SEAL_LABEL, b"");
     let sealed = seal_padded(&key, nonce, SEAL_LABEL.as_bytes(), &content, PADDING)
         .ok_or(DropReason::RosterInvalid)?;
     let mut out = vec![VERSION];
@@ -140,7 +139,7 @@ pub fn open_card(
     let Some((&VERSION, sealed)) = bytes.split_first() else {
         return Err(DropReason::RosterInvalid);
     };
-    let key = derive(epoch_key, SEAL_LABEL, &[]);
+    let key = derive(epoch_key, SEAL_LABEL, b"");
     let signed: SignedCard = open_padded(&key, SEAL_LABEL.as_bytes(), sealed)
         .and_then(|content| decode(&content))
         .ok_or(DropReason::RosterInvalid)?;

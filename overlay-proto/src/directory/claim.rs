@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::blind;
 use super::order::Rank;
 use super::signed::{Document, Signed};
 use crate::drop_reason::DropReason;
 use crate::ethernet::{MacAddr, VlanId};
 use crate::ids::{NetworkId, OverlayId, PeerId};
+use crate::membership::{CLOCK_TOLERANCE, Label, signer_blind};
 use crate::switching::MacKey;
 use crate::time::UnixTime;
 
@@ -24,8 +24,6 @@ pub const FREEZE_AT: u8 = 6;
 const FREE_GENERATIONS: u64 = 1024;
 /// Generations added for each second of the overlay's life.
 const GENERATIONS_PER_SECOND: u64 = 16;
-/// How far clocks may differ, in seconds (trust.md 9).
-const CLOCK_TOLERANCE: u64 = 600;
 
 /// How the node knows, and whether it still claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,7 +47,7 @@ impl DefenderTag {
     /// The tag of `peer`.
     #[must_use]
     pub fn of(network: &NetworkId, peer: &PeerId) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = blind(network, peer);
+        let [a, b, c, d, e, f, g, h, ..] = signer_blind(network, *peer);
         Self([a, b, c, d, e, f, g, h])
     }
 }
@@ -84,7 +82,7 @@ pub struct Claim {
 pub type SignedClaim = Signed<Claim>;
 
 impl Document for Claim {
-    const LABEL: &'static str = "farlan/claim/1";
+    const LABEL: Label = Label::new("farlan/claim/1");
     /// 16 IPv6 addresses and the largest numbers make 376.
     const MAX_BYTES: usize = 400;
     const REFUSED: DropReason = DropReason::ClaimInvalid;
@@ -128,7 +126,7 @@ impl Claim {
 /// the overlay's birth. A liar cannot own a MAC for ever.
 #[must_use]
 pub const fn generation_limit(birth: UnixTime, wall: UnixTime) -> u64 {
-    let age = wall.seconds_since(birth).saturating_add(CLOCK_TOLERANCE);
+    let age = wall.plus(CLOCK_TOLERANCE).seconds_since(birth);
     FREE_GENERATIONS.saturating_add(age.saturating_mul(GENERATIONS_PER_SECOND))
 }
 

@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::card::MAX_CHAIN;
 use super::claim::SignedClaim;
 use super::roster::SignedRosterEntry;
 use super::signed::{decode, encode};
@@ -14,6 +13,7 @@ use super::sync::ShortHash;
 use crate::drop_reason::DropReason;
 use crate::ethernet::{MacAddr, VlanId};
 use crate::ids::PeerId;
+use crate::membership::MAX_CHAIN_BYTES;
 use crate::switching::MacKey;
 
 /// Bytes of an encoded message at most.
@@ -109,7 +109,7 @@ pub enum DirectoryMessage {
     Chain {
         /// The node.
         node: PeerId,
-        /// The chain, at most [`MAX_CHAIN`] bytes.
+        /// The chain, at most [`MAX_CHAIN_BYTES`] bytes.
         chain: Vec<u8>,
     },
 }
@@ -135,7 +135,7 @@ impl DirectoryMessage {
             return Err(DropReason::ControlMalformed);
         }
         match decode(bytes) {
-            Some(Self::Chain { chain, .. }) if chain.len() > MAX_CHAIN => {
+            Some(Self::Chain { chain, .. }) if chain.len() > MAX_CHAIN_BYTES => {
                 Err(DropReason::ControlMalformed)
             }
             message => message.ok_or(DropReason::ControlMalformed),

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::claim::{Claim, SignedClaim};
-use super::keys::blind;
+use crate::membership::signer_blind;
 
 /// The place of a claim among all claims to the same MAC. The greatest wins:
 /// higher generation; then lower blind(signer); then, for the same signer, higher refresh; then
@@ -26,7 +26,7 @@ impl Rank {
     pub fn of(claim: &Claim, signed: &SignedClaim) -> Self {
         Self {
             generation: claim.generation,
-            blind: blind(&claim.network, &signed.signer()),
+            blind: signer_blind(&claim.network, signed.signer()),
             refresh: claim.refresh,
             hash: signed.hash(),
         }

@@ -14,14 +14,14 @@
 
 use std::fmt;
 
-use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest, Sha256};
 
 use super::claim::{SignedClaim, VerifiedClaim};
-use super::keys::{NONCE_LEN, TAG_LEN, derive, hmac32, open_padded, seal_padded};
-use super::signed::{VERSION, decode, encode, signed_message, verify};
+use super::seal::{NONCE_LEN, TAG_LEN, open_padded, seal_padded};
+use super::signed::{VERSION, decode, encode};
 use crate::drop_reason::DropReason;
-use crate::ids::{NetworkId, OverlayId, PeerId};
+use crate::ids::{NetworkId, OverlayId};
+use crate::membership::{Label, NodeKey, Signature, derive, hmac_sha256, verify_signed};
 use crate::switching::MacKey;
 
 /// Bytes of a record.
@@ -35,11 +35,11 @@ const CLEAR_LEN: usize = 1 + PUBLIC_LEN + 8 + 8 + BLIND_LEN;
 /// A signed claim is at most 498 bytes; with the length in front it fits.
 const PADDED: usize = 512;
 const SIGNATURE_LEN: usize = 64;
-const LABEL: &str = "farlan/record/1";
+const LABEL: Label = Label::new("farlan/record/1");
 
 /// The keys of one MAC's record in one epoch.
 pub struct RecordKey {
-    pair: SigningKey,
+    pair: NodeKey,
     seal: [u8; 32],
 }
 
@@ -55,9 +55,9 @@ impl RecordKey {
     #[must_use]
     pub fn derive(epoch_key: &[u8; 32], key: &MacKey) -> Self {
         let vlan = key.vlan.get().to_be_bytes();
-        let info: [&[u8]; 2] = [&vlan, &key.mac.0];
+        let info = [vlan.as_slice(), &key.mac.0].concat();
         Self {
-            pair: SigningKey::from_bytes(&derive(epoch_key, "farlan/record-key/1", &info)),
+            pair: NodeKey::from_secret(&derive(epoch_key, "farlan/record-key/1", &info)),
             seal: derive(epoch_key, "farlan/record-seal/1", &info),
         }
     }
@@ -69,7 +69,7 @@ impl RecordKey {
     }
 
     fn public(&self) -> [u8; PUBLIC_LEN] {
-        self.pair.verifying_key().to_bytes()
+        self.pair.public()
     }
 }
 
@@ -92,14 +92,14 @@ pub fn seal_record(
     let mut nonce = [0; NONCE_LEN];
     for (byte, from) in nonce
         .iter_mut()
-        .zip(hmac32(&keys.seal, &[&record, &content]))
+        .zip(hmac_sha256(&keys.seal, &[&record, &content]))
     {
         *byte = from;
     }
     let sealed = seal_padded(&keys.seal, nonce, &record, &content, PADDED)
         .ok_or(DropReason::RecordInvalid)?;
     record.extend_from_slice(&sealed);
-    let signature = keys.pair.sign(&signed_message(LABEL, overlay, &record));
+    let signature = keys.pair.sign(LABEL, *overlay, &record);
     record.extend_from_slice(&signature.to_bytes());
     if record.len() == RECORD_LEN {
         Ok(record)
@@ -183,7 +183,9 @@ impl StoredRecord {
             return None;
         }
         let (signed, signature) = bytes.split_last_chunk::<SIGNATURE_LEN>()?;
-        verify(&PeerId(*public), LABEL, overlay, signed, signature).then(|| Self {
+        let signature = Signature::from_bytes(signature);
+        verify_signed(public, LABEL, *overlay, signed, &signature).ok()?;
+        Some(Self {
             generation: u64::from_be_bytes(*generation),
             refresh: u64::from_be_bytes(*refresh),
             blind: *blind,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::signed::{Document, Signed};
 use crate::drop_reason::DropReason;
 use crate::ids::{NetworkId, OverlayId, PeerId};
+use crate::membership::Label;
 
 /// Control addresses in an entry.
 pub const MAX_CONTROL_ADDRESSES: usize = 8;
@@ -54,7 +55,7 @@ pub struct RosterEntry {
 pub type SignedRosterEntry = Signed<RosterEntry>;
 
 impl Document for RosterEntry {
-    const LABEL: &'static str = "farlan/roster/1";
+    const LABEL: Label = Label::new("farlan/roster/1");
     const MAX_BYTES: usize = 800;
     const REFUSED: DropReason = DropReason::RosterInvalid;
 

@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::card::{PADDING, SignedCard};
-use super::keys::{NONCE_LEN, derive, open_padded, rendezvous_key, seal_padded};
-use super::signed::{Document, Signed, Signer, VERSION, decode, encode};
+use super::seal::{NONCE_LEN, open_padded, seal_padded};
+use super::signed::{Document, Signed, VERSION, decode, encode};
 use crate::Entropy;
 use crate::drop_reason::DropReason;
 use crate::ids::{OverlayId, PeerId};
+use crate::membership::{Label, NodeKey, derive, rendezvous_blind};
 
 /// Bytes of a sealed signal at most.
 pub const MAX_SEALED_SIGNAL: usize = 4096;
@@ -53,7 +54,7 @@ pub struct RoutedSignal {
 }
 
 impl Document for RoutedSignal {
-    const LABEL: &'static str = "farlan/signal/1";
+    const LABEL: Label = Label::new("farlan/signal/1");
     const MAX_BYTES: usize = 3200;
     const REFUSED: DropReason = DropReason::ControlMalformed;
 
@@ -76,7 +77,7 @@ impl Document for RoutedSignal {
 /// [`DropReason::ControlMalformed`] if `from` is not the signer or it gets too long.
 pub fn seal_signal(
     signal: &RoutedSignal,
-    signer: &dyn Signer,
+    key: &NodeKey,
     overlay: &OverlayId,
     epoch_key: &[u8; 32],
     entropy: &mut dyn Entropy,
@@ -84,11 +85,11 @@ pub fn seal_signal(
     let mut nonce = [0; NONCE_LEN];
     entropy.fill(&mut nonce);
     let content =
-        encode(&Signed::seal(signal, signer, overlay)?).ok_or(DropReason::ControlMalformed)?;
-    let key = derive(epoch_key, SEAL_LABEL, &[]);
+        encode(&Signed::seal(signal, key, overlay)?).ok_or(DropReason::ControlMalformed)?;
+    let seal = derive(epoch_key, SEAL_LABEL, b"");
     let aad = route(&signal.from, &signal.to);
     let sealed =
-        seal_padded(&key, nonce, &aad, &content, PADDING).ok_or(DropReason::ControlMalformed)?;
+        seal_padded(&seal, nonce, &aad, &content, PADDING).ok_or(DropReason::ControlMalformed)?;
     let mut out = vec![VERSION];
     out.extend_from_slice(&hint(epoch_key));
     out.extend_from_slice(&sealed);
@@ -120,7 +121,7 @@ pub fn open_signal(
     if bytes.len() > MAX_SEALED_SIGNAL || bytes.first() != Some(&VERSION) {
         return Err(DropReason::ControlMalformed);
     }
-    let key = derive(epoch_key, SEAL_LABEL, &[]);
+    let key = derive(epoch_key, SEAL_LABEL, b"");
     let signed: Signed<RoutedSignal> = bytes
         .get(1 + HINT_LEN..)
         .and_then(|sealed| open_padded(&key, &route(from, to), sealed))
@@ -171,7 +172,7 @@ impl SignalInbox {
 }
 
 fn hint(epoch_key: &[u8; 32]) -> [u8; HINT_LEN] {
-    let [a, b, c, d, ..] = rendezvous_key(epoch_key);
+    let [a, b, c, d, ..] = rendezvous_blind(epoch_key);
     [a, b, c, d]
 }
 

@@ -6,95 +6,18 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use ed25519_dalek::{Signature as DalekSignature, VerifyingKey};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::drop_reason::DropReason;
 use crate::ids::{OverlayId, PeerId};
-
-/// The key of this node, as far as the directory needs it.
-pub trait Signer {
-    /// The node that signs.
-    fn peer(&self) -> PeerId;
-
-    /// The ed25519 signature over [`signed_message`] of the three.
-    fn sign(&self, label: &str, overlay: &OverlayId, bytes: &[u8]) -> [u8; 64];
-}
-
-/// The one layout of every signed message:
-///
-/// ```text
-/// | label length (1) | label | overlay id (32) | bytes |
-/// ```
-///
-/// A label is shorter than 256 bytes; what is beyond is cut.
-#[must_use]
-pub fn signed_message(label: &str, overlay: &OverlayId, bytes: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(label.len()).unwrap_or(u8::MAX);
-    let label = label.as_bytes();
-    let mut message = Vec::with_capacity(1 + label.len() + overlay.0.len() + bytes.len());
-    message.push(length);
-    message.extend(label.iter().take(usize::from(length)));
-    message.extend_from_slice(&overlay.0);
-    message.extend_from_slice(bytes);
-    message
-}
-
-/// Is `signature` the one of `peer`? Strict verification: no small-order keys, one encoding only.
-#[must_use]
-pub fn verify(
-    peer: &PeerId,
-    label: &str,
-    overlay: &OverlayId,
-    bytes: &[u8],
-    signature: &[u8; 64],
-) -> bool {
-    let Ok(key) = VerifyingKey::from_bytes(&peer.0) else {
-        return false;
-    };
-    let message = signed_message(label, overlay, bytes);
-    key.verify_strict(&message, &DalekSignature::from_bytes(signature))
-        .is_ok()
-}
-
-/// 64 bytes of ed25519 signature.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Signature(pub [u8; 64]);
-
-impl fmt::Debug for Signature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signature")
-    }
-}
-
-/// Two halves: serde knows arrays up to 32 only. In postcard it is 64 plain bytes.
-impl Serialize for Signature {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (low, high) = self.0.split_at(32);
-        let mut halves = [[0_u8; 32]; 2];
-        halves[0].copy_from_slice(low);
-        halves[1].copy_from_slice(high);
-        halves.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Signature {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let halves = <[[u8; 32]; 2]>::deserialize(deserializer)?;
-        let mut bytes = [0; 64];
-        for (byte, from) in bytes.iter_mut().zip(halves.as_flattened()) {
-            *byte = *from;
-        }
-        Ok(Self(bytes))
-    }
-}
+use crate::membership::{Label, NodeKey, Signature, verify_signed};
 
 /// A kind of document that nodes sign.
 pub trait Document: Serialize + DeserializeOwned {
     /// The label under the signature.
-    const LABEL: &'static str;
+    const LABEL: Label;
     /// The largest encoding that counts, in bytes, version byte included.
     const MAX_BYTES: usize;
     /// The name under which a bad one is dropped.
@@ -153,20 +76,17 @@ impl<D: Document> Signed<D> {
     ///
     /// # Errors
     /// [`Document::REFUSED`] or what [`Document::check`] says, if others would not take it.
-    pub fn seal(
-        document: &D,
-        signer: &dyn Signer,
-        overlay: &OverlayId,
-    ) -> Result<Self, DropReason> {
-        document.check(&signer.peer())?;
+    pub fn seal(document: &D, key: &NodeKey, overlay: &OverlayId) -> Result<Self, DropReason> {
+        let signer = key.peer_id();
+        document.check(&signer)?;
         let bytes = encode(document).ok_or(D::REFUSED)?;
         if bytes.len() > D::MAX_BYTES {
             return Err(D::REFUSED);
         }
-        let signature = Signature(signer.sign(D::LABEL, overlay, &bytes));
+        let signature = key.sign(D::LABEL, *overlay, &bytes);
         Ok(Self {
             bytes,
-            signer: signer.peer(),
+            signer,
             signature,
             kind: PhantomData,
         })
@@ -182,17 +102,15 @@ impl<D: Document> Signed<D> {
         }
         let document: D = decode(&self.bytes).ok_or(D::REFUSED)?;
         document.check(&self.signer)?;
-        if verify(
-            &self.signer,
+        verify_signed(
+            &self.signer.0,
             D::LABEL,
-            overlay,
+            *overlay,
             &self.bytes,
-            &self.signature.0,
-        ) {
-            Ok(document)
-        } else {
-            Err(D::REFUSED)
-        }
+            &self.signature,
+        )
+        .map_err(|_| D::REFUSED)?;
+        Ok(document)
     }
 }
 

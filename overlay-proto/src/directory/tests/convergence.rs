@@ -7,11 +7,10 @@ use proptest::prelude::*;
 use super::support::*;
 use crate::directory::claim::{ClaimKind, VerifiedClaim};
 use crate::directory::claims::{CLAIM_TTL, ClaimStore, MAX_CLAIMS_PER_SIGNER, OFFER_AGE, Outcome};
-use crate::directory::keys::blind;
 use crate::directory::record::{RecordKey, StoredRecord, seal_record};
-use crate::directory::signed::Signer;
 use crate::directory::sync::{CLAIM_BUCKETS, ShortHash, Summary};
 use crate::drop_reason::DropReason;
+use crate::membership::signer_blind;
 use crate::switching::MacKey;
 
 #[allow(clippy::disallowed_methods)]
@@ -29,7 +28,7 @@ fn some_claims() -> impl Strategy<Value = Vec<VerifiedClaim>> {
                 if withdrawn {
                     said.kind = ClaimKind::Withdrawn;
                 }
-                verified(&TestNode::new(node), &said)
+                verified(&test_node(node), &said)
             })
             .collect()
     })
@@ -133,9 +132,9 @@ proptest! {
 
 #[test]
 fn ties_go_to_the_lower_blind() {
-    let (a, b) = (TestNode::new(1), TestNode::new(2));
+    let (a, b) = (test_node(1), test_node(2));
     let (of_a, of_b) = (verified(&a, &claim(1, 3, 9)), verified(&b, &claim(1, 3, 1)));
-    let lower_is_a = blind(&NETWORK, &a.peer()) < blind(&NETWORK, &b.peer());
+    let lower_is_a = signer_blind(&NETWORK, a.peer_id()) < signer_blind(&NETWORK, b.peer_id());
     assert_eq!(of_a.rank > of_b.rank, lower_is_a);
     assert!(verified(&b, &claim(1, 4, 0)).rank > of_a.rank);
     assert!(verified(&a, &claim(1, 3, 10)).rank > of_a.rank);
@@ -143,7 +142,7 @@ fn ties_go_to_the_lower_blind() {
 
 #[test]
 fn age_starts_anew_only_with_a_higher_refresh() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let mut store = ClaimStore::default();
     let t0 = start();
     let first = verified(&node, &claim(1, 1, 1));
@@ -169,7 +168,7 @@ fn age_starts_anew_only_with_a_higher_refresh() {
 
 #[test]
 fn outcomes_name_the_owner_before_and_the_winner() {
-    let (a, b) = (TestNode::new(1), TestNode::new(2));
+    let (a, b) = (test_node(1), test_node(2));
     let mut store = ClaimStore::default();
     let now = start();
     let old = verified(&a, &claim(1, 1, 1));
@@ -177,19 +176,19 @@ fn outcomes_name_the_owner_before_and_the_winner() {
     let new = verified(&b, &claim(1, 2, 1));
     assert!(matches!(
         store.insert(now, new.clone()),
-        Outcome::Accepted { previous: Some(peer) } if peer == a.peer()
+        Outcome::Accepted { previous: Some(peer) } if peer == a.peer_id()
     ));
     assert!(matches!(
         store.insert(now, old),
         Outcome::Stale { winner } if winner == new.signed
     ));
-    assert_eq!(store.void_signer(&b.peer()), vec![mac_key(1)]);
+    assert_eq!(store.void_signer(&b.peer_id()), vec![mac_key(1)]);
     assert!(store.is_empty());
 }
 
 #[test]
 fn one_signer_cannot_fill_the_store() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let mut store = ClaimStore::default();
     let now = start();
     let own = |number: usize| {
@@ -211,7 +210,7 @@ fn one_signer_cannot_fill_the_store() {
     ));
     // Another node still may, and so may the same one for a MAC it has.
     assert!(matches!(
-        store.insert(now, verified(&TestNode::new(2), &claim(250, 2, 1))),
+        store.insert(now, verified(&test_node(2), &claim(250, 2, 1))),
         Outcome::Accepted { .. }
     ));
 }

@@ -19,17 +19,18 @@ use crate::directory::roster::{Presence, RosterEntry, SignedRosterEntry};
 use crate::directory::signal::{
     RoutedSignal, Signal, SignalInbox, open_signal, seal_signal, signal_is_for,
 };
-use crate::directory::signed::{Document, Signed, Signer, decode, encode};
+use crate::directory::signed::{Document, Signed, decode, encode};
 use crate::directory::sync::ShortHash;
 use crate::drop_reason::DropReason;
 use crate::ethernet::MacAddr;
 use crate::ids::{NetworkId, OverlayId};
+use crate::membership::{MAX_CHAIN_BYTES, NodeKey};
 use crate::time::UnixTime;
 
-fn entry(node: &TestNode) -> RosterEntry {
+fn entry(node: &NodeKey) -> RosterEntry {
     RosterEntry {
         network: NETWORK,
-        node: node.peer(),
+        node: node.peer_id(),
         incarnation: 3,
         certificate: [1; 32],
         static_key: [2; 32],
@@ -38,7 +39,7 @@ fn entry(node: &TestNode) -> RosterEntry {
     }
 }
 
-fn card(node: &TestNode) -> Card {
+fn card(node: &NodeKey) -> Card {
     Card {
         entry: Signed::seal(&entry(node), node, &OVERLAY).unwrap(),
         chain: vec![7; 800],
@@ -56,10 +57,10 @@ fn card(node: &TestNode) -> Card {
     }
 }
 
-fn largest_claim(node: &TestNode) -> Claim {
+fn largest_claim(node: &NodeKey) -> Claim {
     let mut largest = claim(1, u64::MAX, u64::MAX);
     largest.contested = 6;
-    largest.defender = DefenderTag::of(&NETWORK, &node.peer());
+    largest.defender = DefenderTag::of(&NETWORK, &node.peer_id());
     largest.predecessor = [0xff; 32];
     largest.vlan = crate::ethernet::VlanId::new(4094).unwrap();
     largest.ips = vec![IpAddr::V6(Ipv6Addr::LOCALHOST); 16];
@@ -68,7 +69,7 @@ fn largest_claim(node: &TestNode) -> Claim {
 
 #[test]
 fn the_largest_claim_fits_claim_record_and_message() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let largest = verified(&node, &largest_claim(&node));
     let keys = RecordKey::derive(&EPOCH_KEY, &largest.claim.key());
     let record = seal_record(&keys, &OVERLAY, &largest).unwrap();
@@ -81,7 +82,7 @@ fn the_largest_claim_fits_claim_record_and_message() {
 
 #[test]
 fn claims_that_nobody_may_make_are_refused() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let refused = |change: fn(&mut Claim)| {
         let mut wrong = claim(1, 1, 1);
         change(&mut wrong);
@@ -102,7 +103,7 @@ fn claims_that_nobody_may_make_are_refused() {
 
 #[test]
 fn a_claim_counts_only_as_signed() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let signed = Signed::seal(&claim(1, 1, 1), &node, &OVERLAY).unwrap();
     assert!(VerifiedClaim::open(&signed, &OVERLAY, &NETWORK, 1).is_ok());
     let other_overlay = OverlayId([1; 32]);
@@ -125,7 +126,7 @@ fn generations_are_bounded_by_the_overlays_age() {
     let birth = UnixTime(1_000_000);
     let limit = generation_limit(birth, UnixTime(1_000_100));
     assert_eq!(limit, 1024 + 16 * (100 + 600));
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let signed = Signed::seal(&claim(1, limit + 1, 1), &node, &OVERLAY).unwrap();
     assert_eq!(
         VerifiedClaim::open(&signed, &OVERLAY, &NETWORK, limit).unwrap_err(),
@@ -137,16 +138,16 @@ fn generations_are_bounded_by_the_overlays_age() {
 
 #[test]
 fn a_sealed_card_opens_for_members_only() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let signed = Signed::seal(&card(&node), &node, &OVERLAY).unwrap();
     let sealed = seal_card(&signed, &EPOCH_KEY, &mut SeededEntropy::new(1)).unwrap();
     assert!(sealed.len() <= MAX_SEALED_CARD);
     let opened = open_card(&sealed, &EPOCH_KEY, &OVERLAY, &NETWORK).unwrap();
     assert_eq!(opened.card, card(&node));
-    assert_eq!(opened.entry.node, node.peer());
+    assert_eq!(opened.entry.node, node.peer_id());
     assert!(open_card(&sealed, &[0; 32], &OVERLAY, &NETWORK).is_err());
     let stolen = Card {
-        entry: Signed::seal(&entry(&TestNode::new(2)), &TestNode::new(2), &OVERLAY).unwrap(),
+        entry: Signed::seal(&entry(&test_node(2)), &test_node(2), &OVERLAY).unwrap(),
         ..card(&node)
     };
     assert!(Signed::seal(&stolen, &node, &OVERLAY).is_err());
@@ -155,20 +156,20 @@ fn a_sealed_card_opens_for_members_only() {
 
 #[test]
 fn the_largest_card_and_signal_fit() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let mut largest = card(&node);
     let mut roster_entry = entry(&node);
     roster_entry.addresses = vec!["x".repeat(80); 8];
     largest.entry = Signed::seal(&roster_entry, &node, &OVERLAY).unwrap();
-    largest.chain = vec![7; 1000];
+    largest.chain = vec![7; MAX_CHAIN_BYTES];
     largest.static_document = vec![7; 256];
     largest.name = "n".repeat(64);
     let signed = Signed::seal(&largest, &node, &OVERLAY).unwrap();
     let mut entropy = SeededEntropy::new(1);
     assert!(seal_card(&signed, &EPOCH_KEY, &mut entropy).is_ok());
     let signal = RoutedSignal {
-        from: node.peer(),
-        to: TestNode::new(2).peer(),
+        from: node.peer_id(),
+        to: test_node(2).peer_id(),
         sequence: u64::MAX,
         signal: Signal::Hello(signed),
     };
@@ -177,32 +178,38 @@ fn the_largest_card_and_signal_fit() {
 
 #[test]
 fn a_signal_is_bound_to_its_route() {
-    let (a, b, c) = (TestNode::new(1), TestNode::new(2), TestNode::new(3));
+    let (a, b, c) = (test_node(1), test_node(2), test_node(3));
     let signal = RoutedSignal {
-        from: a.peer(),
-        to: b.peer(),
+        from: a.peer_id(),
+        to: b.peer_id(),
         sequence: 1,
         signal: Signal::Bye,
     };
     let mut entropy = SeededEntropy::new(1);
     let sealed = seal_signal(&signal, &a, &OVERLAY, &EPOCH_KEY, &mut entropy).unwrap();
     assert!(signal_is_for(&sealed, &EPOCH_KEY));
-    let open = |from: &TestNode, to: &TestNode| {
-        open_signal(&sealed, &from.peer(), &to.peer(), &OVERLAY, &EPOCH_KEY)
+    let open = |from: &NodeKey, to: &NodeKey| {
+        open_signal(
+            &sealed,
+            &from.peer_id(),
+            &to.peer_id(),
+            &OVERLAY,
+            &EPOCH_KEY,
+        )
     };
     assert_eq!(open(&a, &b), Ok(signal.clone()));
     assert!(open(&a, &c).is_err());
     assert!(open(&c, &b).is_err());
     assert!(seal_signal(&signal, &c, &OVERLAY, &EPOCH_KEY, &mut entropy).is_err());
     let mut inbox = SignalInbox::default();
-    assert!(inbox.accept(a.peer(), 1));
-    assert!(!inbox.accept(a.peer(), 1));
-    assert!(inbox.accept(a.peer(), 2));
+    assert!(inbox.accept(a.peer_id(), 1));
+    assert!(!inbox.accept(a.peer_id(), 1));
+    assert!(inbox.accept(a.peer_id(), 2));
 }
 
 #[test]
 fn a_storer_checks_what_it_cannot_read() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let own = verified(&node, &claim(1, 5, 2));
     let keys = RecordKey::derive(&EPOCH_KEY, &mac_key(1));
     let record = seal_record(&keys, &OVERLAY, &own).unwrap();
@@ -240,7 +247,7 @@ fn a_storer_checks_what_it_cannot_read() {
 fn one_liar_hides_nobody_in_the_dht() {
     let keys = RecordKey::derive(&EPOCH_KEY, &mac_key(1));
     let record = |node: u8, generation, refresh| {
-        let own = verified(&TestNode::new(node), &claim(1, generation, refresh));
+        let own = verified(&test_node(node), &claim(1, generation, refresh));
         let bytes = seal_record(&keys, &OVERLAY, &own).unwrap();
         StoredRecord::verify(&OVERLAY, &keys.dht_key(), &bytes).unwrap()
     };
@@ -260,7 +267,7 @@ fn one_liar_hides_nobody_in_the_dht() {
 
 #[test]
 fn messages_keep_their_bound() {
-    let node = TestNode::new(1);
+    let node = test_node(1);
     let mut large = entry(&node);
     large.addresses = vec!["x".repeat(80); 8];
     let signed = Signed::seal(&large, &node, &OVERLAY).unwrap();
@@ -276,15 +283,15 @@ fn messages_keep_their_bound() {
     let bytes = full.encode().unwrap();
     assert_eq!(DirectoryMessage::decode(&bytes), Ok(full));
     let chain = DirectoryMessage::Chain {
-        node: node.peer(),
-        chain: vec![0; 1000],
+        node: node.peer_id(),
+        chain: vec![0; MAX_CHAIN_BYTES],
     };
     assert!(chain.encode().is_ok());
 }
 
 #[test]
 fn a_roster_entry_speaks_for_its_signer_only() {
-    let (a, b) = (TestNode::new(1), TestNode::new(2));
+    let (a, b) = (test_node(1), test_node(2));
     assert!(Signed::seal(&entry(&a), &b, &OVERLAY).is_err());
     let mut long = entry(&a);
     long.addresses = vec!["x".repeat(200); 12];
@@ -308,7 +315,7 @@ fn open_all(bytes: &[u8]) {
     open::<RoutedSignal>(bytes);
     let _ = DirectoryMessage::decode(bytes);
     let _ = open_card(bytes, &EPOCH_KEY, &OVERLAY, &NETWORK);
-    let peer = TestNode::new(1).peer();
+    let peer = test_node(1).peer_id();
     let _ = open_signal(bytes, &peer, &peer, &OVERLAY, &EPOCH_KEY);
     let _ = StoredRecord::verify(&OVERLAY, &[0; 32], bytes);
 }
@@ -328,7 +335,7 @@ proptest! {
 
     #[test]
     fn bent_messages_never_panic(index in 0_usize..400, byte in any::<u8>(), cut in 0_usize..400) {
-        let node = TestNode::new(1);
+        let node = test_node(1);
         let message = DirectoryMessage::Claims(vec![
             Signed::seal(&claim(1, 1, 1), &node, &OVERLAY).unwrap(); 2
         ]);
@@ -343,7 +350,7 @@ proptest! {
 
     #[test]
     fn a_record_round_trips(generation in 0..=u64::MAX, refresh in any::<u64>(), mac in 0_u8..255) {
-        let node = TestNode::new(4);
+        let node = test_node(4);
         let own = verified(&node, &claim(mac, generation, refresh));
         let keys = RecordKey::derive(&EPOCH_KEY, &mac_key(mac));
         let record = seal_record(&keys, &OVERLAY, &own).unwrap();

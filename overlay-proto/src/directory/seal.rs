@@ -1,13 +1,10 @@
-//! The keys that the directory derives, and sealing with padding.
+//! Sealing with padding.
 //!
 //! Cards, signals and DHT records are kept or carried by nodes that are no members. They are sealed
 //! with AES-256-GCM under keys derived from the network's epoch key, and padded, so that the keeper
 //! learns neither content nor its exact length.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::hmac;
-
-use crate::ids::{NetworkId, PeerId};
 
 /// Bytes of the nonce in front of what is sealed.
 pub(super) const NONCE_LEN: usize = 12;
@@ -15,41 +12,6 @@ pub(super) const NONCE_LEN: usize = 12;
 pub(super) const TAG_LEN: usize = 16;
 /// Bytes of the length in front of padded content, big-endian.
 const LENGTH_LEN: usize = 2;
-
-/// HMAC-SHA256.
-pub(super) fn hmac32(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-    for part in parts {
-        context.update(part);
-    }
-    let mut out = [0; 32];
-    for (byte, from) in out.iter_mut().zip(context.sign().as_ref()) {
-        *byte = *from;
-    }
-    out
-}
-
-/// HKDF-SHA256 (RFC 5869) for one block of output; `label` is the salt.
-pub(super) fn derive(secret: &[u8], label: &str, info: &[&[u8]]) -> [u8; 32] {
-    let extracted = hmac32(label.as_bytes(), &[secret]);
-    let mut parts = info.to_vec();
-    parts.push(&[1]);
-    hmac32(&extracted, &parts)
-}
-
-/// The name of a network at the rendezvous: the bootstrap keeps members' cards under it and cannot
-/// tell which network it is (directory.md, Roster). It changes with the epoch.
-#[must_use]
-pub fn rendezvous_key(epoch_key: &[u8; 32]) -> [u8; 32] {
-    hmac32(epoch_key, &[b"rendezvous"])
-}
-
-/// A signer's name in the order of claims: HMAC(network id, `PeerId`). Members can compute it, a
-/// storer in the DHT cannot; it stays the same over epochs.
-#[must_use]
-pub fn blind(network: &NetworkId, peer: &PeerId) -> [u8; 32] {
-    hmac32(&network.0, &[&peer.0])
-}
 
 /// `nonce | AES-256-GCM(length | content | zeros) | tag`; the padded content is the smallest multiple
 /// of `step` bytes. `None` if `content` is longer than 65,535 bytes or the cipher refuses.
@@ -118,14 +80,5 @@ mod tests {
             assert_eq!(open_padded(&key, b"other", &sealed), None);
             assert_eq!(open_padded(&[4; 32], b"aad", &sealed), None);
         }
-    }
-
-    #[test]
-    fn derive_is_hkdf() {
-        let mut expected = [0; 32];
-        hkdf::Hkdf::<sha2::Sha256>::new(Some(b"label"), b"secret")
-            .expand(b"info", &mut expected)
-            .unwrap();
-        assert_eq!(derive(b"secret", "label", &[b"in", b"fo"]), expected);
     }
 }
