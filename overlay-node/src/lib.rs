@@ -1,3 +1,14 @@
-//! One node of the overlay: the parts of the program `farlan`.
+//! The program `farlan`: one node of the overlay.
+//!
+//! The rooms:
+//! - [`cli`]: the commands (design.md section 8).
+//! - [`state`]: the state directory: identity, membership, authority, what survives a restart.
+//! - [`config`]: the operator's file.
+//! - [`control_socket`]: how the commands talk to the running node.
+//! - [`attachments`]: what joins a network on this host.
 
 pub mod attachments;
+pub mod cli;
+pub mod config;
+pub mod control_socket;
+pub mod state;

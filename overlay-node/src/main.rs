@@ -1,2 +1,7 @@
-//! The program `farlan`: one node of the overlay.
-fn main() {}
+//! The program `farlan`: one node of the overlay. Everything is in the library of this package.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    overlay_node::cli::main()
+}

@@ -47,4 +47,4 @@ pub use root::{CLOCK_TOLERANCE, MAX_ROOTS, RootDocument, RootStore, SignedRoot};
 pub use signed::{
     AuthorityKey, DelegatedKey, Label, NodeKey, Signature, SignedPart, verify_signed,
 };
-pub use static_key::{SignedStatic, StaticBinding};
+pub use static_key::{SignedStatic, StaticBinding, x25519_public};

@@ -1,0 +1,148 @@
+//! `farlan attach` and `detach`: through the running node, or on the state directory alone.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipnet::IpNet;
+use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::Membership;
+use serde_json::json;
+
+use super::Globals;
+use super::output::{print, print_json};
+use crate::attachments::{self, AttachSpec, AttachTarget, AttachmentRecord};
+use crate::control_socket::api::{AttachRequest, Request, Response};
+use crate::control_socket::client::{self, ClientError};
+use crate::state::StateDir;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct AttachArgs {
+    /// The network
+    network: NetworkName,
+    /// An existing bridge [default: the bridge br-NETWORK, made if it is missing]
+    #[arg(long, value_name = "BR", conflicts_with = "vm", value_parser = parse_interface)]
+    bridge: Option<String>,
+    /// A persistent tap of this name, for QEMU or libvirt to open
+    #[arg(long, value_name = "NAME", value_parser = parse_interface)]
+    vm: Option<String>,
+}
+
+/// What the kernel takes for an interface (`dev_valid_name`).
+fn parse_interface(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if (1..=15).contains(&text.len()) && text.chars().all(legal) && text != "." && text != ".." {
+        Ok(text.to_owned())
+    } else {
+        Err("no interface has such a name; use 1 to 15 letters, digits, - _ and .".to_owned())
+    }
+}
+
+impl AttachArgs {
+    fn request(&self) -> AttachRequest {
+        AttachRequest {
+            network: self.network.clone(),
+            bridge: self.bridge.clone(),
+            vm: self.vm.clone(),
+            address: None,
+        }
+    }
+}
+
+/// Attaches as asked, with the MTU that the membership gives the network; one or more lines for
+/// the user. The same with the node running (the driver calls it) and without.
+///
+/// # Errors
+/// The node is not in that network, or the host refuses.
+pub async fn attach_now(
+    state: &StateDir,
+    membership: &Membership,
+    request: &AttachRequest,
+) -> Result<String> {
+    let Some(network) = membership.network(&request.network) else {
+        bail!(
+            "this node is not in network `{}`; `farlan networks` lists its networks",
+            request.network
+        );
+    };
+    let target = match (&request.bridge, &request.vm) {
+        (Some(bridge), _) => AttachTarget::Bridge(bridge.clone()),
+        (None, Some(vm)) => AttachTarget::Vm(vm.clone()),
+        (None, None) => AttachTarget::DefaultBridge,
+    };
+    let spec = AttachSpec {
+        mtu: u32::from(network.mtu),
+        address: request.address,
+        ..AttachSpec::new(request.network.clone(), target)
+    };
+    attachments::attach(state.path(), &spec).await
+}
+
+/// Detaches a VM's tap, or the whole network; one or more lines for the user. The same with the
+/// node running (the driver calls it) and without.
+///
+/// # Errors
+/// Not attached so, or the host refuses.
+pub async fn detach_now(state: &StateDir, request: &AttachRequest) -> Result<String> {
+    if let Some(vm) = &request.vm {
+        return attachments::detach_vm(state.path(), &request.network, vm).await;
+    }
+    if let Some(bridge) = &request.bridge {
+        let records = attachments::load(state.path())?;
+        let same = |record: &AttachmentRecord| {
+            record.network == request.network && record.bridge == *bridge
+        };
+        if !records.iter().any(same) {
+            bail!(
+                "network `{}` is not attached to {bridge}; `farlan networks` shows its bridge",
+                request.network
+            );
+        }
+    }
+    attachments::detach(state.path(), &request.network).await
+}
+
+/// `farlan attach`.
+pub(super) fn attach(globals: &Globals, args: &AttachArgs, address: Option<IpNet>) -> Result<()> {
+    let request = AttachRequest {
+        address,
+        ..args.request()
+    };
+    change(globals, Request::Attach(request.clone()), async |state| {
+        attach_now(state, &state.require_membership()?, &request).await
+    })
+}
+
+/// `farlan detach`.
+pub(super) fn detach(globals: &Globals, args: &AttachArgs) -> Result<()> {
+    let request = args.request();
+    change(globals, Request::Detach(request.clone()), async |state| {
+        detach_now(state, &request).await
+    })
+}
+
+fn change(
+    globals: &Globals,
+    online: Request,
+    offline: impl AsyncFnOnce(&StateDir) -> Result<String>,
+) -> Result<()> {
+    let state = globals.state();
+    let lines = match client::call(&state.socket(), &online) {
+        Ok(Response::Done(lines)) => lines,
+        Ok(_) => return Err(ClientError::Unexpected.into()),
+        Err(ClientError::NotRunning(_)) => {
+            state.require_membership()?;
+            // No node may start in the middle of it.
+            let _lock = state.lock()?;
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?
+                .block_on(offline(&state))?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if globals.json {
+        print_json(&json!({ "done": lines }))
+    } else {
+        print(&lines)
+    }
+}

@@ -1,0 +1,154 @@
+//! The commands of `farlan` (design.md section 8): parsing, dispatch, exit codes.
+//!
+//! Exit codes: 0 done; 1 failed, with one line on stderr that says what, why and what to do;
+//! 2 wrong usage.
+
+mod attach;
+mod authority;
+mod duration;
+mod join;
+mod output;
+mod show;
+mod tables;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::NetworkName;
+
+use crate::control_socket::api::MacOrIp;
+use crate::state::{DEFAULT_STATE, StateDir};
+
+pub use attach::{attach_now, detach_now};
+pub use show::networks_on_disk;
+pub use up::{NodeSetup, UpArgs, notify};
+
+/// A peer-to-peer wide-area Ethernet for virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "farlan", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// The state directory
+    #[arg(long, global = true, value_name = "DIR", env = "FARLAN_STATE", default_value = DEFAULT_STATE)]
+    pub state: PathBuf,
+    /// The configuration file [default: /etc/farlan/farlan.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print facts as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Globals {
+    fn state(&self) -> StateDir {
+        StateDir::at(&self.state)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an overlay: the authority's key and root document; prints the overlay id
+    Init,
+    /// Add or list networks, at the authority
+    #[command(subcommand)]
+    Network(authority::NetworkCommand),
+    /// Make an invite, at the authority; prints it on one line: it is a secret
+    Invite(authority::InviteArgs),
+    /// List the invites that were made here
+    Invites,
+    /// Join an overlay, or further networks of it
+    Join(join::JoinArgs),
+    /// Run the node in the foreground
+    #[command(hide = true)]
+    Up(UpArgs),
+    /// Join a network to a bridge or a VM on this host
+    Attach {
+        #[command(flatten)]
+        args: attach::AttachArgs,
+        /// Give this host an address on the network, on the bridge made for it
+        #[arg(long, value_name = "CIDR", conflicts_with = "bridge")]
+        address: Option<IpNet>,
+    },
+    /// Undo `attach`
+    Detach(attach::AttachArgs),
+    /// List the networks of this node
+    Networks,
+    /// Show the node, its NAT, networks, peers and drops
+    Status,
+    /// List the peers and the paths to them
+    Peers,
+    /// List the MAC addresses known
+    Macs {
+        /// Of this network only
+        #[arg(long, value_name = "NETWORK")]
+        network: Option<NetworkName>,
+    },
+    /// Say which node holds a MAC or an IP address
+    Where {
+        /// The address
+        #[arg(value_name = "MAC-or-IP")]
+        what: MacOrIp,
+        /// In this network only
+        #[arg(long, value_name = "NETWORK")]
+        network: Option<NetworkName>,
+    },
+    /// Say that a MAC address is on this host now, for migration hooks
+    Announce {
+        /// The network
+        network: NetworkName,
+        /// The address
+        mac: MacAddr,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with code 2.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("{error:#}").replace(['\n', '\r'], " ");
+            eprintln!("farlan: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let globals = &cli.globals;
+    match &cli.command {
+        Command::Init => authority::init(globals),
+        Command::Network(command) => authority::network(globals, command),
+        Command::Invite(args) => authority::invite(globals, args),
+        Command::Invites => authority::invites(globals),
+        Command::Join(args) => join::join(globals, args),
+        Command::Up(args) => up::up(globals, args),
+        Command::Attach { args, address } => attach::attach(globals, args, *address),
+        Command::Detach(args) => attach::detach(globals, args),
+        Command::Networks => show::networks(globals),
+        Command::Status => show::status(globals),
+        Command::Peers => show::peers(globals),
+        Command::Macs { network } => show::macs(globals, network.clone()),
+        Command::Where { what, network } => show::locate(globals, *what, network.clone()),
+        Command::Announce { network, mac } => show::announce(globals, network.clone(), *mac),
+        Command::Version => show::version(globals),
+    }
+}

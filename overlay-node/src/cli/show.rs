@@ -1,0 +1,140 @@
+//! The commands that show facts, and `announce`.
+
+use anyhow::{Result, bail};
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::{Membership, NetworkSecret};
+use serde_json::json;
+
+use super::output::{print, print_json};
+use super::{Globals, tables};
+use crate::attachments::{self, AttachmentRecord};
+use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response};
+use crate::control_socket::client::{self, ClientError};
+
+fn call(globals: &Globals, request: &Request) -> Result<Response, ClientError> {
+    client::call(&globals.state().socket(), request)
+}
+
+/// `farlan status`.
+pub(super) fn status(globals: &Globals) -> Result<()> {
+    let Response::Status(report) = call(globals, &Request::Status)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    if globals.json {
+        print_json(&report)
+    } else {
+        print(&tables::status(&report))
+    }
+}
+
+/// `farlan peers`.
+pub(super) fn peers(globals: &Globals) -> Result<()> {
+    let Response::Peers(peers) = call(globals, &Request::Peers)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    if globals.json {
+        print_json(&peers)
+    } else {
+        print(&tables::peers(&peers))
+    }
+}
+
+/// `farlan networks`: of the running node, or what the membership says.
+pub(super) fn networks(globals: &Globals) -> Result<()> {
+    let networks = match call(globals, &Request::Networks) {
+        Ok(Response::Networks(networks)) => networks,
+        Ok(_) => return Err(ClientError::Unexpected.into()),
+        Err(ClientError::NotRunning(_)) => {
+            let state = globals.state();
+            networks_on_disk(
+                &state.require_membership()?,
+                &attachments::load(state.path())?,
+            )
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if globals.json {
+        print_json(&networks)
+    } else {
+        print(&tables::networks(&networks))
+    }
+}
+
+/// What `networks` says of a stopped node; a running one may use it, too.
+#[must_use]
+pub fn networks_on_disk(
+    membership: &Membership,
+    attached: &[AttachmentRecord],
+) -> Vec<NetworkReport> {
+    let report = |network: &NetworkSecret| {
+        let record = attached
+            .iter()
+            .find(|record| record.network == network.name);
+        NetworkReport {
+            name: network.name.clone(),
+            tap: record.map(|record| record.tap.clone()),
+            bridge: record.map(|record| record.bridge.clone()),
+            mtu: network.mtu,
+        }
+    };
+    membership.networks().iter().map(report).collect()
+}
+
+/// `farlan macs`.
+pub(super) fn macs(globals: &Globals, network: Option<NetworkName>) -> Result<()> {
+    let macs = ask_macs(globals, &Request::Macs { network })?;
+    print_macs(globals, &macs)
+}
+
+/// `farlan where`.
+pub(super) fn locate(globals: &Globals, what: MacOrIp, network: Option<NetworkName>) -> Result<()> {
+    let macs = ask_macs(globals, &Request::Where { what, network })?;
+    let mut networks: Vec<_> = macs.iter().map(|mac| &mac.network).collect();
+    networks.dedup();
+    match networks.as_slice() {
+        [] => bail!("no node holds {what}; is the VM running, and has it sent a frame?"),
+        [_] => print_macs(globals, &macs),
+        [one, another, ..] => {
+            bail!("{what} is in several networks ({one}, {another}); name one with --network")
+        }
+    }
+}
+
+fn ask_macs(globals: &Globals, request: &Request) -> Result<Vec<MacReport>> {
+    match call(globals, request)? {
+        Response::Macs(mut macs) => {
+            macs.sort_by(|a, b| (&a.network, a.vlan, a.mac).cmp(&(&b.network, b.vlan, b.mac)));
+            Ok(macs)
+        }
+        _ => Err(ClientError::Unexpected.into()),
+    }
+}
+
+fn print_macs(globals: &Globals, macs: &[MacReport]) -> Result<()> {
+    if globals.json {
+        print_json(macs)
+    } else {
+        print(&tables::macs(macs))
+    }
+}
+
+/// `farlan announce`.
+pub(super) fn announce(globals: &Globals, network: NetworkName, mac: MacAddr) -> Result<()> {
+    match call(globals, &Request::Announce { network, mac })? {
+        Response::Done(line) if globals.json => print_json(&json!({ "done": line })),
+        Response::Done(line) if line.is_empty() => Ok(()),
+        Response::Done(line) => print(&line),
+        _ => Err(ClientError::Unexpected.into()),
+    }
+}
+
+/// `farlan version`.
+pub(super) fn version(globals: &Globals) -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    if globals.json {
+        print_json(&json!({ "version": version }))
+    } else {
+        print(&format!("farlan {version}"))
+    }
+}

@@ -1,0 +1,131 @@
+//! `farlan up`: everything the node needs, checked before it starts.
+
+use std::io::IsTerminal;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use overlay_proto::membership::{Membership, NodeKey};
+use tracing_subscriber::EnvFilter;
+
+use super::Globals;
+use crate::config::{Config, ListenAddr, check_listen};
+use crate::state::{StateDir, StateLock, StaticKey, wall_clock};
+
+/// The environment variable that sets the log filter; it wins over the configuration.
+const LOG_VARIABLE: &str = "FARLAN_LOG";
+
+/// What `up` takes.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// An address for the data path, IP:PORT; one per address family [default: port 22611, or a free one]
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub listen: Vec<ListenAddr>,
+}
+
+/// What a node starts with.
+#[derive(Debug)]
+pub struct NodeSetup {
+    /// The state directory.
+    pub state: StateDir,
+    /// Held while the node runs: no second node on this directory.
+    pub lock: StateLock,
+    /// The operator's file, with the flags of the command in it.
+    pub config: Config,
+    /// The node's identity.
+    pub key: NodeKey,
+    /// Its x25519 key, with a fresh sequence.
+    pub static_key: StaticKey,
+    /// Its membership, verified and in time.
+    pub membership: Membership,
+    /// Its name: the authority's, or else the operator's; empty if there is none.
+    pub name: String,
+}
+
+impl NodeSetup {
+    /// Reads and checks the configuration and the state.
+    ///
+    /// # Errors
+    /// One line that says which file or flag is wrong and what to do.
+    pub fn load(globals: &Globals, args: &UpArgs) -> Result<Self> {
+        let mut config = Config::load(globals.config.as_deref())?;
+        check_listen(&args.listen)?;
+        if !args.listen.is_empty() {
+            config.listen.clone_from(&args.listen);
+        }
+        let state = globals.state();
+        state.require_membership()?;
+        let lock = state.lock()?;
+        let edit = state.edit()?;
+        let mut membership = state.require_membership()?;
+        let member = membership
+            .own_member(wall_clock())
+            .context("this node's certificate does not count")?;
+        membership.roots_mut().raise_floor(member.issued);
+        let key = state
+            .load_identity()?
+            .filter(|key| key.peer_id() == member.peer)
+            .ok_or_else(|| {
+                anyhow!(
+                    "the identity in {} is not the one that joined; restore the file `identity`, \
+                     or join again in an empty directory",
+                    state.path().display()
+                )
+            })?;
+        let static_key = state.next_static_key()?;
+        drop(edit);
+        let name = membership.name().map(str::to_owned).or(state.load_name()?);
+        Ok(Self {
+            lock,
+            config,
+            key,
+            static_key,
+            membership,
+            name: name.unwrap_or_default(),
+            state,
+        })
+    }
+}
+
+/// Logs to stderr, by `FARLAN_LOG`, the configuration, or `info`.
+fn start_log(config: &Config) -> Result<()> {
+    let variable = std::env::var(LOG_VARIABLE)
+        .ok()
+        .filter(|filter| !filter.is_empty());
+    let filter = variable
+        .or_else(|| config.log.clone())
+        .unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(&filter)
+        .with_context(|| format!("`{filter}` is no log filter; write for example info or debug"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow!("cannot start the log: {error}"))
+}
+
+/// Tells systemd (`Type=notify`, `sd_notify(3)`), if it started us: `READY=1`, `STOPPING=1`.
+pub fn notify(message: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match name.as_bytes().split_first() {
+        Some((b'@', hidden)) => SocketAddr::from_abstract_name(hidden),
+        _ => SocketAddr::from_pathname(&name),
+    };
+    let sent = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "systemd was not told {message}");
+    }
+}
+
+/// `farlan up`.
+pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<()> {
+    let setup = NodeSetup::load(globals, args)?;
+    start_log(&setup.config)?;
+    bail!("this build has no data path; build one that has")
+}

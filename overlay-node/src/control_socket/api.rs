@@ -1,0 +1,324 @@
+//! The words on the control socket. The reports serialize to the JSON of design.md section 8,
+//! which other programs depend on: add fields, never change those there are.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use nat_traversal::path::PathKind;
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::{NetworkName, OverlayId, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// [`Response::Status`].
+    Status,
+    /// [`Response::Peers`].
+    Peers,
+    /// [`Response::Networks`].
+    Networks,
+    /// All MACs known, of one network or of all: [`Response::Macs`].
+    Macs {
+        /// The network; none: all.
+        network: Option<NetworkName>,
+    },
+    /// Who holds a MAC or an IP, looked up in the overlay if need be: [`Response::Macs`].
+    Where {
+        /// The address.
+        what: MacOrIp,
+        /// The network; none: all.
+        network: Option<NetworkName>,
+    },
+    /// This MAC is here now (evidence of class 3): [`Response::Done`].
+    Announce {
+        /// The network.
+        network: NetworkName,
+        /// The address.
+        mac: MacAddr,
+    },
+    /// [`Response::Done`].
+    Attach(AttachRequest),
+    /// [`Response::Done`].
+    Detach(AttachRequest),
+    /// The membership on disk has changed: [`Response::Done`].
+    Reload,
+}
+
+impl Request {
+    /// May it come from anyone who can open the socket?
+    #[must_use]
+    pub const fn only_reads(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::Peers
+            | Self::Networks
+            | Self::Macs { .. }
+            | Self::Where { .. } => true,
+            Self::Announce { .. } | Self::Attach(_) | Self::Detach(_) | Self::Reload => false,
+        }
+    }
+}
+
+/// What to attach to or detach from a network; neither bridge nor VM: the bridge `br-NETWORK`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// The network.
+    pub network: NetworkName,
+    /// An existing bridge.
+    pub bridge: Option<String>,
+    /// The tap of a VM.
+    pub vm: Option<String>,
+    /// An address for the host on the own bridge; `attach` only.
+    pub address: Option<IpNet>,
+}
+
+/// A MAC or an IP address, as the user wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MacOrIp {
+    /// A MAC address.
+    Mac(MacAddr),
+    /// An IP address.
+    Ip(IpAddr),
+}
+
+impl std::str::FromStr for MacOrIp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mac = text.parse().map(Self::Mac);
+        mac.or_else(|_| text.parse().map(Self::Ip)).map_err(|_| {
+            format!("`{text}` is no MAC and no IP address; write 52:54:00:00:00:01 or 10.0.0.5")
+        })
+    }
+}
+
+impl std::fmt::Display for MacOrIp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mac(mac) => mac.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// What the node answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<StatusReport>),
+    /// To [`Request::Peers`].
+    Peers(Vec<PeerReport>),
+    /// To [`Request::Networks`].
+    Networks(Vec<NetworkReport>),
+    /// To [`Request::Macs`] and [`Request::Where`].
+    Macs(Vec<MacReport>),
+    /// A change was made; one line for the user, perhaps empty.
+    Done(String),
+    /// It failed; one line: what, why, what to do.
+    Error(String),
+}
+
+/// `farlan status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// This node.
+    pub node: PeerId,
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// The overlay.
+    pub overlay: OverlayId,
+    /// The program's version.
+    pub version: String,
+    /// Seconds since the node started.
+    pub uptime_s: u64,
+    /// The NAT in front of this node.
+    pub nat: NatReport,
+    /// The networks of this node.
+    pub networks: Vec<NetworkReport>,
+    /// The peers with a session or a path, or with traffic since the start.
+    pub peers: Vec<PeerReport>,
+    /// Drops by reason; only those that occurred.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// How a NAT maps or filters (RFC 4787 sections 4.1 and 5).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatBehaviour {
+    /// The same for every remote.
+    EndpointIndependent,
+    /// By the remote's address.
+    AddressDependent,
+    /// By the remote's address and port.
+    AddressAndPortDependent,
+    /// There is no NAT.
+    None,
+    /// Not known.
+    #[default]
+    Unknown,
+}
+
+/// `status.nat`.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatReport {
+    /// How it maps.
+    pub mapping: NatBehaviour,
+    /// How it filters.
+    pub filtering: NatBehaviour,
+    /// This node's addresses as others see them.
+    pub reflexive: Vec<SocketAddr>,
+}
+
+/// `status.networks[]`, and `farlan networks --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkReport {
+    /// The network.
+    pub name: NetworkName,
+    /// The tap on this host, if something is attached.
+    pub tap: Option<String>,
+    /// The bridge on this host, if something is attached.
+    pub bridge: Option<String>,
+    /// The guests' IP MTU, in bytes.
+    pub mtu: u16,
+}
+
+/// `status.peers[]`, and `farlan peers --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// The peer.
+    pub node: PeerId,
+    /// Its name, as the authority signed it; empty if it has none.
+    pub name: String,
+    /// The chosen path.
+    pub path: PathReport,
+    /// Bytes of guest frames sent to it.
+    pub tx_bytes: u64,
+    /// Bytes of guest frames received from it.
+    pub rx_bytes: u64,
+}
+
+/// `status.peers[].path`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// `direct`, `relayed`, `stream` or `none`.
+    pub kind: PathKind,
+    /// Where datagrams go: the peer, or the relay.
+    pub remote: Option<SocketAddr>,
+    /// The node that relays.
+    pub via: Option<PeerId>,
+    /// Why no better path is in use: a reason code.
+    pub why: Option<String>,
+    /// Round trip, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The largest UDP payload proven, in bytes.
+    pub mtu: Option<u16>,
+}
+
+/// `farlan macs --json`, one element.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MacReport {
+    /// The network.
+    pub network: NetworkName,
+    /// The VLAN, 0 for untagged.
+    pub vlan: u16,
+    /// The address.
+    pub mac: MacAddr,
+    /// Who holds it.
+    pub node: PeerId,
+    /// Is that this node?
+    pub local: bool,
+    /// The claim's generation.
+    pub generation: u64,
+    /// The IP addresses known of it.
+    pub ips: Vec<IpAddr>,
+    /// Seconds since the claim was last refreshed.
+    pub age_s: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn status_is_the_contract() {
+        let peer = PeerId([7; 32]);
+        let report = StatusReport {
+            node: peer,
+            name: "ash".to_owned(),
+            overlay: OverlayId([1; 32]),
+            version: "0.1.0".to_owned(),
+            uptime_s: 1,
+            nat: NatReport {
+                mapping: NatBehaviour::AddressAndPortDependent,
+                filtering: NatBehaviour::Unknown,
+                reflexive: vec!["192.0.2.4:5".parse().unwrap()],
+            },
+            networks: vec![NetworkReport {
+                name: "lab".parse().unwrap(),
+                tap: Some("fl-lab".to_owned()),
+                bridge: Some("br-lab".to_owned()),
+                mtu: 1_500,
+            }],
+            peers: vec![PeerReport {
+                node: peer,
+                name: String::new(),
+                path: PathReport {
+                    kind: PathKind::Direct,
+                    remote: Some("192.0.2.4:5".parse().unwrap()),
+                    via: None,
+                    why: None,
+                    rtt_ms: Some(1.2),
+                    mtu: Some(1_472),
+                },
+                tx_bytes: 0,
+                rx_bytes: 0,
+            }],
+            drops: BTreeMap::from([("unknown_mac".to_owned(), 0)]),
+        };
+        let expected = json!({
+            "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
+            "version": "0.1.0", "uptime_s": 1,
+            "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
+                    "reflexive": ["192.0.2.4:5"]},
+            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500}],
+            "peers": [{"node": peer.to_string(), "name": "",
+                "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
+                         "rtt_ms": 1.2, "mtu": 1472},
+                "tx_bytes": 0, "rx_bytes": 0}],
+            "drops": {"unknown_mac": 0}
+        });
+        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    }
+
+    #[test]
+    fn macs_are_the_contract() {
+        let report = [MacReport {
+            network: "lab".parse().unwrap(),
+            vlan: 0,
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+            node: PeerId([7; 32]),
+            local: true,
+            generation: 3,
+            ips: vec!["10.0.0.5".parse().unwrap()],
+            age_s: 1.0,
+        }];
+        let expected = json!([{"network": "lab", "vlan": 0, "mac": "52:54:00:00:00:01",
+            "node": PeerId([7; 32]).to_string(), "local": true, "generation": 3,
+            "ips": ["10.0.0.5"], "age_s": 1.0}]);
+        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    }
+
+    #[test]
+    fn addresses() {
+        assert!(matches!("52:54:00:00:00:01".parse(), Ok(MacOrIp::Mac(_))));
+        assert!(matches!("2001:db8::1".parse(), Ok(MacOrIp::Ip(_))));
+        assert!("host".parse::<MacOrIp>().is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! How the commands talk to the running node: one JSON line each way over `DIR/farlan.sock`.
+//!
+//! The node serves ([`server`]), a command asks once and leaves ([`client`]); [`api`] is what they
+//! say. The group `farlan` may read; root and the owner of the socket may change things.
+
+pub mod api;
+pub mod client;
+pub mod server;
+
+use std::time::Duration;
+
+/// The longest line, in bytes: 4,096 claims as JSON are below it.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// How long either side waits for the other's line.
+pub const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,226 @@
+//! A node's files: identity, keys, membership, and small facts.
+
+use std::path::PathBuf;
+
+use overlay_proto::Entropy;
+use overlay_proto::membership::{Membership, NodeKey, x25519_public};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{OsEntropy, StateDir, StateError, file};
+
+/// Far above any of the small files.
+const MAX_SMALL: usize = 4_096;
+/// Above the bound of [`Membership::from_bytes`], which judges.
+const MAX_MEMBERSHIP: usize = 128 * 1024;
+
+/// The node's x25519 static key and the sequence of the signature over it.
+#[derive(Clone)]
+pub struct StaticKey {
+    /// The secret half, erased on drop.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// The public half.
+    pub public: [u8; 32],
+    /// Of the newest signature; it only grows.
+    pub sequence: u64,
+}
+
+impl std::fmt::Debug for StaticKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StaticKey")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The ports that the node bound last, to bind again after a restart.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPorts {
+    /// The data path, IPv4.
+    pub udp4: Option<u16>,
+    /// The data path, IPv6.
+    pub udp6: Option<u16>,
+    /// The control plane over QUIC.
+    pub quic: Option<u16>,
+    /// The control plane over TCP.
+    pub tcp: Option<u16>,
+}
+
+impl StateDir {
+    /// The node's identity, if it has one.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_identity(&self) -> Result<Option<NodeKey>, StateError> {
+        let secret = self.load_small::<[u8; 32]>("identity")?;
+        Ok(secret.map(|secret| NodeKey::from_secret(&Zeroizing::new(secret))))
+    }
+
+    /// The node's identity, made now if it has none. Hold [`StateDir::edit`].
+    ///
+    /// # Errors
+    /// As [`StateDir::load_identity`], or the disk refuses.
+    pub fn load_or_create_identity(&self) -> Result<NodeKey, StateError> {
+        if let Some(key) = self.load_identity()? {
+            return Ok(key);
+        }
+        let key = NodeKey::generate(&mut OsEntropy);
+        self.save_small("identity", &*key.secret_bytes())?;
+        Ok(key)
+    }
+
+    /// The x25519 static key, made now if there is none, with a sequence above all before: sign
+    /// it with this sequence. Call it once per start.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or the disk refuses.
+    pub fn next_static_key(&self) -> Result<StaticKey, StateError> {
+        let (secret, last) = match self.load_small::<([u8; 32], u64)>("static")? {
+            Some((secret, last)) => (Zeroizing::new(secret), last),
+            None => {
+                let mut secret = Zeroizing::new([0; 32]);
+                OsEntropy.fill(&mut *secret);
+                (secret, 0)
+            }
+        };
+        let sequence = last.saturating_add(1);
+        self.save_small("static", &(*secret, sequence))?;
+        Ok(StaticKey {
+            public: x25519_public(&secret),
+            secret,
+            sequence,
+        })
+    }
+
+    /// What the invites gave, if the node has joined.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_membership(&self) -> Result<Option<Membership>, StateError> {
+        let path = self.file("membership");
+        file::load(&path, "membership", MAX_MEMBERSHIP)?
+            .map(|bytes| Membership::from_bytes(&bytes))
+            .transpose()
+            .map_err(|error| StateError::of_content(&path, &error))
+    }
+
+    /// The membership here.
+    ///
+    /// # Errors
+    /// [`StateError::NoMembership`], or as [`StateDir::load_membership`].
+    pub fn require_membership(&self) -> Result<Membership, StateError> {
+        self.load_membership()?
+            .ok_or_else(|| StateError::NoMembership(self.path().to_owned()))
+    }
+
+    /// Keeps the membership. `join` writes it, too: hold [`StateDir::edit`] since it was loaded.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_membership(&self, membership: &Membership) -> Result<(), StateError> {
+        file::save(
+            &self.file("membership"),
+            "membership",
+            &membership.to_bytes(),
+        )
+    }
+
+    /// The name that this host's operator gave the node; the authority's goes first.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_name(&self) -> Result<Option<String>, StateError> {
+        self.load_small("name")
+    }
+
+    /// Keeps the operator's name for the node.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_name(&self, name: &str) -> Result<(), StateError> {
+        self.save_small("name", &name)
+    }
+
+    /// The ports bound last; none known at first.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_ports(&self) -> Result<BoundPorts, StateError> {
+        Ok(self.load_small("ports")?.unwrap_or_default())
+    }
+
+    /// Keeps the bound ports.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_ports(&self, ports: &BoundPorts) -> Result<(), StateError> {
+        self.save_small("ports", ports)
+    }
+
+    /// A handshake timestamp that no message 1 of this node has reached yet (trust.md 11); 0 at
+    /// first.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_handshake_time(&self) -> Result<u64, StateError> {
+        Ok(self.load_small("handshake-time")?.unwrap_or_default())
+    }
+
+    /// Keeps a handshake timestamp. To save disk writes, keep one well ahead of those in use.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_handshake_time(&self, time: u64) -> Result<(), StateError> {
+        self.save_small("handshake-time", &time)
+    }
+
+    fn load_small<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        let path = self.file(name);
+        let Some(bytes) = file::load(&path, name, MAX_SMALL)? else {
+            return Ok(None);
+        };
+        match postcard::take_from_bytes(&bytes) {
+            Ok((value, [])) => Ok(Some(value)),
+            _ => Err(StateError::Damaged(path)),
+        }
+    }
+
+    fn save_small<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
+        let path: PathBuf = self.file(name);
+        match postcard::to_stdvec(value).map(Zeroizing::new) {
+            Ok(bytes) if bytes.len() <= MAX_SMALL => file::save(&path, name, &bytes),
+            _ => Err(StateError::TooLarge { path }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_and_keys_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        assert!(state.load_identity().unwrap().is_none());
+        let key = state.load_or_create_identity().unwrap();
+        assert_eq!(
+            state.load_or_create_identity().unwrap().peer_id(),
+            key.peer_id()
+        );
+        let first = state.next_static_key().unwrap();
+        let second = state.next_static_key().unwrap();
+        assert_eq!((first.sequence, second.sequence), (1, 2));
+        assert_eq!(first.public, second.public);
+        assert_eq!(state.load_handshake_time().unwrap(), 0);
+        state.save_handshake_time(9).unwrap();
+        assert_eq!(state.load_handshake_time().unwrap(), 9);
+        let ports = BoundPorts {
+            udp4: Some(22_611),
+            ..BoundPorts::default()
+        };
+        state.save_ports(&ports).unwrap();
+        assert_eq!(state.load_ports().unwrap(), ports);
+    }
+}
