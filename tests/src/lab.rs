@@ -98,6 +98,24 @@ impl Lab {
         &self.dir
     }
 
+    /// Prints the tail of every log in the lab's directory: what a failed test leaves to read.
+    pub fn print_logs(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "log") {
+                let text = std::fs::read(&path).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                println!("--- {}\n{}", path.display(), proc::tail(&text, 60));
+            }
+        }
+    }
+
+    /// The prefix of the names of its namespaces.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Makes a namespace with its loopback up.
     ///
     /// Bridge netfilter is off in it: a bridge there is a plain switch. A test about bridge
@@ -127,6 +145,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         println!("{}", self.wan.report());
+        if std::thread::panicking() {
+            self.print_logs();
+        }
         // `FARLAN_KEEP_LOGS=DIR` keeps a copy of state and logs for a look afterwards.
         if let Some(to) = std::env::var_os("FARLAN_KEEP_LOGS") {
             let _ = Command::new("cp").arg("-a").arg(&self.dir).arg(to).status();

@@ -7,7 +7,7 @@
 //! that what a killed run left behind is found and removed.
 //!
 //! Read in this order: [`lab`] (namespaces and clean-up), [`site`] (the topology), [`wan`],
-//! [`vm`] (guests), [`overlay`] (the programs under test).
+//! [`vm`] (guests), [`overlay`] (the programs under test), [`world`] (all of it put together).
 
 pub mod frames;
 pub mod lab;
@@ -19,6 +19,7 @@ pub mod site;
 pub mod tun;
 pub mod vm;
 pub mod wan;
+pub mod world;
 
 /// Why lab tests cannot run here, or `None` when they can: they need root and `/dev/net/tun`.
 #[must_use]

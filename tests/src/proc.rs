@@ -1,6 +1,7 @@
 //! Running programs: to the end with their output, or in the background with a log file.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
@@ -39,6 +40,24 @@ pub fn finish(cmd: &mut Command) -> Result<Finished> {
         .output()
         .with_context(|| format!("cannot start {cmd:?}"))?;
     Ok(out.into())
+}
+
+/// Runs `cmd` to its end with `input` on its standard input.
+///
+/// # Errors
+/// When it cannot be started or does not take the input.
+pub fn finish_with_input(cmd: &mut Command, input: &str) -> Result<Finished> {
+    let mut child = cmd
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {cmd:?}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that refuses early closes its end: its exit code tells, not this write.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    Ok(child.wait_with_output()?.into())
 }
 
 /// Runs `cmd` and returns its standard output.

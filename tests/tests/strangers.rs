@@ -1,0 +1,170 @@
+//! Who may not join gets a clear error, and no frame in or out.
+
+use std::time::Duration;
+
+use farlan_tests::nat::NatKind;
+use farlan_tests::overlay::{Authority, Bootstrap, InviteSpec, Node};
+use farlan_tests::probe::Ping;
+use farlan_tests::proc::Finished;
+use farlan_tests::require_lab;
+use farlan_tests::site::Family;
+use farlan_tests::wan::model::LinkModel;
+use farlan_tests::world::{BRIDGE, NETWORK, World};
+
+const TWO: [NatKind; 2] = [NatKind::PortRewriting, NatKind::PortPreserving];
+
+/// Exit code 1, one line that says why.
+fn refused(out: &Finished, why: &str) {
+    println!("refused: {}", out.stderr.trim());
+    assert_eq!(out.code, 1, "{out:?}");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "{out:?}");
+    assert!(
+        out.stderr.to_lowercase().contains(why),
+        "no {why:?} in {out:?}"
+    );
+    assert!(
+        !out.stderr.contains("farlan-invite-"),
+        "a secret in an error"
+    );
+}
+
+/// A host that was refused: its node, if it starts at all, exchanges nothing with the members.
+fn gets_no_frame(world: &World, node: &mut Node) {
+    let host = node.host.clone();
+    // `attach` may refuse without membership; the bridge of the test then stands for it.
+    let _ = node.run(&["attach", NETWORK]).unwrap();
+    let _ = host.ns.ip(&format!("link add {BRIDGE} type bridge"));
+    host.ns.ip(&format!("link set {BRIDGE} up")).unwrap();
+    let vm = world.lab.vm(66, &host, BRIDGE).unwrap();
+    node.up(&[]).unwrap();
+    let out = Ping::new(&world.vms[0].ip).count(15).run(&vm.ns).unwrap();
+    let back = Ping::new(&vm.ip).count(5).run(&world.vms[0].ns).unwrap();
+    assert_eq!((out.received, back.received), (0, 0));
+    for member in &world.nodes {
+        assert_eq!(
+            member.path_to(&node.name).unwrap(),
+            None,
+            "a stranger among the peers"
+        );
+    }
+}
+
+fn members() -> World {
+    World::running(&TWO, Family::V4, LinkModel::default()).unwrap()
+}
+
+fn outsider(world: &World) -> Node {
+    let nat = NatKind::PortRewriting;
+    let site = world
+        .lab
+        .site("z", 9, nat, Family::V4, 1, LinkModel::default())
+        .unwrap();
+    Node::new(&site.hosts[0], "z")
+}
+
+#[test]
+fn an_expired_invite() {
+    require_lab!();
+    let world = members();
+    let mut node = outsider(&world);
+    // An overlay of its own that was born two hours ago: dates have ten minutes of tolerance.
+    let old = Authority::init_with_clock(&world.lab, "old", &[NETWORK], Some("-2h")).unwrap();
+    let boot = world
+        .lab
+        .bootstrap_host("boot2", 2, Family::V4, LinkModel::default())
+        .unwrap();
+    let boot = Bootstrap::start(&boot, &old.id).unwrap();
+    let spec = |expires| InviteSpec {
+        networks: &[NETWORK],
+        name: "z",
+        bootstraps: &boot.addresses,
+        expires,
+    };
+    let invite = old.invite(&spec("1h")).unwrap();
+    refused(&node.join(&invite).unwrap(), "expired");
+    gets_no_frame(&world, &mut node);
+    // The control: the same overlay, an invite that is still good.
+    let good = Node::new(&node.host, "zz");
+    let joined = good.join(&old.invite(&spec("24h")).unwrap()).unwrap();
+    assert_eq!(joined.code, 0, "{joined:?}");
+}
+
+#[test]
+fn a_forged_invite() {
+    require_lab!();
+    let world = members();
+    let mut node = outsider(&world);
+    let invite = world.invite("z").unwrap();
+    let head = "farlan-invite-".len();
+    let body = invite.len() - head;
+    // One changed character at places all over it; nothing of it may be taken.
+    for part in 1..8 {
+        let at = head + body * part / 8;
+        let mut forged = invite.clone().into_bytes();
+        forged[at] = if forged[at] == b'x' { b'y' } else { b'x' };
+        let out = node.join(&String::from_utf8(forged).unwrap()).unwrap();
+        refused(&out, "invite");
+    }
+    refused(&node.join(&invite[..invite.len() - 9]).unwrap(), "invite");
+    refused(&node.join("farlan-invite-").unwrap(), "invite");
+    gets_no_frame(&world, &mut node);
+    let good = Node::new(&node.host, "zz");
+    assert_eq!(
+        good.join(&invite).unwrap().code,
+        0,
+        "the invite itself is good"
+    );
+}
+
+#[test]
+fn an_invite_of_another_overlay_does_not_replace_a_membership() {
+    require_lab!();
+    let world = members();
+    let other = Authority::init(&world.lab, "other", &[NETWORK]).unwrap();
+    let foreign = other
+        .invite(&InviteSpec {
+            networks: &[NETWORK],
+            name: "a",
+            bootstraps: &world.boot.addresses,
+            expires: "24h",
+        })
+        .unwrap();
+    let before = world.nodes[0].status().unwrap();
+    refused(&world.nodes[0].join(&foreign).unwrap(), "overlay");
+    let after = world.nodes[0].status().unwrap();
+    assert_eq!(
+        (&before["node"], &before["overlay"]),
+        (&after["node"], &after["overlay"])
+    );
+    let r = Ping::new(&world.vms[1].ip).run(&world.vms[0].ns).unwrap();
+    assert_eq!(r.received, 5);
+    // The same overlay again is no error.
+    let again = world.nodes[0].join(&world.invite("a").unwrap()).unwrap();
+    assert_eq!(again.code, 0, "{again:?}");
+}
+
+#[test]
+fn a_member_of_another_overlay_at_our_bootstrap() {
+    require_lab!();
+    let world = members();
+    let mut node = outsider(&world);
+    let other = Authority::init(&world.lab, "other", &[NETWORK]).unwrap();
+    let foreign = other
+        .invite(&InviteSpec {
+            networks: &[NETWORK],
+            name: "z",
+            bootstraps: &world.boot.addresses,
+            expires: "24h",
+        })
+        .unwrap();
+    assert_eq!(
+        node.join(&foreign).unwrap().code,
+        0,
+        "it is a good invite elsewhere"
+    );
+    gets_no_frame(&world, &mut node);
+    let status = node.status().unwrap();
+    assert_eq!(status["peers"].as_array().unwrap().len(), 0, "{status}");
+    let r = Ping::new(&world.vms[1].ip).run(&world.vms[0].ns).unwrap();
+    assert_eq!(r.received, 5, "the members do not notice");
+}
