@@ -5,10 +5,12 @@
 //! begin with an inner header that says what they are. A frame too large for one datagram goes as
 //! pieces, and control messages that must arrive go through a reliable channel.
 
+mod channel;
 mod header;
 mod inner;
 mod pieces;
 
+pub use channel::{ChannelConfig, MAX_MESSAGE, ReliableChannel};
 pub use header::{DataHeader, DatagramKind, MAX_COUNTER, TAG_LEN};
 pub use inner::{
     Forwarded, INNER_LEN, InnerHeader, InnerKind, L4Checksum, MAX_PIECES, PIECE_LEN, PieceHeader,
