@@ -1,7 +1,11 @@
-//! Addresses at which a node may be reachable, and the one filter for them. To be written: the filter.
+//! Addresses at which a node may be reachable, and the one filter for them.
+//!
+//! A peer tells its candidates; whoever believed them blindly could be made to send packets to
+//! anybody. The filter (trust.md 19) is the same for probes and for the control plane's dials.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::path::AllocationId;
@@ -33,3 +37,258 @@ pub struct Candidate {
 
 /// Candidates of one peer that are looked at; more are ignored (trust.md 19).
 pub const MAX_CANDIDATES: usize = 16;
+
+/// Why a candidate is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CandidateError {
+    /// Port 0 is no port.
+    #[error("the candidate has port 0")]
+    PortZero,
+    /// Loopback, unspecified, multicast, broadcast or reserved: no single other host.
+    #[error("the candidate is not the address of a single other host")]
+    NotUnicast,
+    /// An address inside the overlay: the tunnel would run through itself.
+    #[error("the candidate lies inside the overlay")]
+    InOverlay,
+    /// A private or link-local address that is not ours to reach.
+    #[error("the candidate is private and the peer is on no subnet of ours")]
+    ForeignPrivate,
+    /// A relayed candidate names its allocation, the others have none.
+    #[error("the candidate's allocation does not fit its kind")]
+    Allocation,
+}
+
+/// What the filter knows about this node. Replaced whole when an interface or an address changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CandidateFilter {
+    /// IP prefixes in use inside the overlay's networks.
+    pub overlay_prefixes: Vec<IpNet>,
+    /// The subnets of the host's own interfaces.
+    pub own_subnets: Vec<IpNet>,
+    /// The addresses at which reflectors and peers see this node.
+    pub own_reflexive: Vec<IpAddr>,
+}
+
+impl CandidateFilter {
+    /// Whether `candidate`, told by a peer that also told (or is seen at) `peer_reflexive`, may be
+    /// sent to.
+    ///
+    /// # Errors
+    ///
+    /// The first rule of trust.md 19 that it breaks.
+    pub fn admit(
+        &self,
+        candidate: &Candidate,
+        peer_reflexive: &[IpAddr],
+    ) -> Result<(), CandidateError> {
+        let relayed = candidate.kind == CandidateKind::Relayed;
+        if relayed != candidate.allocation.is_some() {
+            return Err(CandidateError::Allocation);
+        }
+        self.admit_source(candidate.addr)?;
+        let ip = candidate.addr.ip().to_canonical();
+        if is_private(ip) && !self.shares_subnet(ip) && !self.same_site(peer_reflexive) {
+            return Err(CandidateError::ForeignPrivate);
+        }
+        Ok(())
+    }
+
+    /// The rules for an address that an authenticated datagram came from: all but the one about
+    /// private addresses, which this one has just been shown to reach us.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks.
+    pub fn admit_source(&self, addr: SocketAddr) -> Result<(), CandidateError> {
+        if addr.port() == 0 {
+            return Err(CandidateError::PortZero);
+        }
+        let ip = addr.ip().to_canonical();
+        if !is_unicast(ip) {
+            return Err(CandidateError::NotUnicast);
+        }
+        if self.overlay_prefixes.iter().any(|net| net.contains(&ip)) {
+            return Err(CandidateError::InOverlay);
+        }
+        Ok(())
+    }
+
+    /// Whether `ip` is on a subnet of one of our interfaces.
+    #[must_use]
+    pub fn shares_subnet(&self, ip: IpAddr) -> bool {
+        self.own_subnets.iter().any(|net| net.contains(&ip))
+    }
+
+    /// Whether the peer is seen at one of our own public addresses: behind the same NAT.
+    fn same_site(&self, peer_reflexive: &[IpAddr]) -> bool {
+        (peer_reflexive.iter()).any(|ip| self.own_reflexive.contains(ip) && !is_private(*ip))
+    }
+}
+
+/// Private (RFC 1918), shared (RFC 6598), unique local (RFC 4193) or link-local (RFC 3927,
+/// RFC 4291 section 2.5.6).
+#[must_use]
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            ip.is_private() || ip.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+fn is_unicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_unicast_v4(ip),
+        IpAddr::V6(ip) => is_unicast_v6(ip),
+    }
+}
+
+/// RFC 6890; documentation ranges pass, they are harmless and tests use them.
+const fn is_unicast_v4(ip: Ipv4Addr) -> bool {
+    let [first, ..] = ip.octets();
+    first != 0 && first != 127 && first < 224
+}
+
+const fn is_unicast_v6(ip: Ipv6Addr) -> bool {
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
+}
+
+/// The order in which a node lists its own host addresses when there are more than it may tell:
+/// smaller is better. Global IPv6, global IPv4, private IPv4, unique local IPv6, link-local.
+#[must_use]
+pub fn host_rank(ip: IpAddr) -> u8 {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => 5,
+        IpAddr::V6(ip) if ip.is_unique_local() => 3,
+        IpAddr::V6(_) => 0,
+        IpAddr::V4(ip) if ip.is_link_local() => 4,
+        IpAddr::V4(ip) if is_private(IpAddr::V4(ip)) => 2,
+        IpAddr::V4(_) => 1,
+    }
+}
+
+/// The candidates a node tells: without repeats, the best host addresses first, then the others in
+/// the order given, [`MAX_CANDIDATES`] at most. At most half are host addresses, so that a host
+/// with many interfaces still tells its reflexive and relayed ones.
+#[must_use]
+pub fn select_local(all: &[Candidate]) -> Vec<Candidate> {
+    let mut hosts: Vec<Candidate> = Vec::new();
+    let mut others: Vec<Candidate> = Vec::new();
+    for candidate in all {
+        let list = match candidate.kind {
+            CandidateKind::Host => &mut hosts,
+            _ => &mut others,
+        };
+        if !list.contains(candidate) {
+            list.push(*candidate);
+        }
+    }
+    hosts.sort_by_key(|candidate| host_rank(candidate.addr.ip()));
+    hosts.truncate(MAX_CANDIDATES / 2);
+    others.truncate(MAX_CANDIDATES - hosts.len());
+    hosts.extend(others);
+    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter() -> CandidateFilter {
+        CandidateFilter {
+            overlay_prefixes: vec!["10.77.0.0/16".parse().unwrap()],
+            own_subnets: vec!["192.168.5.0/24".parse().unwrap()],
+            own_reflexive: vec!["203.0.113.9".parse().unwrap()],
+        }
+    }
+
+    fn host(addr: &str) -> Candidate {
+        Candidate {
+            kind: CandidateKind::Host,
+            addr: addr.parse().unwrap(),
+            allocation: None,
+        }
+    }
+
+    #[test]
+    fn public_and_documentation_addresses_pass() {
+        for addr in [
+            "192.0.2.1:1",
+            "198.51.100.7:22611",
+            "203.0.113.200:9",
+            "[2001:db8::1]:22611",
+            "8.8.8.8:53",
+        ] {
+            assert_eq!(filter().admit(&host(addr), &[]), Ok(()), "{addr}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_no_single_host_fail() {
+        for addr in [
+            "127.0.0.1:9",
+            "0.0.0.0:9",
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "240.0.0.1:9",
+            "[::1]:9",
+            "[::]:9",
+            "[ff02::1]:9",
+            "[::ffff:127.0.0.1]:9",
+        ] {
+            let refused = filter().admit(&host(addr), &[]);
+            assert_eq!(refused, Err(CandidateError::NotUnicast), "{addr}");
+        }
+        let zero = filter().admit(&host("192.0.2.1:0"), &[]);
+        assert_eq!(zero, Err(CandidateError::PortZero));
+        let overlay = filter().admit(&host("10.77.3.4:22611"), &[]);
+        assert_eq!(overlay, Err(CandidateError::InOverlay));
+    }
+
+    #[test]
+    fn private_addresses_need_a_shared_subnet_or_site() {
+        let same_site = ["203.0.113.9".parse().unwrap()];
+        let other_site = ["203.0.113.10".parse().unwrap()];
+        assert_eq!(filter().admit(&host("192.168.5.20:1"), &[]), Ok(()));
+        for addr in [
+            "192.168.6.1:1",
+            "10.0.0.1:1",
+            "172.16.9.9:1",
+            "100.64.0.1:1",
+            "169.254.1.1:1",
+            "[fd00::1]:1",
+            "[fe80::1]:1",
+        ] {
+            let foreign = filter().admit(&host(addr), &other_site);
+            assert_eq!(foreign, Err(CandidateError::ForeignPrivate), "{addr}");
+            assert_eq!(filter().admit(&host(addr), &same_site), Ok(()), "{addr}");
+            assert_eq!(filter().admit_source(host(addr).addr), Ok(()), "{addr}");
+        }
+    }
+
+    #[test]
+    fn a_relayed_candidate_names_its_allocation() {
+        let mut candidate = host("192.0.2.1:22611");
+        candidate.kind = CandidateKind::Relayed;
+        let without = filter().admit(&candidate, &[]);
+        assert_eq!(without, Err(CandidateError::Allocation));
+        candidate.allocation = Some(AllocationId(7));
+        assert_eq!(filter().admit(&candidate, &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_host_with_many_addresses_still_tells_its_reflexive_one() {
+        let mut all: Vec<_> = (1..30).map(|n| host(&format!("10.0.0.{n}:5"))).collect();
+        all.push(host("[2001:db8::5]:5"));
+        all.push(Candidate {
+            kind: CandidateKind::Reflexive,
+            ..host("192.0.2.1:5")
+        });
+        let told = select_local(&all);
+        assert_eq!(told.len(), MAX_CANDIDATES / 2 + 1);
+        assert_eq!(told[0], host("[2001:db8::5]:5"));
+        assert_eq!(told.last().unwrap().kind, CandidateKind::Reflexive);
+    }
+}

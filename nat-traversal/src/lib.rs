@@ -10,9 +10,11 @@
 //! - [`entropy`]: randomness as an argument.
 
 pub mod agent;
+mod bucket;
 pub mod candidate;
 pub mod entropy;
 pub mod nat_kind;
 pub mod path;
 pub mod reflector;
 pub mod relay;
+mod wire_bytes;

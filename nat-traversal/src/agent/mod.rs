@@ -1,0 +1,1 @@
+//! Per peer: candidates, sealed probes, the chosen path.
