@@ -29,7 +29,7 @@ pub(super) struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// [`DropReason::ControlMalformed`] for anything that [`write`] cannot have written.
+    /// [`DropReason::ControlMalformed`] for anything that [`write()`] cannot have written.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, DropReason> {
         Self::read(bytes).ok_or(DropReason::ControlMalformed)
     }
