@@ -1,7 +1,5 @@
 //! Who may not join gets a clear error, and no frame in or out.
 
-use std::time::Duration;
-
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::{Authority, Bootstrap, InviteSpec, Node};
 use farlan_tests::probe::Ping;
