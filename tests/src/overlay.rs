@@ -45,8 +45,8 @@ pub fn program(name: &str) -> PathBuf {
 pub fn farlan(ns: &Ns, state: &Path) -> Command {
     let mut cmd = ns.command(program("farlan"));
     cmd.env("FARLAN_STATE", state);
-    if std::env::var_os("RUST_LOG").is_none() {
-        cmd.env("RUST_LOG", "info");
+    if std::env::var_os("FARLAN_LOG").is_none() {
+        cmd.env("FARLAN_LOG", "info");
     }
     cmd
 }
@@ -180,7 +180,7 @@ impl Bootstrap {
             cmd.args(["--listen", &listen]);
         }
         let log = dir.join(format!("{name}-bootstrap.log"));
-        let mut process = Proc::spawn(cmd.env("RUST_LOG", "info"), &log)?;
+        let mut process = Proc::spawn(cmd.env("FARLAN_LOG", "info"), &log)?;
         process.wait_log("/p2p/", Duration::from_secs(10))?;
         // The line may come in parts; what belongs to the first announcement is there soon.
         std::thread::sleep(Duration::from_millis(200));

@@ -88,7 +88,7 @@ fn missing_rights() {
     .arg(&copy)
     .arg("up")
     .env("FARLAN_STATE", &node.state)
-    .env("RUST_LOG", "off");
+    .env("FARLAN_LOG", "off");
     let out = proc::finish(&mut cmd).unwrap();
     one_line(&out, &["cap_net_admin"]);
 }
@@ -108,7 +108,8 @@ fn a_busy_port() {
         cmd.arg("10")
             .arg(program("farlan"))
             .args(["up", "--listen", listen]);
-        cmd.env("FARLAN_STATE", &node.state).env("RUST_LOG", "off");
+        cmd.env("FARLAN_STATE", &node.state)
+            .env("FARLAN_LOG", "off");
         proc::finish(&mut cmd).unwrap()
     };
     one_line(&up("0.0.0.0:5555"), &["5555", "use"]);
@@ -173,7 +174,7 @@ fn no_membership_no_node() {
     let world = world();
     let node = Node::new(&world.nodes[0].host, "nobody");
     let mut cmd = farlan(&node.host.ns, &node.state);
-    let out = proc::finish(cmd.arg("up").env("RUST_LOG", "off")).unwrap();
+    let out = proc::finish(cmd.arg("up").env("FARLAN_LOG", "off")).unwrap();
     one_line(&out, &["join"]);
     let out = node.run(&["status"]).unwrap();
     assert_eq!(out.code, 1, "{out:?}");
