@@ -20,7 +20,7 @@ use super::{SAFE_DATAGRAM, max_frame};
 use crate::drop_reason::DropReason;
 
 /// The largest message, in bytes: with the control packet's header it fits any sealed datagram.
-pub const MAX_MESSAGE: usize = 1100;
+pub const MAX_MESSAGE: usize = 1100 + super::peer_message::PEER_MESSAGE_HEADER;
 
 /// The largest control packet, in bytes.
 const PACKET_LIMIT: usize = max_frame(SAFE_DATAGRAM);
@@ -46,7 +46,7 @@ pub struct ChannelConfig {
 }
 
 impl Default for ChannelConfig {
-    /// 256 messages of at most 1,100 bytes: 280 KB a peer at worst. Ten tries at 0.2, 0.4, 0.8,
+    /// 256 messages of at most 1,109 bytes: 280 KB a peer at worst. Ten tries at 0.2, 0.4, 0.8,
     /// 1.6, 3, 3, .. s give up after 21 s: a path has changed or the session has died by then.
     fn default() -> Self {
         Self {

@@ -8,6 +8,7 @@
 mod channel;
 mod header;
 mod inner;
+pub mod peer_message;
 mod pieces;
 
 pub use channel::{ChannelConfig, MAX_MESSAGE, ReliableChannel};

@@ -1,0 +1,147 @@
+//! What two nodes say to each other inside a session, one message at a time, over the
+//! [reliable channel](super::channel).
+//!
+//! ```text
+//!  0        1                 9
+//! +--------+-----------------+-----------------------------+
+//! | kind 1 | network tag     | a DirectoryMessage          |
+//! +--------+-----------------+-----------------------------+
+//! | kind 2 | sequence        | postcard: list of Candidate |
+//! +--------+-----------------+-----------------------------+
+//! ```
+//! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
+
+use nat_traversal::candidate::{Candidate, MAX_CANDIDATES};
+
+use crate::drop_reason::DropReason;
+use crate::ids::NetworkId;
+
+const KIND_DIRECTORY: u8 = 1;
+const KIND_CANDIDATES: u8 = 2;
+/// Kind and the 64-bit field that both kinds have.
+pub const PEER_MESSAGE_HEADER: usize = 9;
+
+/// Names a network inside a session: the first 64 bits of its id, which only members know. Unlike a
+/// [`Selector`](super::Selector) it outlives a rekey, and so does a message on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetworkTag(pub u64);
+
+impl From<&NetworkId> for NetworkTag {
+    fn from(id: &NetworkId) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = id.0;
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMessage<'a> {
+    /// For the directory of a network; the body is an encoded `DirectoryMessage`.
+    Directory {
+        /// Which network.
+        network: NetworkTag,
+        /// The encoded message.
+        body: &'a [u8],
+    },
+    /// The sender's candidates; a list with a higher sequence replaces the one before.
+    Candidates {
+        /// Grows with each list of this sender.
+        sequence: u64,
+        /// At most [`MAX_CANDIDATES`].
+        candidates: Vec<Candidate>,
+    },
+}
+
+impl<'a> PeerMessage<'a> {
+    /// The bytes on the channel.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, field, body) = match self {
+            Self::Directory { network, body } => (KIND_DIRECTORY, network.0, body.to_vec()),
+            Self::Candidates {
+                sequence,
+                candidates,
+            } => {
+                // Serializing plain values into a vector cannot fail.
+                (
+                    KIND_CANDIDATES,
+                    *sequence,
+                    postcard::to_stdvec(candidates).unwrap_or_default(),
+                )
+            }
+        };
+        let mut bytes = Vec::with_capacity(PEER_MESSAGE_HEADER + body.len());
+        bytes.push(kind);
+        bytes.extend_from_slice(&field.to_be_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// Parses the bytes of one message.
+    ///
+    /// # Errors
+    /// [`DropReason::ControlMalformed`] for anything that is not exactly one known message.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        let malformed = DropReason::ControlMalformed;
+        let (header, body) = bytes
+            .split_at_checked(PEER_MESSAGE_HEADER)
+            .ok_or(malformed)?;
+        let (&kind, field) = header.split_first().ok_or(malformed)?;
+        let field = u64::from_be_bytes(field.try_into().map_err(|_| malformed)?);
+        match kind {
+            KIND_DIRECTORY => Ok(Self::Directory {
+                network: NetworkTag(field),
+                body,
+            }),
+            KIND_CANDIDATES => {
+                let (candidates, rest) =
+                    postcard::take_from_bytes::<Vec<Candidate>>(body).map_err(|_| malformed)?;
+                if !rest.is_empty() || candidates.len() > MAX_CANDIDATES {
+                    return Err(malformed);
+                }
+                Ok(Self::Candidates {
+                    sequence: field,
+                    candidates,
+                })
+            }
+            _ => Err(malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nat_traversal::candidate::CandidateKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn candidate() -> impl Strategy<Value = Candidate> {
+        (any::<[u8; 4]>(), any::<u16>()).prop_map(|(ip, port)| Candidate {
+            kind: CandidateKind::Reflexive,
+            addr: (ip, port).into(),
+            allocation: None,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = PeerMessage::decode(&bytes);
+        }
+
+        #[test]
+        fn round_trip(
+            sequence in any::<u64>(),
+            candidates in prop::collection::vec(candidate(), 0..=MAX_CANDIDATES),
+            body in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let list = PeerMessage::Candidates { sequence, candidates };
+            let bytes = list.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), list);
+            let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
+            let bytes = directory.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), directory);
+        }
+    }
+}
