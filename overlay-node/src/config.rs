@@ -8,6 +8,10 @@
 //! network = "lab"
 //! bridge = "br0"                             # or: vm = "web1"; or neither: make br-lab
 //!
+//! [control]
+//! users = ["ops"]                            # may change things over the control socket, as root may;
+//!                                            # to open it they must be in the group farlan
+//!
 //! [directory]
 //! replication = true                         # test switch: false leaves look-ups to the DHT alone
 //! ```
@@ -43,8 +47,18 @@ pub struct Config {
     pub log: Option<String>,
     /// Attachments beside those of the state directory.
     pub attach: Vec<ConfigAttachment>,
+    /// The control socket.
+    pub control: ControlConfig,
     /// The directory.
     pub directory: DirectoryConfig,
+}
+
+/// `[control]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Names of users who may change things.
+    pub users: Vec<String>,
 }
 
 /// One `[[attach]]`.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Globals;
 use super::output::{print, print_json};
 use crate::attachments::{self, AttachSpec, AttachTarget, AttachmentRecord};
+use crate::config::Config;
 use crate::control_socket::api::{AttachRequest, Request, Response};
 use crate::control_socket::client::{self, ClientError};
 use crate::state::StateDir;
@@ -108,7 +109,32 @@ pub(super) fn attach(globals: &Globals, args: &AttachArgs, address: Option<IpNet
     };
     change(globals, Request::Attach(request.clone()), async |state| {
         attach_now(state, &state.require_membership()?, &request).await
-    })
+    })?;
+    note_configured(globals, &request)
+}
+
+/// The operator's file wins at the next start; say so where it names another bridge.
+fn note_configured(globals: &Globals, request: &AttachRequest) -> Result<()> {
+    // A default file that cannot be read is for `up` to complain about.
+    let config = match Config::load(globals.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) if globals.config.is_some() => return Err(error),
+        Err(_) => return Ok(()),
+    };
+    let other = config.attach.iter().find(|configured| {
+        configured.network == request.network
+            && request.vm.is_none()
+            && configured.vm.is_none()
+            && configured.bridge != request.bridge
+    });
+    if let Some(other) = other {
+        let bridge = other.bridge.as_deref().unwrap_or("its own bridge");
+        eprintln!(
+            "farlan: note: the configuration attaches {} to {bridge} at each start",
+            other.network
+        );
+    }
+    Ok(())
 }
 
 /// `farlan detach`.

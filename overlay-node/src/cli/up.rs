@@ -7,11 +7,13 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use overlay_proto::membership::{Membership, NodeKey};
+use overlay_proto::membership::{MemberVerifier, Membership, NodeKey};
 use tracing_subscriber::EnvFilter;
 
-use super::Globals;
+use super::{Globals, attach_now};
+use crate::attachments;
 use crate::config::{Config, ListenAddr, check_listen};
+use crate::control_socket::api::AttachRequest;
 use crate::state::{StateDir, StateLock, StaticKey, wall_clock};
 
 /// The environment variable that sets the log filter; it wins over the configuration.
@@ -86,6 +88,43 @@ impl NodeSetup {
             name: name.unwrap_or_default(),
             state,
         })
+    }
+
+    /// Checks the certificates of peers.
+    #[must_use]
+    pub fn verifier(&self) -> MemberVerifier {
+        let networks = self.membership.networks().iter();
+        MemberVerifier::new(
+            self.membership.roots().clone(),
+            networks.map(|network| network.id).collect(),
+        )
+    }
+
+    /// Makes the attachments of the configuration, and those on disk whose interfaces are gone.
+    /// What to tell the operator, failures too: a network that cannot be attached does not keep
+    /// the others from working.
+    ///
+    /// # Errors
+    /// The record of attachments cannot be read or written.
+    pub async fn attach_configured(&self) -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        for attach in &self.config.attach {
+            let request = AttachRequest {
+                network: attach.network.clone(),
+                bridge: attach.bridge.clone(),
+                vm: attach.vm.clone(),
+                address: None,
+            };
+            match attach_now(&self.state, &self.membership, &request).await {
+                Ok(lines) => told.extend(lines.lines().map(str::to_owned)),
+                Err(error) => told.push(format!(
+                    "the configured attachment of {} failed: {error:#}",
+                    attach.network
+                )),
+            }
+        }
+        told.extend(attachments::ensure(self.state.path()).await?);
+        Ok(told)
     }
 }
 

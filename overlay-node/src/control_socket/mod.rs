@@ -1,7 +1,8 @@
 //! How the commands talk to the running node: one JSON line each way over `DIR/farlan.sock`.
 //!
 //! The node serves ([`server`]), a command asks once and leaves ([`client`]); [`api`] is what they
-//! say. The group `farlan` may read; root and the owner of the socket may change things.
+//! say. The group `farlan` may read; root, the owner of the socket and the users that the configuration
+//! lists may change things.
 
 pub mod api;
 pub mod client;

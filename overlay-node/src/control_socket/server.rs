@@ -32,6 +32,9 @@ pub enum ServerError {
     /// Another node serves it.
     #[error("a node runs on {} already; stop it first, or use another directory with --state", .0.display())]
     AlreadyRunning(PathBuf),
+    /// The configuration lists a user who is not there.
+    #[error("there is no user `{0}` on this host; correct `users` under [control]")]
+    NoSuchUser(String),
     /// The system refused.
     #[error("cannot make the control socket {}: {source}; its path may have 107 bytes, its directory must be writable", .path.display())]
     Io {
@@ -47,24 +50,36 @@ pub enum ServerError {
 pub struct ControlServer {
     listener: UnixListener,
     path: PathBuf,
-    owner: u32,
+    /// Beside root: the socket's owner and the listed users.
+    masters: Arc<[u32]>,
 }
 
 impl ControlServer {
     /// Binds the socket: mode 0660, group `farlan` where it exists. The file of a node that is gone
-    /// is replaced. Needs a tokio runtime.
+    /// is replaced. `users`, by name, may change things as root may. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ServerError`].
-    pub fn bind(path: &Path) -> Result<Self, ServerError> {
+    pub fn bind(path: &Path, users: &[String]) -> Result<Self, ServerError> {
         if client::is_live(path) {
             return Err(ServerError::AlreadyRunning(
                 path.parent().unwrap_or(path).to_owned(),
             ));
         }
-        bind_file(path).map_err(|source| ServerError::Io {
+        let mut masters = Vec::with_capacity(users.len() + 1);
+        for user in users {
+            let id = id_in("/etc/passwd", user);
+            masters.push(id.ok_or_else(|| ServerError::NoSuchUser(user.clone()))?);
+        }
+        let (listener, owner) = bind_file(path).map_err(|source| ServerError::Io {
             path: path.to_owned(),
             source,
+        })?;
+        masters.push(owner);
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            masters: masters.into(),
         })
     }
 
@@ -84,10 +99,10 @@ impl ControlServer {
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 continue;
             };
-            let (calls, owner) = (calls.clone(), self.owner);
+            let (calls, masters) = (calls.clone(), Arc::clone(&self.masters));
             tokio::spawn(async move {
                 // A client that is gone or too slow is nobody's loss.
-                let _ = timeout(TIMEOUT * 4, answer(stream, owner, calls)).await;
+                let _ = timeout(TIMEOUT * 4, answer(stream, &masters, calls)).await;
                 drop(permit);
             });
         }
@@ -101,39 +116,40 @@ impl Drop for ControlServer {
     }
 }
 
-fn bind_file(path: &Path) -> io::Result<ControlServer> {
+/// The listener, and the number of the user who owns it.
+fn bind_file(path: &Path) -> io::Result<(UnixListener, u32)> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
     let owner = fs::symlink_metadata(path)?.uid();
-    if let Some(group) = group_id(GROUP)
+    if let Some(group) = id_in("/etc/group", GROUP)
         && let Err(error) = chown(path, None, Some(group))
     {
         tracing::debug!(%error, "the control socket stays with the own group");
     }
     fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    Ok(ControlServer {
-        listener,
-        path: path.to_owned(),
-        owner,
-    })
+    Ok((listener, owner))
 }
 
-/// The group's number from `/etc/group`.
-fn group_id(name: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
+/// The number of a user or group: the third field in `/etc/passwd` and `/etc/group` alike.
+fn id_in(file: &str, name: &str) -> Option<u32> {
+    let lines = fs::read_to_string(file).ok()?;
+    lines.lines().find_map(|line| {
         let mut fields = line.split(':');
         let found = fields.next()? == name;
         fields.nth(1).filter(|_| found)?.parse().ok()
     })
 }
 
+fn permitted(request: &Request, uid: u32, masters: &[u32]) -> bool {
+    request.only_reads() || uid == 0 || masters.contains(&uid)
+}
+
 async fn answer(
     stream: UnixStream,
-    owner: u32,
+    masters: &[u32],
     calls: mpsc::Sender<ControlCall>,
 ) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
@@ -146,8 +162,10 @@ async fn answer(
         Err(error) => Response::Error(format!(
             "the request does not parse: {error}; node and command are of different versions"
         )),
-        Ok(request) if !(request.only_reads() || uid == 0 || uid == owner) => Response::Error(
-            "only root and the node's own user may change things; run this with sudo".to_owned(),
+        Ok(request) if !permitted(&request, uid, masters) => Response::Error(
+            "only root, the node's own user and those listed under [control] may change things; \
+             run this with sudo"
+                .to_owned(),
         ),
         Ok(request) => ask(request, &calls).await,
     };
@@ -181,7 +199,7 @@ mod tests {
 
     /// A server whose node answers every request with its own words.
     fn start(path: &Path) -> tokio::task::JoinHandle<()> {
-        let server = ControlServer::bind(path).unwrap();
+        let server = ControlServer::bind(path, &[]).unwrap();
         let (calls, mut requests) = mpsc::channel::<ControlCall>(4);
         tokio::spawn(async move {
             while let Some((request, reply)) = requests.recv().await {
@@ -204,7 +222,7 @@ mod tests {
         let serving = start(&path);
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o660);
-        let second = ControlServer::bind(&path);
+        let second = ControlServer::bind(&path, &[]);
         assert!(matches!(second, Err(ServerError::AlreadyRunning(_))));
 
         let socket = path.clone();
@@ -244,9 +262,25 @@ mod tests {
         assert!(response.is_ok());
     }
 
+    #[tokio::test]
+    async fn listed_users_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("farlan.sock");
+        let users = ["no-such-user-here".to_owned()];
+        let outcome = ControlServer::bind(&path, &users);
+        assert!(matches!(outcome, Err(ServerError::NoSuchUser(_))));
+        assert!(ControlServer::bind(&path, &["root".to_owned()]).is_ok());
+    }
+
     #[test]
-    fn groups() {
-        assert_eq!(group_id("root"), Some(0));
-        assert_eq!(group_id("no-such-group-here"), None);
+    fn who_may_do_what() {
+        let (owner, listed, other) = (1_000, 1_001, 1_002);
+        let masters = [owner, listed];
+        for uid in [0, owner, listed, other] {
+            assert!(permitted(&Request::Status, uid, &masters));
+            assert_eq!(permitted(&Request::Reload, uid, &masters), uid != other);
+        }
+        assert_eq!(id_in("/etc/group", "root"), Some(0));
+        assert_eq!(id_in("/etc/group", "no-such-group-here"), None);
     }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use overlay_proto::Entropy;
-use overlay_proto::membership::{Membership, NodeKey, x25519_public};
+use overlay_proto::handshake::static_public;
+use overlay_proto::membership::{Membership, NodeKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -87,7 +88,7 @@ impl StateDir {
         let sequence = last.saturating_add(1);
         self.save_small("static", &(*secret, sequence))?;
         Ok(StaticKey {
-            public: x25519_public(&secret),
+            public: static_public(&secret),
             secret,
             sequence,
         })

@@ -23,6 +23,7 @@ mod rights;
 mod root;
 mod signed;
 mod static_key;
+mod verifier;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -47,4 +48,5 @@ pub use root::{CLOCK_TOLERANCE, MAX_ROOTS, RootDocument, RootStore, SignedRoot};
 pub use signed::{
     AuthorityKey, DelegatedKey, Label, NodeKey, Signature, SignedPart, verify_signed,
 };
-pub use static_key::{SignedStatic, StaticBinding, x25519_public};
+pub use static_key::{SignedStatic, StaticBinding};
+pub use verifier::{MAX_KNOWN_PEERS, MemberVerifier};

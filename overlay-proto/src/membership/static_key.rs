@@ -26,13 +26,6 @@ pub struct StaticBinding {
     pub not_after: UnixTime,
 }
 
-/// The x25519 public key (RFC 7748) of 32 secret bytes.
-#[must_use]
-pub fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
-    let secret = x25519_dalek::StaticSecret::from(*secret);
-    x25519_dalek::PublicKey::from(&secret).to_bytes()
-}
-
 /// A [`StaticBinding`] under the node's signature. Encoded: at most 119 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedStatic(SignedPart);
