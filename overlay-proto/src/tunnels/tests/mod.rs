@@ -1,1 +1,7 @@
+//! Two real machines on a virtual clock, with a network between them that can be as bad as the
+//! test wants.
 
+mod basics;
+mod hostile;
+mod life;
+mod pair;
