@@ -118,7 +118,7 @@ fn from_init_to_join() {
     let books = ok(&site.authority(), &["invites"]);
     assert!(books.contains("ash") && books.contains("lab"), "{books}");
 
-    let joined = ok_with(&site.node(), &["join", "-", "--json"], &invite);
+    let joined = ok_with(&site.node(), &["join", "--json", "-"], &invite);
     let joined: serde_json::Value = serde_json::from_str(&joined).unwrap();
     assert_eq!(joined["name"], "ash");
     assert_eq!(joined["networks"], serde_json::json!(["lab"]));
@@ -236,6 +236,7 @@ fn wrong_usage_is_2() {
         &[][..],
         &["fly"],
         &["join"],
+        &["join", "--bogus"],
         &["network", "add", "Not A Name"],
         &["network", "add", "lab", "--mtu", "100"],
         &["invite", "--network", "lab"],

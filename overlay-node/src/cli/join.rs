@@ -19,7 +19,7 @@ use crate::state::{StateDir, wall_clock};
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
     /// The invite; `-` reads it from stdin, which keeps it out of the process list; `@FILE` from a file
-    #[arg(value_name = "INVITE | - | @FILE", allow_hyphen_values = true)]
+    #[arg(value_name = "INVITE | - | @FILE")]
     invite: String,
     /// The name of this node, where the invite gives none
     #[arg(long, value_name = "HOST", value_parser = parse_name)]

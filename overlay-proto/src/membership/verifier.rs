@@ -66,7 +66,8 @@ impl MemberVerifier {
         }
     }
 
-    /// Checks a certificate of any peer and remembers it.
+    /// Checks a certificate of any peer and remembers it. It says whom it names, not who sent it:
+    /// compare [`Member::peer`] with the signer or the connection that it came with.
     ///
     /// # Errors
     /// As [`Chain::decode`] and [`Chain::verify`].

@@ -1,0 +1,233 @@
+//! The commands against a control socket that a test serves in place of a node.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; the helpers here are only called by tests"
+)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use nat_traversal::path::PathKind;
+use overlay_node::control_socket::api::{
+    MacReport, NatReport, NetworkReport, PathReport, PeerReport, Request, Response, StatusReport,
+};
+use overlay_node::control_socket::server::{ControlCall, ControlServer};
+use overlay_node::state::StateDir;
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::{OverlayId, PeerId};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+const BOOTSTRAP: &str = "/ip4/192.0.2.1/udp/22611/quic-v1/p2p/\
+    12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+/// A served socket; it remembers what was asked.
+struct FakeNode {
+    dir: TempDir,
+    asked: Arc<Mutex<Vec<Request>>>,
+}
+
+impl FakeNode {
+    fn start(answer: impl Fn(&Request) -> Response + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = StateDir::at(dir.path()).socket();
+        let server = ControlServer::bind(&socket, &[]).unwrap();
+        let (calls, mut requests) = mpsc::channel::<ControlCall>(4);
+        tokio::spawn(server.serve(calls));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Some((request, reply)) = requests.recv().await {
+                let _ = reply.send(answer(&request));
+                log.lock().unwrap().push(request);
+            }
+        });
+        Self { dir, asked }
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        run(self.dir.path(), args).await
+    }
+
+    async fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args).await;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn last_asked(&self) -> Request {
+        self.asked.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+async fn run(state: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farlan"));
+    command.args(args).env("FARLAN_STATE", state);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn peer() -> PeerReport {
+    PeerReport {
+        node: PeerId([7; 32]),
+        name: "oak".to_owned(),
+        path: PathReport {
+            kind: PathKind::Relayed,
+            remote: Some("192.0.2.1:22611".parse().unwrap()),
+            via: Some(PeerId([8; 32])),
+            why: Some("nat-random-ports".to_owned()),
+            rtt_ms: Some(50.25),
+            mtu: Some(1_280),
+        },
+        tx_bytes: 10,
+        rx_bytes: 20,
+    }
+}
+
+fn status() -> StatusReport {
+    StatusReport {
+        node: PeerId([1; 32]),
+        name: "ash".to_owned(),
+        overlay: OverlayId([2; 32]),
+        version: "0.1.0".to_owned(),
+        uptime_s: 61,
+        nat: NatReport::default(),
+        networks: vec![NetworkReport {
+            name: "lab".parse().unwrap(),
+            tap: Some("fl-lab".to_owned()),
+            bridge: Some("br-lab".to_owned()),
+            mtu: 1_500,
+        }],
+        peers: vec![peer()],
+        drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),
+    }
+}
+
+fn mac(network: &str) -> MacReport {
+    MacReport {
+        network: network.parse().unwrap(),
+        vlan: 0,
+        mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+        node: PeerId([7; 32]),
+        local: false,
+        generation: 3,
+        ips: vec!["10.0.0.5".parse().unwrap()],
+        age_s: 1.5,
+    }
+}
+
+#[tokio::test]
+async fn status_for_people_and_programs() {
+    let node = FakeNode::start(|request| match request {
+        Request::Status => Response::Status(Box::new(status())),
+        _ => Response::Peers(vec![peer()]),
+    });
+    let shown = node.json(&["status", "--json"]).await;
+    assert_eq!(shown, serde_json::to_value(status()).unwrap());
+    assert_eq!(shown["peers"][0]["path"]["kind"], "relayed");
+    assert_eq!(shown["drops"], json!({"unknown_mac": 3}));
+    let peers = node.json(&["peers", "--json"]).await;
+    assert_eq!(peers, json!([shown["peers"][0]]));
+
+    let text = String::from_utf8(node.run(&["status"]).await.stdout).unwrap();
+    for word in [
+        "ash",
+        "fl-lab",
+        "relayed",
+        "nat-random-ports",
+        "50.2ms",
+        "unknown_mac",
+        "1m 1s",
+    ] {
+        assert!(text.contains(word), "{word} is not in:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_ambiguous_address_is_an_error() {
+    let node = FakeNode::start(|request| match request {
+        Request::Where {
+            network: Some(_), ..
+        } => Response::Macs(vec![mac("lab")]),
+        Request::Where { .. } => Response::Macs(vec![mac("lab"), mac("home")]),
+        _ => Response::Macs(Vec::new()),
+    });
+    let output = node.run(&["where", "10.0.0.5"]).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        error.contains("home, lab") && error.contains("--network"),
+        "{error}"
+    );
+    let found = node
+        .json(&["where", "10.0.0.5", "--network", "lab", "--json"])
+        .await;
+    assert_eq!(found[0]["node"], PeerId([7; 32]).to_string());
+    assert_eq!(found[0]["age_s"], 1.5);
+    assert_eq!(node.json(&["macs", "--json"]).await, json!([]));
+}
+
+#[tokio::test]
+async fn changes_go_through_the_node_and_its_refusal_is_ours() {
+    let node = FakeNode::start(|request| match request {
+        Request::Detach(_) => Response::Error("not attached; attach it first".to_owned()),
+        _ => Response::Done("done".to_owned()),
+    });
+    assert!(
+        node.run(&["attach", "lab", "--vm", "web1"])
+            .await
+            .status
+            .success()
+    );
+    let Request::Attach(request) = node.last_asked() else {
+        unreachable!("attach asks for an attachment");
+    };
+    assert_eq!(request.vm.as_deref(), Some("web1"));
+    let output = node.run(&["detach", "lab"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"farlan: not attached; attach it first\n");
+    assert!(
+        node.run(&["announce", "lab", "52:54:00:00:00:01"])
+            .await
+            .status
+            .success()
+    );
+    assert!(matches!(node.last_asked(), Request::Announce { .. }));
+}
+
+#[tokio::test]
+async fn join_tells_the_running_node() {
+    let authority = tempfile::tempdir().unwrap();
+    for args in [&["init"][..], &["network", "add", "lab"]] {
+        assert!(run(authority.path(), args).await.status.success());
+    }
+    let args = ["invite", "--network", "lab", "--bootstrap", BOOTSTRAP];
+    let invite = String::from_utf8(run(authority.path(), &args).await.stdout).unwrap();
+    let node = FakeNode::start(|_| Response::Done(String::new()));
+    let output = node.run(&["join", invite.trim()]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("the running node uses it now"), "{text}");
+    assert_eq!(node.last_asked(), Request::Reload);
+}
+
+#[tokio::test]
+async fn a_second_node_on_the_directory_is_refused() {
+    let node = FakeNode::start(|_| Response::Done(String::new()));
+    let state = StateDir::at(node.dir.path());
+    let lock = state.lock().unwrap();
+    assert!(state.lock().is_err());
+    drop(lock);
+    let second = ControlServer::bind(&state.socket(), &[]);
+    assert!(second.unwrap_err().to_string().contains("a node runs on"));
+}
