@@ -1,0 +1,124 @@
+//! The content of an admission message.
+//!
+//! ```text
+//! length (2, big-endian) | version = 1 (1) | postcard of `Hello`        length <= 4,096
+//! ```
+
+use std::net::SocketAddr;
+
+use overlay_proto::ids::OverlayId;
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_HELLO, Refusal};
+
+/// Data-plane addresses that a bootstrap may name.
+pub const MAX_DATA_ADDRS: usize = 8;
+
+const VERSION: u8 = 1;
+
+/// Who a node says it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hello {
+    /// A member, with everything needed to check that offline.
+    Member {
+        /// All root documents it knows, from version 1 on, each encoded.
+        roots: Vec<Vec<u8>>,
+        /// The encoded certificate chain.
+        chain: Vec<u8>,
+        /// The highest root version it knows.
+        root_number: u32,
+        /// The highest revocation list it knows; 0 is none.
+        revocation_number: u64,
+    },
+    /// A bootstrap; its peer id is its proof.
+    Infra {
+        /// The overlay it serves here.
+        overlay: OverlayId,
+        /// UDP addresses of its reflector and relay, at most [`MAX_DATA_ADDRS`]; an unspecified IP
+        /// stands for the one at which it is connected.
+        data_addrs: Vec<SocketAddr>,
+        /// The highest revocation list it knows; 0 is none.
+        revocation_number: u64,
+    },
+}
+
+impl Hello {
+    /// The version byte and the content, without the length.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        // Cannot fail for these types; an empty hello is refused by everybody.
+        bytes.extend(postcard::to_stdvec(self).unwrap_or_default());
+        bytes
+    }
+
+    /// The reverse of [`Self::encode`].
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for anything else, such as trailing bytes or too many addresses.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > MAX_HELLO {
+            return Err(Refusal::Malformed);
+        }
+        let Some((&VERSION, body)) = bytes.split_first() else {
+            return Err(Refusal::Malformed);
+        };
+        match postcard::take_from_bytes(body) {
+            Ok((Self::Infra { data_addrs, .. }, _)) if data_addrs.len() > MAX_DATA_ADDRS => {
+                Err(Refusal::Malformed)
+            }
+            Ok((hello, [])) => Ok(hello),
+            _ => Err(Refusal::Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn infra(addrs: usize) -> Hello {
+        Hello::Infra {
+            overlay: OverlayId([3; 32]),
+            data_addrs: vec!["192.0.2.1:22611".parse().unwrap(); addrs],
+            revocation_number: 0,
+        }
+    }
+
+    #[test]
+    fn bounds() {
+        let bytes = infra(MAX_DATA_ADDRS).encode();
+        assert_eq!(Hello::decode(&bytes), Ok(infra(MAX_DATA_ADDRS)));
+        let many = infra(MAX_DATA_ADDRS + 1).encode();
+        assert_eq!(Hello::decode(&many), Err(Refusal::Malformed));
+        let mut trailing = bytes.clone();
+        trailing.push(0);
+        assert_eq!(Hello::decode(&trailing), Err(Refusal::Malformed));
+        let mut later = bytes;
+        later[0] = VERSION + 1;
+        assert_eq!(Hello::decode(&later), Err(Refusal::Malformed));
+        assert_eq!(Hello::decode(&[]), Err(Refusal::Malformed));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn member_round_trip(
+            roots in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..16),
+            chain in prop::collection::vec(any::<u8>(), 0..800),
+            root_number: u32,
+            revocation_number: u64,
+        ) {
+            let hello = Hello::Member { roots, chain, root_number, revocation_number };
+            prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            let _ = Hello::decode(&bytes);
+        }
+    }
+}

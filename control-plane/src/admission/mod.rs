@@ -1,0 +1,102 @@
+//! Nobody reaches the swarm who has not proved membership or role (trust.md 7).
+//!
+//! A connection is upgraded by crypto and muxer as usual. Then, still inside the transport, the
+//! dialer opens one substream and says who it is; the listener checks that, and only then answers
+//! with the same about itself. A stranger gets no byte of it, and no `NetworkBehaviour` and no
+//! protocol negotiation ever meets one.
+//!
+//! - [`hello`]: the content of both messages.
+//! - `exchange`: the two messages on a muxer that nobody else drives yet.
+//! - `gated`: the transport that wraps both around libp2p's; `pending` bounds those who wait.
+//! - [`gates`]: the two judges, for members and for bootstraps.
+
+mod exchange;
+mod gated;
+pub mod gates;
+pub mod hello;
+mod pending;
+mod table;
+
+use std::net::SocketAddr;
+
+use overlay_proto::ids::{OverlayId, PeerId};
+use overlay_proto::membership::MembershipError;
+
+pub(crate) use gated::Gated;
+pub use gates::{InfraGate, MemberGate};
+pub(crate) use table::AdmittedTable;
+
+/// The largest hello in bytes, without its length prefix.
+pub const MAX_HELLO: usize = 4096;
+
+/// Judges the other side. Called from several tasks at once; must not block on anything slow.
+pub trait Gatekeeper: Send + Sync {
+    /// The encoded [`hello::Hello`] that proves who we are.
+    fn own_hello(&self) -> Vec<u8>;
+
+    /// Judges what the other side said. The transport has proved that it holds the key of `peer`.
+    ///
+    /// # Errors
+    /// Why it may not come in.
+    fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal>;
+}
+
+/// Who the other side has proved to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// A member of our overlay.
+    Member {
+        /// The highest root version it knows.
+        root_number: u32,
+        /// The highest revocation list it knows.
+        revocation_number: u64,
+    },
+    /// A bootstrap of our overlay, pinned by its peer id.
+    Infra {
+        /// Its reflector and relay addresses. An unspecified IP stands for the one at which the
+        /// bootstrap is connected.
+        data_addrs: Vec<SocketAddr>,
+    },
+}
+
+/// Why the other side may not come in. The reason stays here; a stranger sees a closed stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The hello does not parse.
+    #[error("its hello does not parse")]
+    Malformed,
+    /// It serves another overlay.
+    #[error("it belongs to overlay {0}, not to ours")]
+    OtherOverlay(OverlayId),
+    /// The certificate or the root documents do not count.
+    #[error("its membership does not count: {0}")]
+    Membership(#[from] MembershipError),
+    /// The certificate names another node.
+    #[error("its certificate is of node {0}")]
+    WrongPeer(PeerId),
+    /// It claims to be a bootstrap, but the pinned list does not name it.
+    #[error("it is not in the list of bootstraps")]
+    NotPinned,
+    /// We dialled a pinned bootstrap, and it says that it is a member, or the other way round.
+    #[error("it does not have the expected role")]
+    WrongRole,
+}
+
+/// Why a connection did not get through admission.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdmissionError {
+    #[error("too many connections from this source are being set up")]
+    TooMany,
+    #[error("not done in time")]
+    TimedOut,
+    #[error("not an ed25519 peer")]
+    ForeignKey,
+    #[error("hello of more than {MAX_HELLO} bytes")]
+    TooLong,
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("it closed the connection without admitting this node")]
+    NotAdmitted,
+    #[error("{0}")]
+    Transport(String),
+}

@@ -1,0 +1,259 @@
+//! When to dial which bootstrap: all of them, always, QUIC a little before TCP.
+//!
+//! Order of calls: [`Dialer::set`], then [`Dialer::poll_dial`] until `None` whenever
+//! [`Dialer::poll_timeout`] has passed or something was handled; `handle_*` as things happen.
+
+use std::time::{Duration, Instant};
+
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use overlay_proto::Entropy;
+use overlay_proto::ids::PeerId;
+
+use crate::addr;
+
+/// Bootstraps that are looked at; invites carry up to 8 each.
+const MAX_BOOTSTRAPS: usize = 32;
+
+/// Addresses of one bootstrap: two families, two transports, two sites.
+const MAX_ADDRS: usize = 8;
+
+/// The first wait after a failure; doubles up to [`MAX_BACKOFF`], each halved to whole by chance.
+const MIN_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// The head start of QUIC: it is done after two round trips, so that TCP is only needed when UDP
+/// is blocked or the way is longer than 150 ms.
+const TCP_DELAY: Duration = Duration::from_millis(300);
+
+/// Dials the bootstraps. Pure: time and chance are arguments.
+#[derive(Debug, Default)]
+pub(super) struct Dialer {
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    peer: PeerId,
+    quic: Vec<Multiaddr>,
+    tcp: Vec<Multiaddr>,
+    state: State,
+    /// Failed rounds since it was up.
+    failures: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Nothing under way until then.
+    Waiting(Instant),
+    /// `out` dials are under way; TCP still starts at `tcp_at`.
+    Dialing {
+        out: u8,
+        tcp_at: Option<Instant>,
+    },
+    Up,
+}
+
+impl Dialer {
+    /// The bootstraps from now on. Those already known keep their state.
+    pub(super) fn set(&mut self, addrs: &[Multiaddr], now: Instant) {
+        let mut targets: Vec<Target> = Vec::new();
+        for addr in addrs {
+            let Some(peer) = addr::peer_of(addr) else {
+                continue;
+            };
+            if !targets.iter().any(|target| target.peer == peer) {
+                if targets.len() >= MAX_BOOTSTRAPS {
+                    continue;
+                }
+                targets.push(self.fresh(peer, now));
+            }
+            let Some(target) = targets.iter_mut().find(|target| target.peer == peer) else {
+                continue;
+            };
+            let list = if addr.iter().any(|part| part == Protocol::QuicV1) {
+                &mut target.quic
+            } else {
+                &mut target.tcp
+            };
+            if list.len() < MAX_ADDRS && !list.contains(addr) {
+                list.push(addr.clone());
+            }
+        }
+        self.targets = targets;
+    }
+
+    /// The next dial to start, with its addresses; they may be tried at once.
+    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
+        self.targets.iter_mut().find_map(|target| {
+            let addrs = target.poll(now)?;
+            Some((target.peer, addrs))
+        })
+    }
+
+    /// When [`Self::poll_dial`] has something again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let wanted = |target: &Target| match target.state {
+            State::Waiting(until) => Some(until),
+            State::Dialing { tcp_at, .. } => tcp_at,
+            State::Up => None,
+        };
+        self.targets.iter().filter_map(wanted).min()
+    }
+
+    /// A connection with `peer` exists.
+    pub(super) fn handle_up(&mut self, peer: PeerId) {
+        if let Some(target) = self.target(peer) {
+            target.state = State::Up;
+            target.failures = 0;
+        }
+    }
+
+    /// The last connection with `peer` is gone.
+    pub(super) fn handle_down(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
+        if let Some(target) = self.target(peer) {
+            target.back_off(now, entropy);
+        }
+    }
+
+    /// A dial that [`Self::poll_dial`] asked for has failed on all its addresses.
+    pub(super) fn handle_failed(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
+        let Some(target) = self.target(peer) else {
+            return;
+        };
+        if let State::Dialing { out, tcp_at } = target.state {
+            let out = out.saturating_sub(1);
+            if out > 0 {
+                target.state = State::Dialing { out, tcp_at };
+            } else if tcp_at.is_some() {
+                target.state = State::Dialing {
+                    out,
+                    tcp_at: Some(now),
+                };
+            } else {
+                target.back_off(now, entropy);
+            }
+        }
+    }
+
+    /// A target without addresses, in the state that `peer` had before.
+    fn fresh(&self, peer: PeerId, now: Instant) -> Target {
+        let old = self.targets.iter().find(|target| target.peer == peer);
+        Target {
+            peer,
+            quic: Vec::new(),
+            tcp: Vec::new(),
+            state: old.map_or(State::Waiting(now), |old| old.state),
+            failures: old.map_or(0, |old| old.failures),
+        }
+    }
+
+    fn target(&mut self, peer: PeerId) -> Option<&mut Target> {
+        self.targets.iter_mut().find(|target| target.peer == peer)
+    }
+}
+
+impl Target {
+    fn poll(&mut self, now: Instant) -> Option<Vec<Multiaddr>> {
+        match self.state {
+            State::Waiting(until) if until <= now => {
+                let both = !self.quic.is_empty() && !self.tcp.is_empty();
+                self.state = State::Dialing {
+                    out: 1,
+                    tcp_at: both.then(|| now + TCP_DELAY),
+                };
+                Some(if self.quic.is_empty() {
+                    self.tcp.clone()
+                } else {
+                    self.quic.clone()
+                })
+            }
+            State::Dialing {
+                out,
+                tcp_at: Some(at),
+            } if at <= now => {
+                self.state = State::Dialing {
+                    out: out + 1,
+                    tcp_at: None,
+                };
+                Some(self.tcp.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn back_off(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let longest = MIN_BACKOFF
+            .saturating_mul(1 << self.failures.min(8))
+            .min(MAX_BACKOFF);
+        self.failures = self.failures.saturating_add(1);
+        let share = 0.5 + f64::from(entropy.next_u32()) / f64::from(u32::MAX) / 2.0;
+        self.state = State::Waiting(now + longest.mul_f64(share));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::SeededEntropy;
+
+    use super::*;
+
+    fn bootstrap(transports: &[&str]) -> (PeerId, Vec<Multiaddr>) {
+        let keys = libp2p::identity::Keypair::generate_ed25519();
+        let peer = addr::from_libp2p(&keys.public().to_peer_id()).unwrap();
+        let addrs = transports
+            .iter()
+            .map(|text| addr::with_peer(&format!("/ip4/192.0.2.1/{text}").parse().unwrap(), peer))
+            .collect();
+        (peer, addrs)
+    }
+
+    #[test]
+    fn quic_first_then_tcp_then_back_off() {
+        let (peer, addrs) = bootstrap(&["tcp/1", "udp/2/quic-v1"]);
+        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let mut entropy = SeededEntropy::new(1);
+        dialer.set(&addrs, start);
+        assert_eq!(
+            dialer.poll_dial(start),
+            Some((peer, vec![addrs[1].clone()]))
+        );
+        assert_eq!(dialer.poll_dial(start), None);
+        assert_eq!(dialer.poll_timeout(), Some(start + TCP_DELAY));
+        // A quick failure of QUIC does not wait for TCP's turn.
+        dialer.handle_failed(peer, start, &mut entropy);
+        assert_eq!(
+            dialer.poll_dial(start),
+            Some((peer, vec![addrs[0].clone()]))
+        );
+        let mut last = Duration::ZERO;
+        for _ in 0..12 {
+            dialer.handle_failed(peer, start, &mut entropy);
+            let next = dialer.poll_timeout().unwrap();
+            last = next - start;
+            assert!(last >= MIN_BACKOFF / 2 && last <= MAX_BACKOFF);
+            assert!(dialer.poll_dial(next).is_some());
+            assert!(dialer.poll_dial(next + TCP_DELAY).is_some());
+            dialer.handle_failed(peer, start, &mut entropy);
+        }
+        assert!(last >= MAX_BACKOFF / 2);
+    }
+
+    #[test]
+    fn up_and_down() {
+        let (peer, addrs) = bootstrap(&["tcp/1"]);
+        let (mut dialer, now) = (Dialer::default(), Instant::now());
+        let mut entropy = SeededEntropy::new(2);
+        dialer.set(&addrs, now);
+        assert!(dialer.poll_dial(now).is_some());
+        dialer.handle_up(peer);
+        assert_eq!(dialer.poll_timeout(), None);
+        // The same list again does not dial again.
+        dialer.set(&addrs, now);
+        assert_eq!(dialer.poll_dial(now), None);
+        dialer.handle_down(peer, now, &mut entropy);
+        assert!(dialer.poll_timeout().unwrap() <= now + MIN_BACKOFF);
+        dialer.set(&[], now);
+        assert_eq!(dialer.poll_timeout(), None);
+    }
+}

@@ -1,0 +1,334 @@
+//! The one task that owns the swarm.
+//!
+//! [`spawn`] starts it; it ends when the last [`ControlHandle`] is gone or one says stop. Each turn
+//! takes one thing in: an event of the swarm, a command, room for news, or a timeout.
+
+mod dialer;
+mod listen;
+mod serve;
+mod swarm_events;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::identity::Keypair;
+use libp2p::kad::{QueryId, Quorum, Record};
+use libp2p::request_response::OutboundRequestId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, Swarm, swarm};
+use overlay_proto::Entropy;
+use overlay_proto::ids::PeerId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::addr;
+use crate::admission::AdmittedTable;
+use crate::behaviour::Behaviour;
+use crate::config::{ControlConfig, ControlError};
+use crate::event::{ControlEvent, EVENT_QUEUE};
+use crate::handle::{COMMAND_QUEUE, Command, Connected, ControlHandle, RequestError};
+use crate::messages::{Request, Response};
+use crate::transport;
+
+use dialer::Dialer;
+use serve::Server;
+
+/// Requests that wait for an answer, own and forwarded. Each ends by an answer or after 10 s.
+const MAX_PENDING_REQUESTS: usize = 4096;
+
+/// Kademlia queries under way; each ends after 5 s.
+const MAX_QUERIES: usize = 1024;
+
+/// News that wait for room in the event channel; the oldest is dropped.
+const MAX_NEWS: usize = 256;
+
+/// Links that are not wanted for themselves close after this long without a request.
+const IDLE_LINK: Duration = Duration::from_secs(60);
+
+/// How often lapsed state is removed, and the longest a forwarded envelope waits beyond its time.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for the others to be told.
+const STOP_GRACE: Duration = Duration::from_millis(300);
+
+/// Starts the control plane on the current tokio runtime.
+///
+/// # Errors
+/// As [`ControlError`] says; a listen address in use is named.
+pub fn spawn(
+    config: ControlConfig,
+) -> Result<(ControlHandle, mpsc::Receiver<ControlEvent>), ControlError> {
+    let mut secret = *config.secret_key;
+    // Wipes the copy.
+    let keys = Keypair::ed25519_from_bytes(&mut secret)
+        .map_err(|error| ControlError::Crypto(error.to_string()))?;
+    let local = addr::from_libp2p(&keys.public().to_peer_id())
+        .ok_or_else(|| ControlError::Crypto("no ed25519 key".to_owned()))?;
+    for addr in &config.bootstraps {
+        if addr::peer_of(addr).is_none() {
+            return Err(ControlError::BootstrapWithoutPeer(addr.clone()));
+        }
+    }
+    let admitted = AdmittedTable::default();
+    let transport = transport::build(&keys, config.gate.clone(), admitted.clone())?;
+    let behaviour = Behaviour::new(
+        &keys,
+        admitted.clone(),
+        config.records.clone(),
+        config.kad_server,
+        config.infra.is_some(),
+    );
+    let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_LINK);
+    let mut swarm = Swarm::new(
+        transport,
+        behaviour,
+        keys.public().to_peer_id(),
+        swarm_config,
+    );
+    listen::start(&mut swarm, &config.listen)?;
+    for addr in &config.external {
+        swarm.add_external_address(addr.clone());
+    }
+    let mut dialer = Dialer::default();
+    dialer.set(&config.bootstraps, Instant::now());
+
+    let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
+    let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
+    let records = config.records.clone();
+    let driver = Driver {
+        swarm,
+        local,
+        commands,
+        events,
+        news: VecDeque::new(),
+        admitted,
+        dialer,
+        asked: HashMap::new(),
+        queries: HashMap::new(),
+        server: Server::new(config.infra, config.kad_server),
+        records: records.clone(),
+    };
+    tokio::spawn(driver.run());
+    let handle = ControlHandle {
+        commands: command_sender,
+        records,
+        local,
+    };
+    Ok((handle, event_receiver))
+}
+
+struct Driver {
+    swarm: Swarm<Behaviour>,
+    local: PeerId,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<ControlEvent>,
+    /// At most [`MAX_NEWS`].
+    news: VecDeque<ControlEvent>,
+    admitted: AdmittedTable,
+    dialer: Dialer,
+    /// At most [`MAX_PENDING_REQUESTS`].
+    asked: HashMap<OutboundRequestId, Asked>,
+    /// At most [`MAX_QUERIES`].
+    queries: HashMap<QueryId, Query>,
+    server: Server,
+    records: std::sync::Arc<dyn crate::records::RecordRules>,
+}
+
+/// Whom the answer to a request goes to.
+enum Asked {
+    Own(oneshot::Sender<Result<Response, RequestError>>),
+    Forwarded(serve::Forwarded),
+    /// It was a forwarded envelope, and its sender was told that there is no answer.
+    Nobody,
+}
+
+enum Query {
+    Get([u8; 32], oneshot::Sender<Option<Vec<u8>>>),
+    Put(oneshot::Sender<bool>),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let events = self.events.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.dial_bootstraps();
+            let timeout = self
+                .dialer
+                .poll_timeout()
+                .unwrap_or_else(|| Instant::now() + TICK);
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.handle_swarm_event(event),
+                command = self.commands.recv() => match command {
+                    None => return self.close().await,
+                    Some(Command::Stop { done }) => {
+                        self.close().await;
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.handle_command(command),
+                },
+                room = events.reserve(), if !self.news.is_empty() => match (room, self.news.pop_front()) {
+                    (Ok(room), Some(event)) => room.send(event),
+                    // Nobody listens.
+                    _ => self.news.clear(),
+                },
+                _ = tick.tick() => self.handle_tick(Instant::now()),
+                () = tokio::time::sleep_until(timeout.into()) => {}
+            }
+        }
+    }
+
+    async fn close(mut self) {
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // Gone already is what we want.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let all_closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        // Who was not told in time finds out alone.
+        let _ = tokio::time::timeout(STOP_GRACE, all_closed).await;
+    }
+
+    fn dial_bootstraps(&mut self) {
+        let now = Instant::now();
+        while let Some((peer, addrs)) = self.dialer.poll_dial(now) {
+            let Some(target) = addr::to_libp2p(peer) else {
+                continue;
+            };
+            let options = DialOpts::peer_id(target)
+                .addresses(addrs)
+                .condition(PeerCondition::Disconnected)
+                .build();
+            match self.swarm.dial(options) {
+                Ok(()) => {}
+                Err(_) if self.swarm.is_connected(&target) => self.dialer.handle_up(peer),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "cannot dial");
+                    self.dialer.handle_failed(peer, now, &mut OsEntropy);
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Request {
+                peer,
+                request,
+                reply,
+            } => self.ask(peer, request, reply),
+            Command::KadGet { key, reply } => {
+                if self.queries.len() < MAX_QUERIES {
+                    let id = self.kad().get_record(key.to_vec().into());
+                    self.queries.insert(id, Query::Get(key, reply));
+                }
+            }
+            Command::KadPut { key, value, reply } => {
+                let record = Record::new(key.to_vec(), value);
+                if self.queries.len() < MAX_QUERIES
+                    && let Ok(id) = self.kad().put_record(record, Quorum::One)
+                {
+                    self.queries.insert(id, Query::Put(reply));
+                }
+            }
+            Command::KadForget { key } => self.kad().remove_record(&key.to_vec().into()),
+            Command::Dial { addr } => self.dial(addr),
+            Command::SetBootstraps { addrs } => self.dialer.set(&addrs, Instant::now()),
+            Command::ListenAddrs { reply } => {
+                let addrs = self.swarm.listeners().cloned().collect();
+                let _ = reply.send(addrs);
+            }
+            Command::Connected { reply } => {
+                let _ = reply.send(self.connected());
+            }
+            // Taken before.
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn ask(
+        &mut self,
+        peer: PeerId,
+        request: Request,
+        reply: oneshot::Sender<Result<Response, RequestError>>,
+    ) {
+        let target = addr::to_libp2p(peer).filter(|target| self.swarm.is_connected(target));
+        // Whoever asked may have given up: a failed send is of no interest.
+        let Some(target) = target else {
+            let _ = reply.send(Err(RequestError::NotConnected));
+            return;
+        };
+        if !request.within_bounds() {
+            let _ = reply.send(Ok(Response::Refused(
+                crate::messages::RefusedReason::TooLarge,
+            )));
+        } else if self.asked.len() >= MAX_PENDING_REQUESTS {
+            let _ = reply.send(Err(RequestError::NoAnswer));
+        } else {
+            let control = &mut self.swarm.behaviour_mut().control;
+            let id = control.send_request(&target, request);
+            self.asked.insert(id, Asked::Own(reply));
+        }
+    }
+
+    fn dial(&mut self, addr: Multiaddr) {
+        let options = match addr::peer_of(&addr).and_then(addr::to_libp2p) {
+            Some(peer) => DialOpts::peer_id(peer)
+                .addresses(vec![addr.clone()])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build(),
+            None => DialOpts::unknown_peer_id().address(addr.clone()).build(),
+        };
+        if let Err(error) = self.swarm.dial(options) {
+            tracing::debug!(%addr, %error, "not dialled");
+        }
+    }
+
+    fn connected(&self) -> Vec<Connected> {
+        self.swarm
+            .connected_peers()
+            .filter_map(addr::from_libp2p)
+            .map(|peer| Connected {
+                peer,
+                infra: self.admitted.is_infra(&peer),
+            })
+            .collect()
+    }
+
+    fn handle_tick(&mut self, now: Instant) {
+        let connected = self.connected();
+        self.admitted
+            .sweep(|peer| connected.iter().any(|one| one.peer == *peer));
+        self.server.sweep(now);
+        self.kad().store_mut().sweep(now);
+        self.expire_forwarded(now);
+    }
+
+    fn tell(&mut self, event: ControlEvent) {
+        if self.news.len() >= MAX_NEWS {
+            self.news.pop_front();
+        }
+        self.news.push_back(event);
+    }
+
+    fn kad(&mut self) -> &mut libp2p::kad::Behaviour<crate::records::VerifyingStore> {
+        &mut self.swarm.behaviour_mut().kad
+    }
+}
+
+/// The operating system's randomness, for jitter.
+struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        // Without randomness the jitter is constant, which harms nobody.
+        let _ = getrandom::fill(bytes);
+    }
+}
