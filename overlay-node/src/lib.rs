@@ -6,9 +6,11 @@
 //! - [`config`]: the operator's file.
 //! - [`control_socket`]: how the commands talk to the running node.
 //! - [`attachments`]: what joins a network on this host.
+//! - [`workers`]: the fast path: frames between taps and UDP sockets.
 
 pub mod attachments;
 pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod state;
+pub mod workers;

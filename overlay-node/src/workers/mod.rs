@@ -1,0 +1,28 @@
+//! The fast path: worker threads that move frames between taps and UDP sockets.
+//!
+//! A worker has its own queue of each tap, its own lane in every session, and both directions on
+//! one thread. It reads the current [`Fib`](overlay_proto::switching::Fib) once per batch and
+//! nothing else of the world: it decides nothing that the `Fib` does not say, keeps no lock that
+//! another worker wants, and allocates nothing for a frame it forwards whole. What the `Fib` cannot
+//! answer goes to the slow path as a [`Punt`], through a bounded queue.
+//!
+//! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
+//! - [`incoming`]: socket -> session -> open -> parse -> `Fib::accept` -> tap.
+//! - [`udp`]: sockets and batches of datagrams; [`outbox`]: datagrams on their way to the sockets.
+//! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
+
+mod incoming;
+mod outbox;
+mod outgoing;
+mod punt;
+pub mod slow;
+mod sys;
+#[cfg(test)]
+mod tests;
+pub mod udp;
+mod worker;
+
+pub use punt::Punt;
+pub use slow::{SlowSender, TapWriter};
+pub use udp::{BindError, UdpSockets};
+pub use worker::{TapSet, WorkerConfig, WorkerPool};

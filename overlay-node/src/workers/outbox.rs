@@ -1,0 +1,77 @@
+//! Datagrams on their way to the sockets: one batch for each family, sealed in place, behind a
+//! relay header where the path has one.
+
+use nat_traversal::path::{Path, SocketId};
+use nat_traversal::relay;
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::switching::{DropCounters, Fib};
+
+use super::udp::{SEND_SLOT, SendBatch, UdpSockets};
+
+/// The batches of one worker, and the sockets they go to.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    sockets: UdpSockets,
+    v4: SendBatch,
+    v6: SendBatch,
+}
+
+impl Outbox {
+    /// The largest sealed datagram, in bytes: a slot less the relay header.
+    pub(super) const MAX_SEALED: usize = SEND_SLOT - relay::HEADER_LEN;
+
+    pub(super) fn new(sockets: UdpSockets) -> Self {
+        Self {
+            sockets,
+            v4: SendBatch::new(),
+            v6: SendBatch::new(),
+        }
+    }
+
+    /// The sockets, to receive from.
+    pub(super) const fn sockets(&self) -> &UdpSockets {
+        &self.sockets
+    }
+
+    /// Lets `seal` write one sealed datagram into its place for `path`; `seal` returns its length.
+    /// Sends first what waits when the batch is full.
+    ///
+    /// # Errors
+    /// What `seal` says; `NoPath` when the relay's key is gone.
+    pub(super) fn push(
+        &mut self,
+        path: &Path,
+        fib: &Fib,
+        drops: &DropCounters,
+        seal: impl FnOnce(&mut [u8]) -> Result<usize, DropReason>,
+    ) -> Result<(), DropReason> {
+        let batch = match path.socket {
+            SocketId::V4 => &mut self.v4,
+            SocketId::V6 => &mut self.v6,
+        };
+        if batch.is_full() {
+            batch.flush(self.sockets.get(path.socket), drops);
+        }
+        let slot = batch.slot().ok_or(DropReason::SocketFull)?;
+        let len = match path.relay {
+            None => seal(slot)?,
+            Some(route) => {
+                let key = fib.relay_keys.get(&route.own).ok_or(DropReason::NoPath)?;
+                let place = slot.get_mut(relay::HEADER_LEN..);
+                let sealed = seal(place.ok_or(DropReason::FrameTooLarge)?)?;
+                let len = relay::HEADER_LEN + sealed;
+                let datagram = slot.get_mut(..len).ok_or(DropReason::FrameTooLarge)?;
+                relay::wrap_in_place(route, key, datagram).map_err(|_| DropReason::RelayInvalid)?;
+                len
+            }
+        };
+        batch.commit(path.remote, len);
+        Ok(())
+    }
+
+    /// Sends everything.
+    pub(super) fn flush(&mut self, drops: &DropCounters) {
+        self.v4.flush(self.sockets.v4.as_ref(), drops);
+        self.v6.flush(self.sockets.v6.as_ref(), drops);
+    }
+}

@@ -1,0 +1,234 @@
+//! The only `unsafe` of the data path: batched socket calls, `poll(2)`, `eventfd(2)`, options.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Datagrams of one system call, in and out.
+pub(super) const BATCH: usize = 32;
+
+/// A socket address as the kernel writes and reads it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+union RawAddr {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+/// One received datagram: its length in its slot and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    /// Bytes in the slot; `None` when it did not fit.
+    pub(super) len: Option<usize>,
+    /// The sender; `None` for a family that UDP sockets do not have.
+    pub(super) from: Option<SocketAddr>,
+}
+
+/// Receives up to [`BATCH`] datagrams, each into its own slot of `slot` bytes of `buffer`, without
+/// waiting. Returns how many of `out` are filled.
+pub(super) fn recv_batch(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    slot: usize,
+    out: &mut [Received; BATCH],
+) -> io::Result<usize> {
+    let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
+    let mut slices = [libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }; BATCH];
+    // SAFETY: a `mmsghdr` is numbers and pointers; all zero is a message without anything.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut count: libc::c_uint = 0;
+    let chunks = buffer.chunks_exact_mut(slot.max(1));
+    let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
+    for (((message, slice), addr), chunk) in parts.zip(chunks) {
+        slice.iov_base = chunk.as_mut_ptr().cast();
+        slice.iov_len = chunk.len();
+        message.msg_hdr.msg_iov = slice;
+        message.msg_hdr.msg_iovlen = 1;
+        message.msg_hdr.msg_name = std::ptr::from_mut(addr).cast();
+        message.msg_hdr.msg_namelen = size_of_addr::<RawAddr>();
+        count += 1;
+    }
+    // SAFETY: the first `count` messages point to slices and addresses that live until after the
+    // call, each slice to its own exclusively borrowed chunk with its true length; no timeout.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let Ok(received) = usize::try_from(received) else {
+        return Err(io::Error::last_os_error());
+    };
+    let filled = messages.iter().zip(&addrs).take(received);
+    for ((message, addr), out) in filled.zip(out.iter_mut()) {
+        let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
+        *out = Received {
+            len: usize::try_from(message.msg_len).ok().filter(|_| whole),
+            from: addr_from_raw(addr),
+        };
+    }
+    Ok(received)
+}
+
+/// Sends up to [`BATCH`] datagrams without waiting. Returns how many the kernel took; an error is
+/// that of the first one.
+pub(super) fn send_batch<'a>(
+    socket: &UdpSocket,
+    datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+) -> io::Result<usize> {
+    let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
+    let mut slices = [libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }; BATCH];
+    // SAFETY: as in `recv_batch`.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut count: libc::c_uint = 0;
+    let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
+    for (((message, slice), addr), (to, bytes)) in parts.zip(datagrams) {
+        let addr_len;
+        (*addr, addr_len) = addr_to_raw(to);
+        slice.iov_base = bytes.as_ptr().cast_mut().cast();
+        slice.iov_len = bytes.len();
+        message.msg_hdr.msg_iov = slice;
+        message.msg_hdr.msg_iovlen = 1;
+        message.msg_hdr.msg_name = std::ptr::from_mut(addr).cast();
+        message.msg_hdr.msg_namelen = addr_len;
+        count += 1;
+    }
+    // SAFETY: the first `count` messages point to slices and addresses that live until after the
+    // call; the kernel only reads what the slices point to, which `datagrams` borrows.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Waits until one of `waits` is readable (or broken), at most `timeout_ms`, -1 for ever. A signal
+/// counts as a wake-up.
+pub(super) fn poll(waits: &mut [libc::pollfd], timeout_ms: libc::c_int) {
+    let count = libc::nfds_t::try_from(waits.len()).unwrap_or(0);
+    // SAFETY: the pointer and the count describe one exclusively borrowed slice.
+    unsafe { libc::poll(waits.as_mut_ptr(), count, timeout_ms) };
+}
+
+/// What to wait for on `fd`: something to read.
+pub(super) const fn readable(fd: RawFd) -> libc::pollfd {
+    libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}
+
+/// A counter that `poll(2)` can wait on: 8 bytes written add, 8 bytes read take.
+pub(super) fn eventfd() -> io::Result<File> {
+    // SAFETY: takes two numbers; the result is checked.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just made and is owned by nobody else.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Sets an option whose value is an `int`.
+pub(super) fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer is to a live int and the length is that of an int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_addr::<libc::c_int>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+const fn no_addr() -> libc::sockaddr_in6 {
+    libc::sockaddr_in6 {
+        sin6_family: 0,
+        sin6_port: 0,
+        sin6_flowinfo: 0,
+        sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
+        sin6_scope_id: 0,
+    }
+}
+
+/// A size as `socklen_t`; the types used here are far below its range.
+fn size_of_addr<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+fn addr_to_raw(addr: SocketAddr) -> (RawAddr, libc::socklen_t) {
+    match addr {
+        SocketAddr::V4(addr) => {
+            let v4 = libc::sockaddr_in {
+                sin_family: family(libc::AF_INET),
+                sin_port: addr.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(addr.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            (RawAddr { v4 }, size_of_addr::<libc::sockaddr_in>())
+        }
+        SocketAddr::V6(addr) => {
+            let v6 = libc::sockaddr_in6 {
+                sin6_family: family(libc::AF_INET6),
+                sin6_port: addr.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: addr.ip().octets(),
+                },
+                sin6_scope_id: addr.scope_id(),
+            };
+            (RawAddr { v6 }, size_of_addr::<libc::sockaddr_in6>())
+        }
+    }
+}
+
+/// The flow label is left out: one peer is one address, whatever label its kernel picks.
+fn addr_from_raw(addr: &RawAddr) -> Option<SocketAddr> {
+    // SAFETY: every union here began as a whole `sockaddr_in6`, so all its bytes are initialized,
+    // and both members consist of numbers for which any bytes are valid; the family comes first in
+    // both.
+    let (v4, v6) = unsafe { (addr.v4, addr.v6) };
+    if v4.sin_family == family(libc::AF_INET) {
+        let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+        Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
+    } else if v6.sin6_family == family(libc::AF_INET6) {
+        let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+        let port = u16::from_be(v6.sin6_port);
+        Some(SocketAddrV6::new(ip, port, 0, v6.sin6_scope_id).into())
+    } else {
+        None
+    }
+}
+
+fn family(number: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(number).unwrap_or(0)
+}

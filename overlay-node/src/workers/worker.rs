@@ -1,0 +1,290 @@
+//! The threads: wait, drain the sockets, drain the taps, send, and again.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nat_traversal::path::{Path, SocketId};
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::switching::{DropCounters, Fib, NetIndex};
+use overlay_proto::wire::{Lane, PieceBudget};
+use tap_bridge::{FrameBatch, FrameQueue};
+use tokio::sync::mpsc;
+
+use super::incoming::{Incoming, Taps};
+use super::outbox::Outbox;
+use super::outgoing::Outgoing;
+use super::punt::{Context, Punt};
+use super::sys;
+use super::udp::{RecvBatch, UdpSockets};
+
+/// How often partial frames are looked through while there are any.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// One queue of each tap, with its network.
+pub type TapSet = Vec<(NetIndex, Box<dyn FrameQueue>)>;
+
+/// What one worker works with.
+pub struct WorkerConfig {
+    /// Its sockets.
+    pub sockets: UdpSockets,
+    /// Its queue of each tap.
+    pub taps: TapSet,
+    /// The current snapshot; the slow path replaces it.
+    pub fib: Arc<ArcSwap<Fib>>,
+    /// Drops by reason, shared by all.
+    pub drops: Arc<DropCounters>,
+    /// To the slow path. Bounded: what does not fit is dropped as `punt_overflow`.
+    pub punts: mpsc::Sender<Punt>,
+    /// When the process began: what `LocalMac` counts from.
+    pub epoch: Instant,
+    /// The worker's own lane in every session; not 0, which is the slow path's.
+    pub lane: Lane,
+}
+
+/// Running workers. Dropping it stops them.
+#[derive(Debug)]
+pub struct WorkerPool(Vec<Running>);
+
+#[derive(Debug)]
+struct Running {
+    /// `None` once joined.
+    thread: Option<JoinHandle<()>>,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Orders for one worker. The lock is taken when there is one, never while frames move.
+#[derive(Debug)]
+struct Mailbox {
+    /// Ends the wait of an idle worker.
+    wake: File,
+    /// Tells a busy one, which never waits.
+    pending: AtomicBool,
+    orders: Mutex<Orders>,
+}
+
+/// The newest orders only: each replaces the one before.
+#[derive(Default)]
+struct Orders {
+    stop: bool,
+    taps: Option<TapSet>,
+}
+
+impl std::fmt::Debug for Orders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let taps = self.taps.as_ref().map(Vec::len);
+        let mut shown = f.debug_struct("Orders");
+        shown
+            .field("stop", &self.stop)
+            .field("taps", &taps)
+            .finish()
+    }
+}
+
+impl WorkerPool {
+    /// Starts one thread for each configuration.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor left; nothing runs then.
+    pub fn start(configs: Vec<WorkerConfig>) -> io::Result<Self> {
+        let budget = PieceBudget::default();
+        let mut pool = Self(Vec::with_capacity(configs.len()));
+        for config in configs {
+            let mailbox = Arc::new(Mailbox {
+                wake: sys::eventfd()?,
+                pending: AtomicBool::new(false),
+                orders: Mutex::default(),
+            });
+            let name = format!("farlan-lane-{}", config.lane.0);
+            let mut worker = Worker::new(config, Arc::clone(&mailbox), budget.clone());
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.run())?;
+            pool.0.push(Running {
+                thread: Some(thread),
+                mailbox,
+            });
+        }
+        Ok(pool)
+    }
+
+    /// Gives worker number `worker` other tap queues; it lets go of those it has. Taps that stay
+    /// should come as clones of the same queue, so that no waiting frame is lost.
+    pub fn set_taps(&self, worker: usize, taps: TapSet) {
+        if let Some(running) = self.0.get(worker) {
+            running.mailbox.order(|orders| orders.taps = Some(taps));
+        }
+    }
+
+    /// Stops all workers and waits for them.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        for running in &self.0 {
+            running.mailbox.order(|orders| orders.stop = true);
+        }
+        for running in &mut self.0 {
+            if let Some(thread) = running.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        self.pending.store(true, Ordering::Release);
+        if let Err(error) = (&self.wake).write(&1_u64.to_ne_bytes()) {
+            tracing::error!(%error, "cannot wake a worker");
+        }
+    }
+
+    /// The orders, if there are any.
+    fn take(&self) -> Option<Orders> {
+        if !self.pending.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        // Fails when the counter is 0 already: then there is nothing to clear.
+        let _ = (&self.wake).read(&mut [0; 8]);
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut *orders))
+    }
+}
+
+struct Worker {
+    taps: Taps,
+    fib: Arc<ArcSwap<Fib>>,
+    drops: Arc<DropCounters>,
+    punts: mpsc::Sender<Punt>,
+    epoch: Instant,
+    mailbox: Arc<Mailbox>,
+    received: RecvBatch,
+    frames: FrameBatch,
+    outbox: Outbox,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// When partial frames were last looked through.
+    swept: Instant,
+    /// What [`Worker::wait`] waits for, kept for its memory.
+    waits: Vec<libc::pollfd>,
+}
+
+impl Worker {
+    fn new(config: WorkerConfig, mailbox: Arc<Mailbox>, budget: PieceBudget) -> Self {
+        Self {
+            taps: Taps(config.taps),
+            fib: config.fib,
+            drops: config.drops,
+            punts: config.punts,
+            epoch: config.epoch,
+            mailbox,
+            received: RecvBatch::new(),
+            frames: FrameBatch::default(),
+            outbox: Outbox::new(config.sockets),
+            outgoing: Outgoing::new(config.lane),
+            incoming: Incoming::new(budget),
+            swept: Instant::now(),
+            waits: Vec::new(),
+        }
+    }
+
+    /// Until told to stop.
+    fn run(&mut self) {
+        loop {
+            if let Some(orders) = self.mailbox.take() {
+                if orders.stop {
+                    return;
+                }
+                if let Some(taps) = orders.taps {
+                    self.taps = Taps(taps);
+                }
+            }
+            if !self.turn() {
+                self.wait();
+            }
+        }
+    }
+
+    /// One batch of everything that has some; false when nothing had.
+    fn turn(&mut self) -> bool {
+        let fib = self.fib.load();
+        let now = Instant::now();
+        let since = now.saturating_duration_since(self.epoch);
+        let context = Context {
+            fib: &fib,
+            drops: &self.drops,
+            punts: &self.punts,
+            now,
+            now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut moved = 0;
+        for id in [SocketId::V4, SocketId::V6] {
+            if let Some(socket) = self.outbox.sockets().get(id) {
+                let (incoming, taps) = (&mut self.incoming, &mut self.taps);
+                moved += self
+                    .received
+                    .receive(socket, &self.drops, |from, datagram| {
+                        incoming.handle_datagram(&context, Path::direct(from), datagram, taps);
+                    });
+            }
+        }
+        let (frames, outgoing, outbox) = (&mut self.frames, &mut self.outgoing, &mut self.outbox);
+        self.taps.0.retain_mut(|(net, queue)| {
+            let read = queue.read_batch(frames);
+            self.drops
+                .add(DropReason::MalformedFrame, frames.refused() as u64);
+            for frame in frames.frames() {
+                outgoing.handle_frame(&context, *net, frame.bytes, outbox);
+            }
+            outbox.flush(&self.drops);
+            match read {
+                Ok(read) => {
+                    moved += read;
+                    true
+                }
+                Err(error) => {
+                    tracing::warn!(%error, net = net.0, "a tap is gone");
+                    context.punt(Punt::TapLost { net: *net });
+                    false
+                }
+            }
+        });
+        if self.incoming.waits_for_pieces()
+            && now.saturating_duration_since(self.swept) >= HOUSEKEEPING
+        {
+            self.swept = now;
+            self.incoming.handle_timeout(&context);
+        }
+        moved > 0
+    }
+
+    /// Until there is something to do.
+    fn wait(&mut self) {
+        let sockets = self.outbox.sockets();
+        let sockets = [&sockets.v4, &sockets.v6].into_iter().flatten();
+        let taps = self.taps.0.iter().map(|(_, queue)| queue.as_raw_fd());
+        let descriptors = std::iter::once(self.mailbox.wake.as_raw_fd())
+            .chain(sockets.map(AsRawFd::as_raw_fd))
+            .chain(taps);
+        self.waits.clear();
+        self.waits.extend(descriptors.map(sys::readable));
+        let timeout_ms = if self.incoming.waits_for_pieces() {
+            libc::c_int::try_from(HOUSEKEEPING.as_millis()).unwrap_or(libc::c_int::MAX)
+        } else {
+            -1
+        };
+        sys::poll(&mut self.waits, timeout_ms);
+    }
+}
