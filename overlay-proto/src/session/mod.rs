@@ -351,10 +351,9 @@ impl std::fmt::Debug for Session {
 
 /// The 96-bit nonce of a packet: four zero bytes, then lane (8 bits) and counter (56 bits).
 fn nonce(header: &DataHeader) -> Nonce {
-    let number = (u64::from(header.lane.0) << 56) | header.counter;
     let mut bytes = [0; 12];
     let (_, low) = bytes.split_at_mut(4);
-    low.copy_from_slice(&number.to_be_bytes());
+    low.copy_from_slice(&header.nonce().to_be_bytes());
     Nonce::assume_unique_for_key(bytes)
 }
 
