@@ -1,1 +1,363 @@
-//! Per peer: candidates, sealed probes, the chosen path.
+//! From the candidates of one peer to the path its frames take.
+//!
+//! Traffic flows over the first path on which the handshake came through, mostly a relay. Meanwhile
+//! the agent sends sealed challenges to every address the filter admits, in bursts that both sides
+//! start at about the same time, so that each side's probe opens its own NAT for the other's. A
+//! path is *proven* when a challenge was answered on it, and only then may it be chosen
+//! ([`choose`]); data from a new address only makes the agent ask there. The chosen path is asked
+//! every 15 s, or quickly once frames go out and nothing comes back; when it dies, the reserves have
+//! been asked already and one of them takes over. Without a direct path the burst is repeated, with
+//! back-off from 5 s to 10 min.
+//!
+//! Each side chooses what it sends on. The controlling side's challenges say what it uses, and the
+//! other side follows where nothing speaks against it.
+
+mod budget;
+mod choose;
+mod machine;
+mod message;
+mod probing;
+mod reason;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod simulation_tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+pub use budget::ProbeBudget;
+pub use choose::{PathOption, Tier, choose};
+pub use message::{MAX_PROBE_LEN, PROBE_LEN, ProbeError, ProbeMessage};
+pub use reason::{ChoiceReason, FallbackReason, Rung};
+
+use crate::candidate::{Candidate, CandidateFilter, MAX_CANDIDATES};
+use crate::entropy::Entropy;
+use crate::nat_kind::Mapping;
+use crate::path::{Path, PathKind, SocketId};
+use machine::{Climb, Situation, Traffic};
+use probing::{Mode, Probed};
+
+/// The largest UDP payload sent before a larger path MTU is proven, in bytes: it fits IPv6's
+/// minimum MTU with the relay header.
+const SAFE_PAYLOAD: usize = 1_200;
+/// Events that wait for the driver; older ones are dropped first.
+const MAX_EVENTS: usize = 32;
+
+/// A probe to seal and send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing {
+    /// On which path.
+    pub path: Path,
+    /// What.
+    pub message: ProbeMessage,
+    /// For [`ProbeMessage::encode`], in bytes.
+    pub padded_len: usize,
+}
+
+/// What the driver must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathEvent {
+    /// Send on this path from now on.
+    Chosen {
+        /// The path.
+        path: Path,
+        /// Its RTT, if measured.
+        rtt: Option<Duration>,
+        /// Why.
+        why: ChoiceReason,
+    },
+    /// No path works. The agent goes on searching.
+    Lost,
+    /// The peer, on a proven direct path, sees our socket at `addr`: feed the NAT kind with it.
+    Observed {
+        /// Our socket.
+        socket: SocketId,
+        /// The peer's address.
+        observer: SocketAddr,
+        /// Our address as the peer sees it.
+        addr: SocketAddr,
+    },
+}
+
+/// The agent of one peer. Memory: at most 32 paths with 8 open challenges each.
+///
+/// Inputs are `set_*` and `handle_*`, in any order; each takes the time, which never goes back.
+/// After every input call `poll_transmit` and `poll_event` until both are empty, then wait until
+/// `poll_timeout` and call `handle_timeout`. `handle_probe` and `handle_traffic` take only what a
+/// session with this very peer has authenticated. Report traffic once a second, not per frame.
+#[derive(Debug)]
+pub struct PathAgent {
+    controlling: bool,
+    filter: CandidateFilter,
+    clock: Instant,
+    paths: BTreeMap<Path, Probed>,
+    chosen: Option<Path>,
+    /// What the controlling side sends on.
+    preferred: Option<Path>,
+    relay: Option<Path>,
+    local: Vec<Candidate>,
+    /// At most [`MAX_CANDIDATES`].
+    remote: Vec<Candidate>,
+    remote_seq: Option<u64>,
+    situation: Situation,
+    traffic: Traffic,
+    climb: Climb,
+    /// Paths on which a challenge is to leave; each at most once.
+    queue: VecDeque<Path>,
+    /// Addresses whose answers the budget has not been told yet; at most 32.
+    answered: Vec<IpAddr>,
+    events: VecDeque<PathEvent>,
+}
+
+impl PathAgent {
+    /// An agent that knows nothing. `controlling` must differ between the two sides (the lower
+    /// peer id controls).
+    #[must_use]
+    pub fn new(now: Instant, filter: CandidateFilter, controlling: bool) -> Self {
+        Self {
+            controlling,
+            filter,
+            clock: now,
+            paths: BTreeMap::new(),
+            chosen: None,
+            preferred: None,
+            relay: None,
+            local: Vec::new(),
+            remote: Vec::new(),
+            remote_seq: None,
+            situation: Situation::default(),
+            traffic: Traffic::default(),
+            climb: Climb::default(),
+            queue: VecDeque::new(),
+            answered: Vec::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// What the filter knows has changed: subnets, own reflexive addresses, overlay prefixes.
+    pub fn set_filter(&mut self, now: Instant, filter: CandidateFilter) {
+        self.clock = now;
+        if filter != self.filter {
+            self.filter = filter;
+            self.rebuild(now);
+        }
+    }
+
+    /// Our own candidates. They say which address families we speak; a change means that the host
+    /// may be in another network, so everything is probed again.
+    pub fn set_local_candidates(&mut self, now: Instant, local: &[Candidate]) {
+        self.clock = now;
+        if self.local == local {
+            return;
+        }
+        let moved = !self.local.is_empty();
+        self.local = local.iter().copied().take(4 * MAX_CANDIDATES).collect();
+        self.rebuild(now);
+        if moved {
+            self.suspect_chosen();
+            self.start_burst(now, true);
+        }
+    }
+
+    /// The peer's candidates, with the number of its list; a list that is not newer is ignored.
+    /// Gives how many were refused (`candidate_refused`).
+    pub fn set_remote_candidates(&mut self, now: Instant, remote: &[Candidate], seq: u64) -> usize {
+        self.clock = now;
+        if self.remote_seq.is_some_and(|last| seq <= last) {
+            return 0;
+        }
+        self.remote_seq = Some(seq);
+        self.remote = remote.iter().copied().take(MAX_CANDIDATES).collect();
+        let refused = self.rebuild(now);
+        self.climb.restart();
+        self.start_burst(now, true);
+        refused + remote.len().saturating_sub(MAX_CANDIDATES)
+    }
+
+    /// The relayed path to use when there is no direct one; none when the allocation is lost.
+    pub fn set_relay(&mut self, now: Instant, relay: Option<Path>) {
+        self.clock = now;
+        let relay = relay.filter(|path| path.kind() == PathKind::Relayed);
+        if let Some(old) = self.relay.filter(|old| Some(*old) != relay) {
+            self.relay = None;
+            self.forget(now, old);
+        }
+        self.relay = relay;
+        if let Some(path) = relay {
+            self.meet(path, true);
+            if let Some(probed) = self.paths.get_mut(&path) {
+                probed.listed = true;
+                if !probed.proven && probed.mode == Mode::Rest {
+                    probed.burst(now);
+                }
+            }
+        }
+    }
+
+    /// What is known of the two NATs and of UDP at large; it only changes the reason given.
+    pub const fn set_nat(&mut self, local: Mapping, remote: Mapping, udp_blocked: bool) {
+        self.situation.local = local;
+        self.situation.remote = remote;
+        self.situation.udp_blocked = udp_blocked;
+    }
+
+    /// A handshake with the peer finished over `path`: it is usable at once.
+    pub fn handle_established(&mut self, now: Instant, path: Path) {
+        self.clock = now;
+        self.make_room();
+        let tier = self.tier(&path);
+        let probed = self.paths.entry(path);
+        let probed = probed.or_insert_with(|| Probed::new(tier, false));
+        probed.proven = true;
+        probed.heard = Some(now);
+        self.settle(path);
+        self.rechoose(now, Some(ChoiceReason::Established));
+    }
+
+    /// A probe from the peer came on `path`. An answer, if due, is to be sent at once.
+    pub fn handle_probe(
+        &mut self,
+        now: Instant,
+        path: Path,
+        message: ProbeMessage,
+    ) -> Option<Outgoing> {
+        self.clock = now;
+        let known = self.paths.contains_key(&path);
+        match message {
+            ProbeMessage::Challenge { id, in_use, climb } => {
+                self.handle_challenge(now, path, in_use, climb);
+                let direct = path.kind() == PathKind::Direct;
+                Some(Outgoing {
+                    path,
+                    message: ProbeMessage::answer(id, direct.then_some(path.remote)),
+                    padded_len: PROBE_LEN,
+                })
+            }
+            ProbeMessage::Answer { id, observed } => {
+                if known {
+                    self.handle_answer(now, path, id, observed);
+                } else {
+                    // Its NAT answers from another address than the one asked: ask that one.
+                    self.ask_back(now, path);
+                }
+                None
+            }
+        }
+    }
+
+    /// Authenticated frames came on `path` since the last report.
+    pub fn handle_traffic(&mut self, now: Instant, path: Path) {
+        self.clock = now;
+        let chosen = self.chosen == Some(path);
+        match self.paths.get_mut(&path) {
+            Some(probed) => {
+                probed.heard = Some(now);
+                if chosen && probed.mode == Mode::Urgent {
+                    probed.calm();
+                }
+            }
+            None => {
+                // The peer's address has changed, most likely: ask both the new and the old one.
+                self.ask_back(now, path);
+                if path.kind() == PathKind::Direct {
+                    self.suspect_chosen();
+                }
+            }
+        }
+    }
+
+    /// Frames were sent to the peer since the last report.
+    pub fn handle_sent(&mut self, now: Instant) {
+        self.clock = now;
+        self.traffic.sent(now);
+    }
+
+    /// The next probe to send. `budget` is that of the whole node.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        budget: &mut ProbeBudget,
+        entropy: &mut dyn Entropy,
+    ) -> Option<Outgoing> {
+        for ip in self.answered.drain(..) {
+            budget.answered(now, ip);
+        }
+        while let Some(path) = self.queue.pop_front() {
+            let in_use = self.chosen == Some(path);
+            let Some(probed) = self.paths.get_mut(&path) else {
+                continue;
+            };
+            let free = probed.proven || path.kind() == PathKind::Relayed;
+            if !free && !budget.take(now, path.remote.ip()) {
+                self.situation.budget_spent = true;
+                continue;
+            }
+            let id = entropy.next_u64();
+            probed.sent(now, id);
+            let climb = in_use && std::mem::take(&mut self.climb.announce);
+            return Some(Outgoing {
+                path,
+                message: ProbeMessage::Challenge { id, in_use, climb },
+                padded_len: PROBE_LEN,
+            });
+        }
+        None
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<PathEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call `handle_timeout`; an instant in the past means at once.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let paths = self
+            .paths
+            .values()
+            .filter_map(|probed| probed.due_at(self.clock));
+        paths.chain(self.suspect_at()).chain(self.climb.next).min()
+    }
+
+    /// The path to send on.
+    #[must_use]
+    pub const fn chosen(&self) -> Option<Path> {
+        self.chosen
+    }
+
+    /// The smoothed RTT of the chosen path, once measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.paths.get(&self.chosen?)?.rtt
+    }
+
+    /// The rung on which the chosen path stands.
+    #[must_use]
+    pub fn rung(&self) -> Option<Rung> {
+        Some(match self.paths.get(&self.chosen?)?.tier {
+            Tier::Near => Rung::Near,
+            Tier::Direct => Rung::SimultaneousProbes,
+            Tier::Relayed => Rung::Relay,
+        })
+    }
+
+    /// Why there is no direct path; none when there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<FallbackReason> {
+        if self.is_direct() {
+            return None;
+        }
+        let searching = self.paths.iter().any(|(path, probed)| {
+            path.kind() == PathKind::Direct && matches!(probed.mode, Mode::Burst(..))
+        });
+        Some(self.situation.reason(searching))
+    }
+
+    /// The largest UDP payload that is proven to pass, in bytes, relay header not counted.
+    #[must_use]
+    pub const fn path_mtu_payload(&self) -> usize {
+        SAFE_PAYLOAD
+    }
+}
