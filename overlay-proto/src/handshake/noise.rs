@@ -249,3 +249,108 @@ impl Cipher for AesGcm {
         Ok(text.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+
+    fn key(hex: &str) -> [u8; 32] {
+        bytes(hex).try_into().unwrap()
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        HEXLOWER.decode(hex.as_bytes()).unwrap()
+    }
+
+    fn write(state: &mut HandshakeState, payload: &str) -> String {
+        let mut out = [0; 200];
+        let len = state.write_message(&bytes(payload), &mut out).unwrap();
+        HEXLOWER.encode(&out[..len])
+    }
+
+    fn read(state: &mut HandshakeState, message: &str) -> Result<String, Error> {
+        let mut out = [0; 200];
+        let len = state.read_message(&bytes(message), &mut out)?;
+        Ok(HEXLOWER.encode(&out[..len]))
+    }
+
+    /// The public test vector of cacophony for this pattern.
+    #[test]
+    fn known_answer() {
+        let psk = key("54686973206973206d7920417573747269616e20706572737065637469766521");
+        let remote = key("31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62");
+        let secrets = [
+            key("e61ef9919cde45dd5f82166404bd08e38bceb5dfdfded0a34c8df7ed542214d1"),
+            key("4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893"),
+        ];
+        assert_eq!(static_public(&secrets[1]), remote);
+        let setup = |role, secret, remote_static, ephemeral| NoiseSetup {
+            role,
+            static_secret: secret,
+            remote_static,
+            psk: &psk,
+            prologue: b"John Galt",
+            ephemeral: Zeroizing::new(key(ephemeral)),
+        };
+        let mut initiator = begin(setup(
+            Role::Initiator,
+            &secrets[0],
+            Some(&remote),
+            "893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a",
+        ))
+        .unwrap();
+        let mut responder = begin(setup(
+            Role::Responder,
+            &secrets[1],
+            None,
+            "bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b",
+        ))
+        .unwrap();
+        let payload = "4c756477696720766f6e204d69736573";
+        let first = write(&mut initiator, payload);
+        assert_eq!(
+            first,
+            "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c79445a1baf339186d786\
+             7062b0dd31f5de322d370165d217939b2b7ed9e2bae7840458ea65c2ce1554e0e8077fe7334c4bd5\
+             14c658fd04d97b86d216f58f59714a7e24144155045c8f36bed85a2cb0fd9af7"
+        );
+        assert_eq!(read(&mut responder, &first).unwrap(), payload);
+        let payload = "4d757272617920526f746862617264";
+        let second = write(&mut responder, payload);
+        assert_eq!(
+            second,
+            "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f1448088432fe8d675e949799d\
+             2a968211a66cc7ba2b0f4cad8eda3c2bd37eae737bbf88"
+        );
+        assert_eq!(read(&mut initiator, &second).unwrap(), payload);
+        // The first transport message shows that the split is right as well.
+        let split = initiator.dangerously_get_raw_split();
+        assert_eq!(split, responder.dangerously_get_raw_split());
+        let mut cipher = AesGcm(None);
+        cipher.set(&split.0);
+        let mut out = [0; 27];
+        cipher.encrypt(0, &[], &bytes("462e20412e20486179656b"), &mut out);
+        assert_eq!(
+            HEXLOWER.encode(&out),
+            "38cbf3835c78b7802df0dd0d9640ff8575debd0cb61cfb52590da1"
+        );
+    }
+
+    #[test]
+    fn a_key_of_small_order_is_refused() {
+        let mut dh = X25519::default();
+        dh.set(&[5; 32]);
+        assert!(dh.dh(&[0; 32], &mut [0; 32]).is_err());
+    }
+
+    #[test]
+    fn randomness_is_what_was_handed_in_and_no_more() {
+        let mut random = OneKey(Some(Zeroizing::new([7; 32])));
+        let mut out = [0; 32];
+        random.try_fill_bytes(&mut out).unwrap();
+        assert_eq!(out, [7; 32]);
+        assert!(random.try_fill_bytes(&mut out).is_err());
+    }
+}

@@ -162,3 +162,10 @@ proptest! {
         prop_assert!(open(&b, &packet).is_err());
     }
 }
+
+#[test]
+fn a_session_is_small() {
+    // The library keeps each of the 16 expanded keys in 584 bytes of its own.
+    let memory = size_of::<Session>() + 2 * LANES * 584;
+    assert!(memory <= 16 * 1024, "{memory}");
+}

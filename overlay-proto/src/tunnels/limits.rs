@@ -16,7 +16,7 @@ use crate::wire::SessionIndex;
 pub const MAX_HALF_OPEN: usize = 256;
 /// Half-open handshakes that one source prefix may cause: a /24 of IPv4, a /56 of IPv6.
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 8;
-/// Sessions and handshakes in all: about 50 MiB of keys and windows.
+/// Sessions and handshakes in all: 64 MiB of keys and windows at 16 KiB each.
 pub const MAX_SESSIONS: usize = 4096;
 
 /// How long an index stays unused: three lives of a key (trust.md 13).

@@ -267,7 +267,11 @@ impl Tunnels {
     ) {
         let mut state = self.take(peer).unwrap_or_else(|| Peer::new(static_key));
         state.wanted = true;
-        state.static_key = static_key;
+        if state.static_key != static_key {
+            // What is under way was sealed to a key that the peer has given up.
+            self.drop_pending(now, &mut state);
+            state.static_key = static_key;
+        }
         if let Some(pending) = &mut state.pending {
             for &path in paths {
                 if pending.paths.len() < MAX_PATHS && !pending.paths.contains(&path) {

@@ -51,6 +51,10 @@ fn the_wrong_name_or_key_of_the_responder_is_refused() {
     pair.connect_with(0, peer_id(1), static_key(5), &path);
     pair.run_ms(50);
     assert_eq!(pair.nodes[1].drops[1], DropReason::HandshakeMac);
+    // With the right key it begins anew, without waiting for the failure.
+    pair.connect(0);
+    pair.run_ms(100);
+    pair.assert_talks();
 }
 
 #[test]
