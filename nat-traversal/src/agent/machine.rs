@@ -340,7 +340,12 @@ impl PathAgent {
             return;
         };
         let tier = self.tier(&path);
-        if let Some(probed) = self.paths.get_mut(&path) {
+        // One in doubt goes on being asked quickly: it answers or is given up, too.
+        if let Some(probed) = self
+            .paths
+            .get_mut(&path)
+            .filter(|probed| !probed.in_doubt())
+        {
             probed.keep(KEEP_CHOSEN);
         }
         let told = match old_tier {

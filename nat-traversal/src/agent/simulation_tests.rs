@@ -178,6 +178,15 @@ fn a_dead_relay_is_left_for_nothing_and_found_again() {
 }
 
 #[test]
+fn a_reserve_that_is_dead_too_is_given_up_with_the_path() {
+    let mut world = direct_world();
+    world.direct_up = false;
+    world.relay_up = false;
+    world.run(Duration::from_millis(4_500), true);
+    assert_eq!(world.kinds(), [PathKind::None, PathKind::None]);
+}
+
+#[test]
 fn direct_paths_do_not_need_the_relay() {
     let mut world = direct_world();
     world.relay_up = false;

@@ -17,7 +17,7 @@ const TOTAL_PER_SECOND: f64 = 10_000.0;
 /// Prefixes of one generation. Two are kept: at most 16,384 prefixes, about 1.5 MiB.
 const GENERATION: usize = 8_192;
 
-/// Judges and answers requests. Bounded: when [`GENERATION`] prefixes are full, the generation
+/// Judges and answers requests. Bounded: when 8,192 prefixes are full, the generation
 /// before is forgotten, so that made-up sources cannot fill the memory.
 #[derive(Debug)]
 pub struct ReflectorLimiter {
