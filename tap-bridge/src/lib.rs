@@ -7,6 +7,7 @@
 //!   in memory for tests.
 //! - [`tap`]: making taps that outlive the process.
 //! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
+//! - [`fdb`]: which MAC a bridge has behind which port, as news.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
 //!   LAN").
 //!
@@ -14,6 +15,7 @@
 
 pub mod batch;
 pub mod error;
+pub mod fdb;
 pub mod host;
 pub mod link;
 pub mod queue;
@@ -23,6 +25,7 @@ pub mod vnet;
 
 pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
 pub use error::Error;
+pub use fdb::{FdbEntry, FdbNews, FdbWatch};
 pub use link::{Link, LinkKind, Links};
 pub use queue::{FrameQueue, MemoryTap, TapQueue};
 pub use vnet::VnetHdr;

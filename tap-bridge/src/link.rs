@@ -15,6 +15,7 @@ use overlay_proto::ethernet::{MacAddr, VlanId};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::error::Error;
+use crate::fdb::FdbEntry;
 use crate::tap::check_name;
 
 /// What kind of interface.
@@ -318,6 +319,23 @@ impl Links {
         }
     }
 
+    /// The whole forwarding database of the bridge with number `bridge`, without the bridge's and
+    /// its ports' own addresses.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn fdb(&self, bridge: u32) -> Result<Vec<FdbEntry>, Error> {
+        let mut request = self.0.neighbours().get();
+        request.message_mut().header.family = AddressFamily::Bridge;
+        let messages: Vec<NeighbourMessage> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| netlink_error("cannot read the bridge's addresses", error))?;
+        let entries = messages.iter().filter_map(entry_of);
+        Ok(entries.filter(|entry| entry.bridge == bridge).collect())
+    }
+
     async fn apply(
         &self,
         message: LinkMessageBuilder<LinkUnspec>,
@@ -367,6 +385,29 @@ impl Link {
         }
         link
     }
+}
+
+fn entry_of(message: &NeighbourMessage) -> Option<FdbEntry> {
+    if message.header.state == NeighbourState::Permanent {
+        return None;
+    }
+    let (mut mac, mut bridge, mut vlan) = (None, None, VlanId::UNTAGGED);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLocalAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(MacAddr);
+            }
+            NeighbourAttribute::Controller(index) => bridge = Some(*index),
+            NeighbourAttribute::Vlan(id) => vlan = VlanId::new(*id)?,
+            _ => {}
+        }
+    }
+    Some(FdbEntry {
+        bridge: bridge?,
+        port: message.header.ifindex,
+        mac: mac?,
+        vlan,
+    })
 }
 
 fn change(link: &Link) -> LinkMessageBuilder<LinkUnspec> {

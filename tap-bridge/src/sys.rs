@@ -1,12 +1,17 @@
-//! The only `unsafe` of the crate: the ioctls of `/dev/net/tun`.
+//! The only `unsafe` of the crate: the ioctls of `/dev/net/tun`, and one netlink socket.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+
+use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
 use crate::vnet::VNET_HDR_LEN;
+
+/// `RTMGRP_NEIGH` (rtnetlink(7)).
+const NEIGHBOUR_GROUP: u32 = 4;
 
 /// Makes the tap `name` and lets it outlive this process. Only `owner` may open it without
 /// `CAP_NET_ADMIN`.
@@ -120,6 +125,30 @@ fn ioctl_int(file: &File, request: libc::Ioctl, value: i32) -> io::Result<()> {
     // SAFETY: the callers pass TUNSETVNETHDRSZ and TUNSETVNETLE only, which read one int through
     // the pointer; `value` lives during the call.
     done(unsafe { libc::ioctl(file.as_raw_fd(), request, &raw const value) })
+}
+
+/// A non-blocking netlink socket that gets the news of neighbours, which bridges' forwarding entries
+/// are for the kernel.
+/// Within a tokio runtime only.
+pub(crate) fn neighbour_socket() -> io::Result<AsyncFd<File>> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes three numbers; the result is checked.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    done(fd)?;
+    // SAFETY: `fd` was just made and is owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: a `sockaddr_nl` is numbers only; all zero means "any port, no group".
+    let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    addr.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
+    addr.nl_groups = NEIGHBOUR_GROUP;
+    let len = libc::socklen_t::try_from(size_of_val(&addr)).unwrap_or(0);
+    // SAFETY: the pointer is to a live address of that length, which the call only reads.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };
+    done(bound)?;
+    // SAFETY: the `File` owns the open descriptor; it stays in the `AsyncFd`, which lends it out
+    // shared only, so nobody replaces or closes it there.
+    let registered = unsafe { AsyncFd::register(File::from(socket)) };
+    registered.map_err(Into::into)
 }
 
 fn done(result: libc::c_int) -> io::Result<()> {

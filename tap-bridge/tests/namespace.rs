@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{Error, FrameBatch, FrameQueue, Links, TapQueue, TxFrame};
+use tap_bridge::{
+    Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, Links, TapQueue, TxFrame,
+};
 
 /// Runs `test` in a fresh network namespace; not at all without root.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Links) -> F + Send + 'static) {
@@ -238,5 +240,40 @@ fn a_forwarding_entry_steers_a_mac_to_the_overlay() {
             .fdb_delete(port, mac_addr, VlanId::UNTAGGED)
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn the_bridge_tells_which_macs_come_and_go() {
+    in_namespace(|links| async move {
+        let mut watch = FdbWatch::start().unwrap();
+        let (bridge, _) = host::make_bridge(&links, "br-lab", 1500, MARK)
+            .await
+            .unwrap();
+        let mut ports = Vec::new();
+        for name in ["fl-lab", "vm0"] {
+            let (link, _) = host::make_tap(&links, overlay_tap(name), &bridge)
+                .await
+                .unwrap();
+            ports.push(link);
+        }
+        let mut overlay = TapQueue::open("fl-lab").unwrap();
+        let mut vm = TapQueue::open("vm0").unwrap();
+        let mac = [0x52, 0x54, 0, 0, 0, 9];
+        assert!(cross(&mut vm, &frame([0xff; 6], mac, 3), &mut [&mut overlay]).is_some());
+        let entry = FdbEntry {
+            bridge: bridge.index,
+            port: ports[1].index,
+            mac: MacAddr(mac),
+            vlan: VlanId::UNTAGGED,
+        };
+        let wait = Duration::from_secs(2);
+        let news = tokio::time::timeout(wait, watch.next()).await;
+        assert_eq!(news.unwrap().unwrap(), FdbNews::Learned(entry));
+        assert_eq!(links.fdb(bridge.index).await.unwrap(), [entry]);
+        links.delete(&ports[1]).await.unwrap();
+        let news = tokio::time::timeout(wait, watch.next()).await;
+        assert_eq!(news.unwrap().unwrap(), FdbNews::Gone(entry));
+        assert_eq!(links.fdb(bridge.index).await.unwrap(), []);
     });
 }

@@ -1,0 +1,234 @@
+//! The bridge's forwarding database: which MAC is behind which port, and what changes.
+//!
+//! The kernel tells of each MAC that a bridge learns, moves or forgets, also of those that only
+//! talk to neighbours on this host. [`FdbWatch`] reads that from a socket of its own: what waits is
+//! bounded by the socket's buffer, and a guest that makes up MACs by the thousand costs a
+//! [`FdbNews::Overrun`], never memory.
+//!
+//! ```text
+//! nlmsghdr: | length u32 | type u16 | flags u16 | sequence u32 | port id u32 |
+//! ndmsg:    | family u8 | 0 u8 | 0 u16 | ifindex i32 | state u16 | flags u8 | type u8 |
+//! rtattr:   | length u16 | type u16 | value, padded to 4 bytes |  ...
+//! ```
+//! (rtnetlink(7); native byte order.)
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+
+use overlay_proto::ethernet::{MacAddr, VlanId};
+use tokio::io::unix::AsyncFd;
+
+use crate::error::Error;
+use crate::sys;
+
+/// Larger than any one read of the kernel's notifications.
+const READ_BYTES: usize = 16 * 1024;
+
+const HEADER_LEN: usize = 16;
+const NDMSG_LEN: usize = 12;
+const ATTRIBUTE_LEN: usize = 4;
+
+/// A MAC behind a port of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FdbEntry {
+    /// The kernel's number of the bridge.
+    pub bridge: u32,
+    /// The kernel's number of the port.
+    pub port: u32,
+    /// The address.
+    pub mac: MacAddr,
+    /// The VLAN, where the bridge filters VLANs; else untagged.
+    pub vlan: VlanId,
+}
+
+/// What changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdbNews {
+    /// A MAC was learnt, or moved to this port.
+    Learned(FdbEntry),
+    /// A MAC was forgotten: it aged, or the port is gone.
+    Gone(FdbEntry),
+    /// News were lost: read the whole database again ([`crate::Links::fdb`]).
+    Overrun,
+}
+
+/// Reads the news of all bridges in the network namespace of the thread that started it.
+#[derive(Debug)]
+pub struct FdbWatch {
+    socket: AsyncFd<File>,
+    buffer: Box<[u8]>,
+    /// News of one read, at most [`READ_BYTES`] worth of them.
+    news: VecDeque<FdbNews>,
+}
+
+impl FdbWatch {
+    /// Starts. Must be called within a tokio runtime. Start before reading the whole database, so
+    /// that nothing falls between.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket.
+    pub fn start() -> Result<Self, Error> {
+        let socket = sys::neighbour_socket()
+            .map_err(|error| Error::from_io("cannot watch the bridges", error))?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            news: VecDeque::new(),
+        })
+    }
+
+    /// The next piece of news. Can be cancelled without losing any.
+    ///
+    /// # Errors
+    /// The socket is broken; start again.
+    pub async fn next(&mut self) -> io::Result<FdbNews> {
+        loop {
+            if let Some(news) = self.news.pop_front() {
+                return Ok(news);
+            }
+            let mut ready = self.socket.readable().await?;
+            let buffer = &mut self.buffer;
+            match ready.try_io(|socket| socket.get_ref().read(buffer)) {
+                Ok(Ok(read)) => {
+                    let bytes = self.buffer.get(..read).unwrap_or_default();
+                    parse_all(bytes, &mut self.news);
+                }
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(FdbNews::Overrun);
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// All messages of one read. What is none of ours, or cut off, is skipped.
+fn parse_all(mut bytes: &[u8], news: &mut VecDeque<FdbNews>) {
+    while let Some(length) = u32_at(bytes, 0).and_then(|length| usize::try_from(length).ok()) {
+        if length < HEADER_LEN {
+            return;
+        }
+        if let Some(message) = bytes.get(..length) {
+            news.extend(parse_one(message));
+        }
+        let next = length.next_multiple_of(4);
+        bytes = bytes.get(next..).unwrap_or_default();
+    }
+}
+
+fn parse_one(message: &[u8]) -> Option<FdbNews> {
+    let kind = u16_at(message, 4)?;
+    let header = message.get(HEADER_LEN..)?;
+    let family = libc::c_int::from(*header.first()?);
+    let state = u16_at(header, 8)?;
+    // A bridge's and a port's own address is a permanent entry: nobody to claim.
+    if family != libc::AF_BRIDGE || state & libc::NUD_PERMANENT != 0 {
+        return None;
+    }
+    let port = u32_at(header, 4)?;
+    let (mut mac, mut bridge, mut vlan) = (None, None, VlanId::UNTAGGED);
+    let mut attributes = header.get(NDMSG_LEN..)?;
+    while let Some(length) = u16_at(attributes, 0).map(usize::from) {
+        let Some(value) = attributes.get(ATTRIBUTE_LEN..length) else {
+            break;
+        };
+        match u16_at(attributes, 2)? {
+            libc::NDA_LLADDR => mac = value.try_into().ok().map(MacAddr),
+            libc::NDA_MASTER => bridge = u32_at(value, 0),
+            libc::NDA_VLAN => vlan = u16_at(value, 0).and_then(VlanId::new)?,
+            _ => {}
+        }
+        let next = length.next_multiple_of(4);
+        attributes = attributes.get(next..).unwrap_or_default();
+    }
+    let entry = FdbEntry {
+        bridge: bridge?,
+        port,
+        mac: mac?,
+        vlan,
+    };
+    match kind {
+        libc::RTM_NEWNEIGH => Some(FdbNews::Learned(entry)),
+        libc::RTM_DELNEIGH => Some(FdbNews::Gone(entry)),
+        _ => None,
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_ne_bytes(*bytes))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(kind: u16, state: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(56_u32.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend([u8::try_from(libc::AF_BRIDGE).unwrap(), 0, 0, 0]);
+        bytes.extend(7_u32.to_ne_bytes());
+        bytes.extend(state.to_ne_bytes());
+        bytes.extend([0; 2]);
+        for (number, value) in [
+            (libc::NDA_LLADDR, &[0x52, 0x54, 0, 0, 0, 1][..]),
+            (libc::NDA_MASTER, &3_u32.to_ne_bytes()[..]),
+            (libc::NDA_VLAN, &20_u16.to_ne_bytes()[..]),
+        ] {
+            bytes.extend(u16::try_from(value.len() + 4).unwrap().to_ne_bytes());
+            bytes.extend(number.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Vec<FdbNews> {
+        let mut news = VecDeque::new();
+        parse_all(bytes, &mut news);
+        news.into()
+    }
+
+    #[test]
+    fn messages_of_the_kernel() {
+        let entry = FdbEntry {
+            bridge: 3,
+            port: 7,
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+            vlan: VlanId::new(20).unwrap(),
+        };
+        let mut two = message(libc::RTM_NEWNEIGH, libc::NUD_REACHABLE);
+        assert_eq!(two.len(), 56);
+        let second = message(libc::RTM_DELNEIGH, libc::NUD_STALE);
+        two.extend(second);
+        let wanted = [FdbNews::Learned(entry), FdbNews::Gone(entry)];
+        assert_eq!(parse(&two), wanted);
+        let own = message(libc::RTM_NEWNEIGH, libc::NUD_PERMANENT);
+        assert_eq!(parse(&own), []);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            parse(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_never_panic(at in 0_usize..56, value: u8, cut in 0_usize..=56) {
+            let mut bytes = message(libc::RTM_NEWNEIGH, libc::NUD_REACHABLE);
+            bytes[at] = value;
+            parse(&bytes[..cut]);
+        }
+    }
+}
