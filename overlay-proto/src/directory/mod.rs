@@ -24,7 +24,7 @@
 //! Before two members have a session they know each other by [`card`]s and talk in [`signal`]s, both
 //! sealed for members, since strangers keep and carry them.
 //!
-//! The machine puts it together as one state machine, without clock, socket or randomness
+//! [`machine::Directory`] puts it together as one state machine, without clock, socket or randomness
 //! of its own.
 //!
 //! Not here yet, with their places kept: broadcast over a tree in networks above eight members and
@@ -34,6 +34,7 @@
 pub mod card;
 pub mod claim;
 pub mod claims;
+pub mod machine;
 pub mod messages;
 pub mod order;
 pub mod record;
@@ -44,11 +45,12 @@ pub mod signed;
 pub mod sync;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use card::{Card, OpenedCard, SignedCard, open_card, seal_card};
 pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
 pub use claims::{ClaimStore, Outcome, StoredClaim};
+pub use machine::{Directory, DirectoryAction, DirectoryConfig, LocalVerdict, Resolution};
 pub use messages::DirectoryMessage;
 pub use order::Rank;
 pub use record::{RecordKey, RecordReader, StoredRecord, seal_record};

@@ -133,7 +133,7 @@ fn generations_are_bounded_by_the_overlays_age() {
         DropReason::GenerationTooFar
     );
     // A clock before the birth leaves the free ones.
-    assert_eq!(generation_limit(birth, UnixTime(0)), 1024 + 16 * 600);
+    assert_eq!(generation_limit(birth, UnixTime(0)), 1024);
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! What is known of the MACs that were heard on this host.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::directory::claim::MAX_IPS;
+use crate::ids::PeerId;
+use crate::switching::MacKey;
+
+/// MACs of this host.
+pub(super) const MAX_LOCAL_MACS: usize = 4096;
+/// Nodes that wait for the same answer.
+pub(super) const MAX_ASKERS: usize = 8;
+/// A MAC that is neither claimed nor heard for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(300);
+
+/// The timers of a claim of this node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own {
+    /// When the claim is refreshed.
+    pub(super) refresh_at: Instant,
+    /// When it was, or was made.
+    pub(super) refreshed: Instant,
+    /// When its record goes to the DHT, if it should.
+    pub(super) publish_at: Option<Instant>,
+    /// When the MAC is probed unless it is heard.
+    pub(super) probe_at: Instant,
+    /// Probes since it was heard.
+    pub(super) probes: u8,
+}
+
+/// This node lost the MAC.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lost {
+    /// When.
+    pub(super) at: Instant,
+    /// Until then only class 3 takes it back.
+    pub(super) held_until: Instant,
+    /// When it was last heard here after that, while the other had it: the move is contested.
+    pub(super) contested: Option<Instant>,
+}
+
+/// The question to the owner.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask {
+    /// Under way.
+    Waiting {
+        /// Comes back in the answer.
+        nonce: u64,
+        /// Who was asked.
+        owner: PeerId,
+        /// Silent until then: gone.
+        deadline: Instant,
+        /// How long not to ask again if it is alive.
+        backoff: Duration,
+    },
+    /// The owner has it still: not asked again until then.
+    Alive {
+        /// Until then.
+        until: Instant,
+        /// How long it was.
+        backoff: Duration,
+    },
+}
+
+/// What the disk remembers of a claim.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restored {
+    /// Its generation.
+    pub(super) generation: u64,
+    /// Its refresh.
+    pub(super) refresh: u64,
+    /// When it was read.
+    pub(super) at: Instant,
+}
+
+/// One MAC of this host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LocalMac {
+    /// When a frame from it was last seen.
+    pub(super) heard: Option<Instant>,
+    /// Its addresses, oldest first.
+    pub(super) ips: Vec<IpAddr>,
+    /// It sits on a tap of its own that has carrier.
+    pub(super) carrier: bool,
+    /// Set while this node claims it.
+    pub(super) own: Option<Own>,
+    /// Set while another has it that took it from here.
+    pub(super) lost: Option<Lost>,
+    /// The question to the owner, if any.
+    pub(super) ask: Option<Ask>,
+    /// Who asked this node whether it is alive; answered by a probe or at the deadline.
+    pub(super) askers: Vec<(PeerId, u64)>,
+    /// When they are told that it is gone.
+    pub(super) answer_by: Option<Instant>,
+    /// The last claim before a restart.
+    pub(super) restored: Option<Restored>,
+}
+
+impl LocalMac {
+    /// Takes addresses; `true` if one is new. The oldest goes first.
+    pub(super) fn learn(&mut self, ips: &[IpAddr]) -> bool {
+        let mut new = false;
+        for ip in ips {
+            if self.ips.contains(ip) {
+                continue;
+            }
+            if self.ips.len() >= MAX_IPS {
+                self.ips.remove(0);
+            }
+            self.ips.push(*ip);
+            new = true;
+        }
+        new
+    }
+
+    /// The earliest timer.
+    pub(super) fn next_timer(&self, dht_ready: bool) -> Option<Instant> {
+        let ask = match self.ask {
+            Some(Ask::Waiting { deadline, .. }) => Some(deadline),
+            _ => None,
+        };
+        let own = self.own.map(|own| own.refresh_at.min(own.probe_at));
+        let publish = self
+            .own
+            .and_then(|own| own.publish_at)
+            .filter(|_| dht_ready);
+        [ask, own, publish, self.answer_by]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let old = |at: Instant| now.saturating_duration_since(at) >= FORGET;
+        self.own.is_none()
+            && self.restored.is_none_or(|restored| old(restored.at))
+            && self.askers.is_empty()
+            && self.heard.is_none_or(old)
+            && self.lost.is_none_or(|lost| old(lost.at))
+    }
+}
+
+/// The MACs of this host. Bound: [`MAX_LOCAL_MACS`]; removed by [`LocalMacs::expire`] five minutes
+/// after they are neither claimed nor heard.
+#[derive(Debug, Default)]
+pub(super) struct LocalMacs(BTreeMap<MacKey, LocalMac>);
+
+impl LocalMacs {
+    /// The state of `key`, new if need be; `None` if there are too many.
+    pub(super) fn entry(&mut self, key: MacKey) -> Option<&mut LocalMac> {
+        if self.0.len() >= MAX_LOCAL_MACS && !self.0.contains_key(&key) {
+            return None;
+        }
+        Some(self.0.entry(key).or_default())
+    }
+
+    pub(super) fn get(&self, key: &MacKey) -> Option<&LocalMac> {
+        self.0.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &MacKey) -> Option<&mut LocalMac> {
+        self.0.get_mut(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MacKey, &LocalMac)> {
+        self.0.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&MacKey, &mut LocalMac)> {
+        self.0.iter_mut()
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.0.retain(|_, local| !local.is_idle(now));
+    }
+}

@@ -1,0 +1,220 @@
+//! Finding the owner of a MAC that no claim here names.
+//!
+//! Two neighbours and the DHT are asked at once. When none of them knows, or after half a second,
+//! one `WhoHas` goes to all: a host that has the MAC on its bridge, silent until now, claims it.
+//! After two seconds nobody has it, and for two more it is not asked again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Directory, DirectoryAction, Resolution};
+use crate::directory::messages::DirectoryMessage;
+use crate::directory::record::{RecordKey, RecordReader};
+use crate::drop_reason::DropReason;
+use crate::switching::MacKey;
+use crate::time::UnixTime;
+
+/// Look-ups under way and negative answers remembered.
+const MAX_LOOKUPS: usize = 512;
+/// A look-up takes no longer: the frames that wait for it do not, either.
+const LOOKUP_TIME: Duration = Duration::from_secs(2);
+/// When to ask all, at the latest.
+const WHO_HAS_AFTER: Duration = Duration::from_millis(500);
+/// How long nobody has it.
+const NEGATIVE_TIME: Duration = Duration::from_secs(2);
+/// Neighbours asked.
+const NEIGHBOURS_ASKED: usize = 2;
+/// `WhoHas` sent, and local searches made for others, per second each.
+pub(super) const WHO_HAS_PER_SECOND: u32 = 10;
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Pending {
+        deadline: Instant,
+        /// When to ask all; `None` once done.
+        who_has_at: Option<Instant>,
+        /// Who has not answered yet, the DHT included.
+        open_questions: usize,
+    },
+    Negative {
+        until: Instant,
+    },
+}
+
+/// At most so many a second.
+#[derive(Debug, Default)]
+pub(super) struct PerSecond {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl PerSecond {
+    pub(super) fn take(&mut self, now: Instant, limit: u32) -> bool {
+        let fresh = self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1));
+        if fresh {
+            self.since = Some(now);
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count <= limit
+    }
+}
+
+/// Bound: [`MAX_LOOKUPS`]; each is removed two seconds after it failed, at once when it succeeded.
+#[derive(Debug, Default)]
+pub(super) struct Lookups {
+    states: HashMap<MacKey, State>,
+    who_has: PerSecond,
+}
+
+impl Lookups {
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.states
+            .values()
+            .map(|state| match *state {
+                State::Pending {
+                    deadline,
+                    who_has_at,
+                    ..
+                } => who_has_at.map_or(deadline, |at| at.min(deadline)),
+                State::Negative { until } => until,
+            })
+            .min()
+    }
+
+    /// An owner is known now; `true` if somebody waited for it.
+    pub(super) fn found(&mut self, key: &MacKey) -> bool {
+        matches!(self.states.remove(key), Some(State::Pending { .. }))
+    }
+
+    fn has_room(&mut self) -> bool {
+        if self.states.len() < MAX_LOOKUPS {
+            return true;
+        }
+        let negative = self
+            .states
+            .iter()
+            .find(|(_, state)| matches!(state, State::Negative { .. }))
+            .map(|(key, _)| *key);
+        negative.is_some_and(|key| self.states.remove(&key).is_some())
+    }
+}
+
+impl Directory {
+    /// Where is `key`? Starts a look-up if no claim here tells.
+    pub fn resolve(&mut self, now: Instant, key: MacKey) -> Resolution {
+        if !key.mac.is_claimable() {
+            return Resolution::Negative;
+        }
+        if let Some(stored) = self.claims.live(now, &key) {
+            let owner = stored.claim.signer();
+            return if owner == self.me {
+                Resolution::Local
+            } else {
+                Resolution::Remote(owner, stored.claim.claim.generation)
+            };
+        }
+        match self.lookups.states.get(&key) {
+            Some(State::Pending { .. }) => return Resolution::Pending,
+            Some(State::Negative { until }) if now < *until => return Resolution::Negative,
+            _ => {}
+        }
+        if !self.lookups.has_room() {
+            return Resolution::Negative;
+        }
+        let asked = self.random_neighbours(NEIGHBOURS_ASKED);
+        let who_has_at = now + WHO_HAS_AFTER;
+        let state = State::Pending {
+            deadline: now + LOOKUP_TIME,
+            who_has_at: Some(who_has_at),
+            open_questions: asked.len() + 1,
+        };
+        self.lookups.states.insert(key, state);
+        self.wake(who_has_at);
+        for peer in asked {
+            self.actions.send(peer, DirectoryMessage::query(key));
+        }
+        let dht_key = RecordKey::derive(&self.config.epoch_key, &key).dht_key();
+        self.actions.push(DirectoryAction::DhtGet { key, dht_key });
+        Resolution::Pending
+    }
+
+    /// A record that the DHT has for `key`, or `None` once no more will come.
+    ///
+    /// # Errors
+    /// [`DropReason::RecordInvalid`] and others for a record that does not count.
+    pub fn handle_dht_result(
+        &mut self,
+        now: Instant,
+        wall: UnixTime,
+        key: MacKey,
+        record: Option<&[u8]>,
+    ) -> Result<(), DropReason> {
+        self.set_wall(now, wall);
+        let Some(bytes) = record else {
+            self.question_answered(now, key);
+            return Ok(());
+        };
+        let claim = RecordReader {
+            overlay: &self.config.overlay,
+            network: &self.config.network,
+            epoch_key: &self.config.epoch_key,
+            generation_limit: self.generation_limit(now),
+        }
+        .open_record(&key, bytes)?;
+        self.take_claim(now, None, claim)
+    }
+
+    /// One of those asked does not know.
+    pub(super) fn question_answered(&mut self, now: Instant, key: MacKey) {
+        let Some(State::Pending {
+            who_has_at,
+            open_questions,
+            ..
+        }) = self.lookups.states.get_mut(&key)
+        else {
+            return;
+        };
+        *open_questions = open_questions.saturating_sub(1);
+        if *open_questions == 0 && who_has_at.is_some() {
+            *who_has_at = Some(now);
+            self.wake(now);
+        }
+    }
+
+    pub(super) fn run_lookups(&mut self, now: Instant) {
+        let mut failed = Vec::new();
+        let mut ask_all = Vec::new();
+        self.lookups
+            .states
+            .retain(|_, state| !matches!(state, State::Negative { until } if *until <= now));
+        for (key, state) in &mut self.lookups.states {
+            let State::Pending {
+                deadline,
+                who_has_at,
+                ..
+            } = state
+            else {
+                continue;
+            };
+            if *deadline <= now {
+                failed.push(*key);
+            } else if who_has_at.is_some_and(|at| at <= now) {
+                *who_has_at = None;
+                ask_all.push(*key);
+            }
+        }
+        for key in ask_all {
+            if self.lookups.who_has.take(now, WHO_HAS_PER_SECOND) {
+                self.actions.broadcast(DirectoryMessage::who_has(key));
+            }
+        }
+        for key in failed {
+            let until = now + NEGATIVE_TIME;
+            self.lookups.states.insert(key, State::Negative { until });
+            self.actions.push(DirectoryAction::Unresolved { key });
+        }
+    }
+}

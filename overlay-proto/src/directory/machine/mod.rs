@@ -1,0 +1,307 @@
+//! The directory of one network on one node, as a state machine.
+//!
+//! - [`evidence`]: a local frame says "here": claim, ask the owner, or refuse.
+//! - [`owner`]: the other side: is a MAC of this node still there?
+//! - [`ingest`]: messages, claims and cards of others, once their signers are known as members.
+//! - [`exchange`]: neighbours, pushes, anti-entropy.
+//! - [`lookup`]: finding the owner of a MAC.
+//! - [`publish`]: refreshing own claims, and the DHT.
+//! - [`persist`]: what a restart must not lose.
+
+mod action;
+mod evidence;
+mod exchange;
+mod ingest;
+mod local;
+mod lookup;
+mod owner;
+mod persist;
+mod publish;
+mod standing;
+mod talkers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+pub use action::{DirectoryAction, Entry, LocalVerdict, Place, Resolution};
+pub use persist::MAX_SNAPSHOT;
+
+use self::action::Actions;
+use self::exchange::Neighbours;
+use self::local::LocalMacs;
+use self::lookup::{Lookups, PerSecond};
+use self::standing::Standing;
+use self::talkers::Talkers;
+use crate::directory::claim::generation_limit;
+use crate::directory::claims::{CLAIM_TTL, ClaimStore, StoredClaim};
+use crate::directory::roster::{Member, Roster};
+use crate::ids::{NetworkId, OverlayId, PeerId};
+use crate::membership::NodeKey;
+use crate::switching::MacKey;
+use crate::time::UnixTime;
+use crate::{Entropy, SeededEntropy};
+
+/// How often old things are swept out.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a [`Directory`] is made of.
+#[derive(Debug, Clone)]
+pub struct DirectoryConfig {
+    /// The overlay.
+    pub overlay: OverlayId,
+    /// The network.
+    pub network: NetworkId,
+    /// The network's key of the current epoch.
+    pub epoch_key: [u8; 32],
+    /// When the overlay was born: bounds the generations.
+    pub birth: UnixTime,
+    /// May this node send into the network, hence claim?
+    pub may_send: bool,
+    /// This node's certificate chain, for members that ask for it.
+    pub chain: Vec<u8>,
+    /// `false` only in tests: no claim is pushed, exchanged or told to those who look one up, so
+    /// that the DHT alone must resolve.
+    pub replication: bool,
+}
+
+/// Who is where in one network, as this node knows it.
+///
+/// Order of calls: [`Directory::restore`] first if there is a snapshot, then
+/// [`Directory::set_own_entry`]. After each `handle_*` or [`Directory::resolve`], take all of
+/// [`Directory::poll_action`], then arm a timer for [`Directory::poll_timeout`] and call
+/// [`Directory::handle_timeout`] when it fires. Give the workers' last-heard stamps by
+/// [`Directory::heard`] at least every 100 ms while they change: the owner's answer relies on them.
+///
+/// Memory: the claims and the roster are bounded at 4,096 each, the MACs of this host at 4,096 with
+/// 64 talkers each, look-ups at 512, waiting claims at 256.
+pub struct Directory {
+    config: DirectoryConfig,
+    key: NodeKey,
+    me: PeerId,
+    wall: (Instant, UnixTime),
+    chance: SeededEntropy,
+    claims: ClaimStore,
+    roster: Roster,
+    incarnation: u64,
+    standing: Standing,
+    local: LocalMacs,
+    searches: Searches,
+    lookups: Lookups,
+    talkers: Talkers,
+    neighbours: Neighbours,
+    timing: Timing,
+    actions: Actions,
+}
+
+/// MACs that others asked all for and that this node looks for on its bridge. Bound: 64, the oldest
+/// out; removed by the probe's result.
+#[derive(Debug, Default)]
+struct Searches {
+    wanted: VecDeque<(MacKey, PeerId)>,
+    rate: PerSecond,
+}
+
+/// Timers that belong to no MAC and no neighbour.
+#[derive(Debug)]
+struct Timing {
+    /// Nothing is due before.
+    due: Instant,
+    /// When old things were last swept out.
+    swept: Instant,
+    /// The DHT takes records.
+    dht_ready: bool,
+    /// The last nonce of a question to an owner.
+    nonce: u64,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("network", &self.config.network)
+            .field("claims", &self.claims.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// A directory that knows nothing. `entropy` seeds the jitter and the choice of neighbours, no
+    /// key.
+    #[must_use]
+    pub fn new(
+        now: Instant,
+        wall: UnixTime,
+        config: DirectoryConfig,
+        key: NodeKey,
+        entropy: &mut dyn Entropy,
+    ) -> Self {
+        let me = key.peer_id();
+        let mut standing = Standing::default();
+        standing.set(me, config.may_send, &config.chain);
+        let mut directory = Self {
+            roster: Roster::new(config.overlay, config.network),
+            config,
+            key,
+            me,
+            wall: (now, wall),
+            chance: SeededEntropy::new(entropy.next_u64()),
+            claims: ClaimStore::default(),
+            incarnation: 0,
+            standing,
+            local: LocalMacs::default(),
+            searches: Searches::default(),
+            lookups: Lookups::default(),
+            talkers: Talkers::default(),
+            neighbours: Neighbours::new(now),
+            timing: Timing {
+                due: now,
+                swept: now,
+                dht_ready: false,
+                nonce: 0,
+            },
+            actions: Actions::default(),
+        };
+        directory.schedule_sync(now);
+        directory
+    }
+
+    /// The wall clock, which only bounds generations. Also taken from other inputs.
+    pub const fn set_wall(&mut self, now: Instant, wall: UnixTime) {
+        self.wall = (now, wall);
+    }
+
+    /// A frame for or from local `key` was exchanged with `peer`.
+    pub fn note_talker(&mut self, now: Instant, key: MacKey, peer: PeerId) {
+        if peer != self.me {
+            self.talkers.note(now, key, peer);
+        }
+    }
+
+    /// The workers saw a frame from local `key` at `at`.
+    pub fn heard(&mut self, at: Instant, key: MacKey) {
+        if let Some(local) = self.local.get_mut(&key)
+            && local.own.is_some()
+        {
+            local.heard = local.heard.max(Some(at));
+        }
+    }
+
+    /// The next thing to do, `None` when there is nothing.
+    pub fn poll_action(&mut self) -> Option<DirectoryAction> {
+        self.actions.pop()
+    }
+
+    /// When to call [`Directory::handle_timeout`].
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.timing.due)
+    }
+
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.timing.due {
+            return;
+        }
+        self.run_questions(now);
+        self.run_own_claims(now);
+        self.run_lookups(now);
+        self.run_sync(now);
+        if now.saturating_duration_since(self.timing.swept) >= SWEEP_INTERVAL {
+            self.sweep(now);
+        }
+        self.timing.due = self.next_timer();
+    }
+
+    /// The live owner of each MAC.
+    pub fn entries(&self, now: Instant) -> impl Iterator<Item = Entry> {
+        let me = self.me;
+        self.claims
+            .iter()
+            .filter(move |stored| stored.is_live(now))
+            .map(move |stored| Entry {
+                key: stored.claim.claim.key(),
+                owner: stored.claim.signer(),
+                local: stored.claim.signer() == me,
+                generation: stored.claim.claim.generation,
+                kind: stored.claim.claim.kind,
+                ips: stored.claim.claim.ips.clone(),
+                age: stored.age(now),
+            })
+    }
+
+    /// The members that are in the network, this node included.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.roster.joined()
+    }
+
+    /// Who holds `key`?
+    #[must_use]
+    pub fn owner(&self, now: Instant, key: &MacKey) -> Option<PeerId> {
+        self.claims
+            .live(now, key)
+            .map(|stored| stored.claim.signer())
+    }
+
+    /// Grows with each change of [`Directory::entries`] or [`Directory::members`] that a `Fib` must
+    /// see.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.actions.version()
+    }
+
+    /// The claim to `key`, if it is live or withdrawn and of this node.
+    fn own_claim(&self, key: &MacKey) -> Option<&StoredClaim> {
+        self.claims
+            .get(key)
+            .filter(|stored| stored.claim.signer() == self.me)
+    }
+
+    fn generation_limit(&self, now: Instant) -> u64 {
+        let (then, wall) = self.wall;
+        let wall = wall.plus(now.saturating_duration_since(then));
+        generation_limit(self.config.birth, wall)
+    }
+
+    /// A random time below `bound`.
+    fn jitter(&mut self, bound: Duration) -> Duration {
+        let millis = u32::try_from(bound.as_millis()).unwrap_or(u32::MAX).max(1);
+        Duration::from_millis(u64::from(self.chance.next_u32() % millis))
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.timing.due = self.timing.due.min(at);
+    }
+
+    fn next_timer(&self) -> Instant {
+        let local = self
+            .local
+            .iter()
+            .filter_map(|(_, local)| local.next_timer(self.timing.dht_ready))
+            .min();
+        [
+            local,
+            self.lookups.next_timer(),
+            self.neighbours.next_timer(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.timing.swept + SWEEP_INTERVAL, Instant::min)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let before = std::mem::replace(&mut self.timing.swept, now);
+        let died = |stored: &StoredClaim| {
+            let death = stored.since + CLAIM_TTL;
+            stored.claim.claim.is_live() && before < death && death <= now
+        };
+        if self.claims.iter().any(died) {
+            self.actions.claims_changed();
+        }
+        self.claims.expire(now);
+        self.roster.expire(now);
+        self.talkers.expire(now);
+        self.local.expire(now);
+    }
+}

@@ -1,0 +1,139 @@
+//! Who may claim; what a restart keeps; leaving.
+
+use super::cluster::{Cluster, peer};
+use crate::directory::card::{Card, OpenedCard};
+use crate::directory::machine::DirectoryAction;
+use crate::directory::messages::DirectoryMessage;
+use crate::directory::signed::Signed;
+use crate::directory::tests::support::{NETWORK, OVERLAY, claim, mac_key, test_node};
+use crate::drop_reason::DropReason;
+use crate::ethernet::EvidenceClass::Ordinary;
+
+#[test]
+fn a_claim_waits_until_its_signers_chain_is_known() {
+    let mut cluster = Cluster::new(3, true);
+    // Node 2 starts anew and knows node 1 only; node 0 is known to node 1.
+    cluster.frame(0, mac_key(1), Ordinary);
+    cluster.run_ms(100);
+    cluster.nodes[2] = cluster.fresh(2);
+    let now = cluster.now;
+    cluster.nodes[2].handle_member(now, peer(1), true, &[2]);
+    let signed = cluster.nodes[1]
+        .claims
+        .get(&mac_key(1))
+        .unwrap()
+        .claim
+        .signed
+        .clone();
+    cluster
+        .tell(1, 2, DirectoryMessage::Claims(vec![signed]))
+        .unwrap();
+    assert_eq!(cluster.owners(mac_key(1))[2], None);
+    cluster.run_ms(100);
+    assert_eq!(cluster.owners(mac_key(1))[2], Some(0));
+}
+
+#[test]
+fn claims_without_the_right_are_refused_and_void() {
+    let mut cluster = Cluster::new(3, true);
+    cluster.frame(2, mac_key(1), Ordinary);
+    cluster.run_ms(100);
+    assert!(cluster.all_see(mac_key(1), Some(2)));
+    let now = cluster.now;
+    cluster.nodes[0].handle_member(now, peer(2), false, &[3]);
+    assert_eq!(cluster.owners(mac_key(1))[0], None);
+    assert_eq!(
+        cluster.forge(2, 0, &claim(2, 1, 1)),
+        Err(DropReason::ClaimRights)
+    );
+    cluster.nodes[1].handle_member_gone(now, peer(2));
+    assert_eq!(cluster.owners(mac_key(1))[1], None);
+    assert_eq!(cluster.nodes[1].members().count(), 2);
+}
+
+#[test]
+fn a_restart_keeps_generations_and_roster() {
+    let mut cluster = Cluster::new(2, true);
+    let key = mac_key(1);
+    for round in 0..4 {
+        cluster.move_to(round % 2, key);
+        cluster.run_ms(4000);
+    }
+    assert!(cluster.all_see(key, Some(1)));
+    let snapshot = cluster.nodes[1].snapshot();
+    let mut fresh = cluster.fresh(1);
+    let now = cluster.now;
+    fresh.restore(now, &snapshot).unwrap();
+    assert!(fresh.restore(now, &snapshot[..snapshot.len() - 1]).is_err());
+    assert_eq!(fresh.members().count(), 2);
+    cluster.nodes[1] = fresh;
+    cluster.attached[1].insert(key);
+    cluster.frame(1, key, Ordinary);
+    let generation = cluster.nodes[1].entries(now).next().unwrap().generation;
+    assert_eq!(generation, 4);
+    cluster.connect(1);
+    cluster.run_ms(1000);
+    assert!(cluster.all_see(key, Some(1)));
+    assert_eq!(cluster.nodes[1].members().count(), 2);
+}
+
+#[test]
+fn a_claim_of_its_own_that_a_node_forgot_is_taken_over() {
+    let mut cluster = Cluster::new(2, true);
+    let key = mac_key(1);
+    cluster.attached[0].insert(key);
+    cluster.frame(0, key, Ordinary);
+    cluster.run_ms(100);
+    // State lost, and nothing heard yet: the others show it what it said.
+    cluster.nodes[0] = cluster.fresh(0);
+    cluster.connect(0);
+    cluster.run_ms(500);
+    assert!(cluster.all_see(key, Some(0)));
+    // It is not attached any more after the next restart: withdrawn after three probes.
+    cluster.attached[0].clear();
+    cluster.nodes[0] = cluster.fresh(0);
+    cluster.connect(0);
+    cluster.run_ms(40_000);
+    assert!(cluster.all_see(key, None));
+}
+
+#[test]
+fn leaving_withdraws_and_tells() {
+    let mut cluster = Cluster::new(2, true);
+    cluster.frame(0, mac_key(1), Ordinary);
+    cluster.run_ms(100);
+    let now = cluster.now;
+    cluster.nodes[0].handle_leave(now).unwrap();
+    cluster.drain(0);
+    cluster.run_ms(100);
+    assert!(cluster.all_see(mac_key(1), None));
+    assert_eq!(cluster.nodes[1].members().count(), 1);
+}
+
+#[test]
+fn a_card_brings_an_unknown_member() {
+    let mut cluster = Cluster::new(2, true);
+    let now = cluster.now;
+    cluster.nodes[0] = cluster.fresh(0);
+    let entry = cluster.nodes[1]
+        .roster
+        .get(&peer(1))
+        .unwrap()
+        .signed
+        .clone();
+    let card = Card {
+        entry,
+        chain: vec![2],
+        static_document: Vec::new(),
+        candidates: Vec::new(),
+        sequence: 1,
+        name: String::new(),
+    };
+    let signed = Signed::seal(&card, &test_node(2), &OVERLAY).unwrap();
+    let opened = OpenedCard::open(&signed, &OVERLAY, &NETWORK).unwrap();
+    let wall = cluster.wall();
+    cluster.nodes[0].handle_card(now, wall, &opened).unwrap();
+    cluster.drain(0);
+    assert_eq!(cluster.nodes[0].members().count(), 1);
+    assert!(cluster.heard_action(0, |action| *action == DirectoryAction::RosterChanged));
+}

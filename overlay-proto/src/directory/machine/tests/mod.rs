@@ -1,0 +1,6 @@
+//! The machine in a cluster: moves, contests, look-ups, loss.
+
+mod cluster;
+mod lookups;
+mod membership;
+mod moves;
