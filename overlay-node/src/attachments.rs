@@ -79,11 +79,10 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
     book.save(dir)?;
     let mark = book.mark.clone();
     let record = book.find_mut(&spec.network).context("just recorded")?;
-    let as_recorded = record.clone();
     let mut told = Vec::new();
     if let Err(error) = make_whole(&links, record, &mark, &mut told).await {
         // The record goes back to what is there; what was made beyond it is removed.
-        clear(&links, &as_recorded, before.find(&spec.network), &mark).await;
+        clear(&links, record, before.find(&spec.network), &mark).await;
         before.save(dir)?;
         return Err(error);
     }

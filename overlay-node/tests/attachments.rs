@@ -144,6 +144,29 @@ fn a_given_bridge_is_joined_and_left_as_it_was() {
 }
 
 #[test]
+fn what_fails_half_way_leaves_nothing() {
+    in_namespace("failure", |links, dir| async move {
+        // Below the 68 bytes of IPv4 (RFC 791), which the kernel refuses once the tap exists.
+        let mut impossible = spec(AttachTarget::Vm("vm0".to_owned()));
+        impossible.mtu = 10;
+        let why = error_of(&dir, &impossible).await;
+        assert!(why.contains("MTU"), "{why}");
+        assert_eq!(names(&links).await, [""; 0]);
+        assert_eq!(load(&dir).unwrap(), []);
+        // A VM tap that cannot be made leaves the network as it was.
+        attach(&dir, &spec(AttachTarget::DefaultBridge))
+            .await
+            .unwrap();
+        let before = load(&dir).unwrap();
+        let bad_name = spec(AttachTarget::Vm("a/b".to_owned()));
+        error_of(&dir, &bad_name).await;
+        error_of(&dir, &spec(AttachTarget::Vm("fl-lab".to_owned()))).await;
+        assert_eq!(load(&dir).unwrap(), before);
+        assert_eq!(names(&links).await, ["br-lab", "fl-lab"]);
+    });
+}
+
+#[test]
 fn foreign_names_are_never_touched() {
     in_namespace("foreign", |links, dir| async move {
         links.create_bridge("br-lab").await.unwrap();

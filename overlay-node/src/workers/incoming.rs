@@ -263,3 +263,166 @@ fn punt_frame(
         frame: bytes.into(),
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use nat_traversal::path::{AllocationId, RelayRoute};
+    use nat_traversal::relay::RelayKey;
+    use overlay_proto::ids::NetworkId;
+    use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
+    use overlay_proto::switching::{DropCounters, Fib, FibNetwork, PeerSlot};
+    use overlay_proto::wire::{INNER_LEN, Lane, Selector};
+    use proptest::prelude::*;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn session(role: Role) -> Session {
+        let names = SessionNames {
+            peer: PeerId([2; 32]),
+            local_index: SessionIndex(7),
+            remote_index: SessionIndex(7),
+            networks: vec![SharedNetwork {
+                network: NetworkId([1; 32]),
+                send: Selector(3),
+                receive: Selector(3),
+            }],
+        };
+        let split = RawSplit {
+            to_responder: [1; 32],
+            to_initiator: [2; 32],
+        };
+        Session::new(names, &split, Suite::Aes256Gcm, role, Instant::now()).unwrap()
+    }
+
+    fn fib() -> Fib {
+        let from = FibSession {
+            session: Arc::new(session(Role::Responder)),
+            peer: PeerSlot(0),
+        };
+        Fib {
+            networks: vec![FibNetwork {
+                id: NetworkId([1; 32]),
+                macs: HashMap::new(),
+                flood: Vec::new(),
+                punt_broadcast: false,
+            }],
+            sessions: HashMap::from([(SessionIndex(7), from)]),
+            relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),
+            ..Fib::default()
+        }
+    }
+
+    /// Feeds datagrams to a worker's receiving half; returns how many drops and punts they caused.
+    fn feed(datagrams: &mut [Vec<u8>]) -> (u64, usize) {
+        let (fib, drops) = (fib(), DropCounters::default());
+        let (punts, mut punted) = mpsc::channel(1_000);
+        let context = Context {
+            fib: &fib,
+            drops: &drops,
+            punts: &punts,
+            now: Instant::now(),
+            now_ms: 0,
+        };
+        let mut incoming = Incoming::new(PieceBudget::default());
+        let path = Path::direct("192.0.2.1:22611".parse().unwrap());
+        for datagram in datagrams {
+            incoming.handle_datagram(&context, path, datagram, &mut Taps::default());
+        }
+        incoming.handle_timeout(&context);
+        let dropped = drops.occurred().map(|(_, count)| count).sum();
+        (
+            dropped,
+            std::iter::from_fn(|| punted.try_recv().ok()).count(),
+        )
+    }
+
+    /// What a peer that went mad can seal.
+    fn sealed(plaintexts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let peer = session(Role::Initiator);
+        let seal = |text: &Vec<u8>| {
+            let mut out = vec![0; 2_000];
+            let len = peer.seal_into(Lane(1), text, &[], &mut out).unwrap();
+            out.truncate(len);
+            out
+        };
+        plaintexts.iter().map(seal).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_datagram_is_dropped_or_punted(
+            mut datagrams in prop::collection::vec(
+                (0_u8..12, prop::collection::vec(any::<u8>(), 0..120))
+                    .prop_map(|(kind, mut bytes)| { bytes.insert(0, kind); bytes }),
+                1..20,
+            ),
+        ) {
+            let count = datagrams.len();
+            let (dropped, punted) = feed(&mut datagrams);
+            prop_assert_eq!(usize::try_from(dropped).unwrap() + punted, count);
+        }
+
+        #[test]
+        fn whatever_a_peer_seals_is_judged(
+            plaintexts in prop::collection::vec(
+                (0_u8..6, 0_u8..4, prop::collection::vec(any::<u8>(), 0..100))
+                    .prop_map(|(kind, flags, body)| {
+                        let mut text = vec![kind, flags, 0, 0, 0, 0, 0, 3];
+                        text.extend(body);
+                        text
+                    }),
+                1..20,
+            ),
+        ) {
+            let mut datagrams = sealed(&plaintexts);
+            let pieces = plaintexts.iter().filter(|text| text[0] == 1).count();
+            let (dropped, punted) = feed(&mut datagrams);
+            // One punt says that the session works. A piece may wait for others.
+            let judged = usize::try_from(dropped).unwrap() + punted - 1;
+            prop_assert!(judged <= plaintexts.len() && judged + pieces >= plaintexts.len());
+        }
+
+        #[test]
+        fn a_relay_cannot_make_more_of_a_datagram_than_it_is(
+            inside in prop::collection::vec(any::<u8>(), 1..80),
+        ) {
+            let route = RelayRoute { own: AllocationId(8), peer: AllocationId(9) };
+            let mut out = vec![0; 200];
+            if let Ok(len) = relay::wrap(route, &RelayKey([5; 16]), &inside, &mut out) {
+                out.truncate(len);
+                let (dropped, punted) = feed(&mut [out]);
+                prop_assert_eq!(usize::try_from(dropped).unwrap() + punted, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_for_pieces_is_forgotten() {
+        let mut piece = vec![1, 0, 0, 0, 0, 0, 0, 3];
+        piece.extend([0, 0, 0, 1, 0, 2, 0, 200]);
+        piece.extend([0; 100]);
+        assert!(piece.len() > INNER_LEN);
+        let (fib, drops) = (fib(), DropCounters::default());
+        let (punts, _punted) = mpsc::channel(10);
+        let mut context = Context {
+            fib: &fib,
+            drops: &drops,
+            punts: &punts,
+            now: Instant::now(),
+            now_ms: 0,
+        };
+        let mut incoming = Incoming::new(PieceBudget::default());
+        let path = Path::direct("192.0.2.1:22611".parse().unwrap());
+        let mut datagram = sealed(&[piece]).remove(0);
+        incoming.handle_datagram(&context, path, &mut datagram, &mut Taps::default());
+        assert!(incoming.waits_for_pieces());
+        context.now += Reassembler::LIFETIME;
+        incoming.handle_timeout(&context);
+        assert!(!incoming.waits_for_pieces());
+        assert_eq!(drops.get(DropReason::PieceTimeout), 1);
+    }
+}
