@@ -1,0 +1,87 @@
+//! Rules that no compiler keeps: sizes of files, rows of documents, arrows between rooms.
+
+use std::path::{Path, PathBuf};
+
+const ROOMS: [&str; 7] = [
+    "nat-traversal",
+    "overlay-proto",
+    "tap-bridge",
+    "control-plane",
+    "overlay-node",
+    "bootstrap",
+    "tests",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The lines of the table `[name]` of a manifest.
+fn table(manifest: &str, name: &str) -> Vec<String> {
+    let header = format!("[{name}]");
+    let mut lines = manifest.lines().skip_while(|l| *l != header).skip(1);
+    let mut out = Vec::new();
+    for line in lines.by_ref().take_while(|l| !l.starts_with('[')) {
+        let key: String = line
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || "-_".contains(*c))
+            .collect();
+        if !key.is_empty() {
+            out.push(key);
+        }
+    }
+    out
+}
+
+#[test]
+fn no_source_file_is_over_600_lines() {
+    let mut todo: Vec<PathBuf> = ROOMS.iter().map(|r| root().join(r)).collect();
+    let mut count = 0;
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= 600, "{} has {lines} lines", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} files found");
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let reasons = read("docs/DEPENDENCIES.md");
+    for name in table(&read("Cargo.toml"), "workspace.dependencies") {
+        if !ROOMS.contains(&name.as_str()) {
+            assert!(reasons.contains(&format!("`{name}`")), "no row for {name}");
+        }
+    }
+}
+
+#[test]
+fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
+    for room in ["nat-traversal", "overlay-proto"] {
+        let names = table(&read(&format!("{room}/Cargo.toml")), "dependencies");
+        assert!(names.len() > 2, "{room}: {names:?}");
+        for impure in [
+            "tokio",
+            "libp2p",
+            "socket2",
+            "libc",
+            "getrandom",
+            "rand",
+            "tap-bridge",
+            "control-plane",
+        ] {
+            assert!(
+                !names.iter().any(|n| n == impure),
+                "{room} depends on {impure}"
+            );
+        }
+    }
+}
