@@ -36,7 +36,7 @@ const SEAL_LABEL: &str = "farlan/card-seal/1";
 pub struct Card {
     /// The node's roster entry.
     pub entry: SignedRosterEntry,
-    /// Its certificate chain, as `membership` encodes it, at most [`MAX_CHAIN`] bytes.
+    /// Its certificate chain, as `membership` encodes it, at most [`MAX_CHAIN_BYTES`] bytes.
     pub chain: Vec<u8>,
     /// Its signed x25519 static, as `membership` encodes it, at most [`MAX_STATIC_DOCUMENT`] bytes.
     pub static_document: Vec<u8>,

@@ -1,12 +1,12 @@
 //! The directory of one network on one node, as a state machine.
 //!
-//! - [`evidence`]: a local frame says "here": claim, ask the owner, or refuse.
-//! - [`owner`]: the other side: is a MAC of this node still there?
-//! - [`ingest`]: messages, claims and cards of others, once their signers are known as members.
-//! - [`exchange`]: neighbours, pushes, anti-entropy.
-//! - [`lookup`]: finding the owner of a MAC.
-//! - [`publish`]: refreshing own claims, and the DHT.
-//! - [`persist`]: what a restart must not lose.
+//! - `evidence`: a local frame says "here": claim, ask the owner, or refuse.
+//! - `owner`: the other side: is a MAC of this node still there?
+//! - `ingest`: messages, claims and cards of others, once their signers are known as members.
+//! - `exchange`: neighbours, pushes, anti-entropy.
+//! - `lookup`: finding the owner of a MAC.
+//! - `publish`: refreshing own claims, and the DHT.
+//! - `persist`: what a restart must not lose.
 
 mod action;
 mod evidence;

@@ -80,6 +80,29 @@ fn the_largest_claim_fits_claim_record_and_message() {
     }
 }
 
+/// The format of a claim, byte by byte: what is signed cannot change.
+#[test]
+fn a_claim_has_these_bytes() {
+    let mut said = claim(7, 300, 2);
+    said.ips = vec!["192.0.2.7".parse().unwrap()];
+    let network = [0x4e; 32];
+    let expected = [
+        &[1][..],
+        &network,
+        &[0],
+        &[0x52, 0x54, 0, 0, 0, 7],
+        &[0xac, 0x02],
+        &[2],
+        &[0; 32],
+        &[0],
+        &[0; 8],
+        &[1, 0, 192, 0, 2, 7],
+        &[2],
+    ]
+    .concat();
+    assert_eq!(encode(&said).unwrap(), expected);
+}
+
 #[test]
 fn claims_that_nobody_may_make_are_refused() {
     let node = test_node(1);
