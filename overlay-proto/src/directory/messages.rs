@@ -1,7 +1,7 @@
 //! What members say to each other within a session.
 //!
 //! Each message is a version byte and postcard, at most [`MAX_MESSAGE`] bytes, so that it fits one
-//! sealed datagram; the caller adds the network's selector of that session. Long lists are cut into
+//! sealed datagram; the caller says of which network it is. Long lists are cut into
 //! several messages here.
 
 use serde::{Deserialize, Serialize};
