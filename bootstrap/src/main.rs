@@ -1,2 +1,46 @@
-//! The program `farlan-bootstrap`: first contact, reflector, relay, witness.
-fn main() {}
+//! The program `farlan-bootstrap`: first contact, DHT storage, envelopes, reflector and UDP relay.
+//!
+//! It is no member: it holds no network key, and all it does for an overlay is checked by the
+//! members themselves. One swarm serves one overlay, because one DHT must not mix two; the data
+//! plane (reflector and relay) is shared by all. The rooms:
+//! - `args`: the command line; `listen`: which sockets that means.
+//! - `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
+//! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
+
+mod args;
+mod data_plane;
+mod listen;
+mod notify;
+mod relay;
+mod serve;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2.
+    let args = args::Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn,quinn=warn")),
+        )
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(serve::run(&args)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("farlan-bootstrap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

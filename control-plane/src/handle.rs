@@ -144,7 +144,7 @@ impl ControlHandle {
         }
     }
 
-    /// Names the peers whose datagrams `allocation` accepts; replaces the earlier list.
+    /// Names more peers whose datagrams `allocation` accepts.
     ///
     /// # Errors
     /// As [`RequestError`] says; `Invalid` when the allocation is unknown or another's.

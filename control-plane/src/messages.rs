@@ -34,7 +34,7 @@ pub enum Request {
     },
     /// Member to infra: an allocation at the UDP relay.
     Allocate,
-    /// Member to infra: these peers may send to my allocation. Replaces the earlier list.
+    /// Member to infra: these peers, too, may send to my allocation.
     Permit {
         /// An allocation of the asker.
         allocation: AllocationId,

@@ -17,6 +17,11 @@ pub mod hello;
 mod pending;
 mod table;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 
 use overlay_proto::ids::{OverlayId, PeerId};

@@ -8,6 +8,9 @@ mod listen;
 mod serve;
 mod swarm_events;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 

@@ -21,7 +21,7 @@ pub trait InfraService: Send + Sync {
     /// `Busy` when the member's share or the relay is full.
     fn allocate(&self, peer: PeerId) -> Result<Allocation, RefusedReason>;
 
-    /// The peers whose datagrams the allocation accepts; replaces the earlier list.
+    /// More peers whose datagrams the allocation accepts.
     ///
     /// # Errors
     /// `Invalid` when the allocation is unknown or not `peer`'s.

@@ -1,0 +1,78 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use overlay_proto::ids::OverlayId;
+
+/// First contact for the nodes of an overlay.
+///
+/// Prints its full addresses, which `farlan invite --bootstrap` takes, and serves until it is told
+/// to stop.
+#[derive(Debug, Parser)]
+#[command(name = "farlan-bootstrap", version)]
+pub(crate) struct Args {
+    /// An overlay to serve, as `farlan init` printed it; one or more
+    #[arg(long, value_name = "ID", required = true, num_args = 1..)]
+    overlay: Vec<String>,
+    /// Where the identity is kept
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "FARLAN_STATE",
+        default_value = "/var/lib/farlan-bootstrap"
+    )]
+    pub(crate) state: PathBuf,
+    /// HOST:PORT (data PORT/udp, control PORT/tcp and PORT+1/udp) or a multiaddr; a second IP
+    /// address makes a second reflector [default: port 22611 of all addresses]
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) listen: Vec<String>,
+    /// The same addresses as seen from outside, when a router translates them
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) external: Vec<String>,
+    /// Print the addresses as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// What one member may send through the relay, in Mbit/s
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) relay_quota_mbit: u32,
+}
+
+/// Overlays that one process serves; each has a swarm of its own.
+const MAX_OVERLAYS: usize = 64;
+
+impl Args {
+    /// The overlays, without repeats.
+    pub(crate) fn overlays(&self) -> Result<Vec<OverlayId>> {
+        let mut ids = Vec::new();
+        for text in &self.overlay {
+            let id = text.parse().context("--overlay")?;
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        anyhow::ensure!(
+            ids.len() <= MAX_OVERLAYS,
+            "more than {MAX_OVERLAYS} overlays; start a second farlan-bootstrap with its own \
+             --state and --listen"
+        );
+        Ok(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage() {
+        assert!(Args::try_parse_from(["farlan-bootstrap"]).is_err());
+        let bad = Args::try_parse_from(["farlan-bootstrap", "--overlay", "x"]).unwrap();
+        assert!(bad.overlays().is_err());
+        let id = OverlayId([7; 32]).to_string();
+        let twice = ["farlan-bootstrap", "--overlay", &id, "--overlay", &id];
+        let args = Args::try_parse_from(twice).unwrap();
+        assert_eq!(args.overlays().unwrap(), [OverlayId([7; 32])]);
+    }
+}

@@ -1,0 +1,71 @@
+//! The identity on disk: `DIR/identity`, 32 bytes of ed25519 secret, mode 0600.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use overlay_proto::membership::NodeKey;
+use zeroize::Zeroizing;
+
+/// The identity in `dir`; made there at the first start.
+pub(crate) fn identity(dir: &Path) -> Result<NodeKey> {
+    let path = dir.join("identity");
+    match fs::read(&path).map(Zeroizing::new) {
+        Ok(bytes) => {
+            let secret: &[u8; 32] = bytes.as_slice().try_into().with_context(|| {
+                format!("{} is damaged; restore it from a backup", path.display())
+            })?;
+            Ok(NodeKey::from_secret(secret))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create(dir, &path).with_context(|| {
+                format!(
+                    "cannot write {}; run as a user who may, or choose another --state",
+                    path.display()
+                )
+            })
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn create(dir: &Path, path: &Path) -> Result<NodeKey> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice())?;
+    // Whole or not at all, also when the power fails in between.
+    let temporary = dir.join("identity.new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(secret.as_slice())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(dir)?.sync_all()?;
+    Ok(NodeKey::from_secret(&secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn made_once_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        let first = identity(&inner).unwrap().peer_id();
+        assert_eq!(identity(&inner).unwrap().peer_id(), first);
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(inner.join("identity")), 0o600);
+        assert_eq!(mode(inner.clone()), 0o700);
+        fs::write(inner.join("identity"), [1; 31]).unwrap();
+        assert!(identity(&inner).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! An overlay with members and a bootstrap, for tests.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use overlay_proto::SeededEntropy;
+use overlay_proto::ids::OverlayId;
+use overlay_proto::membership::{
+    AuthorityKey, InviteRequest, NetworkAuthority, NodeKey, OverlaySecret, Rights, RootStore,
+    SignedRoot, issue_invite,
+};
+use overlay_proto::time::UnixTime;
+
+use super::gates::MemberState;
+use super::{InfraGate, MemberGate};
+
+pub(crate) struct TestOverlay {
+    authority: AuthorityKey,
+    pub(crate) roots: RootStore,
+    secret: OverlaySecret,
+    network: NetworkAuthority,
+    pub(crate) infra: NodeKey,
+    entropy: SeededEntropy,
+    now: UnixTime,
+}
+
+impl TestOverlay {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut entropy = SeededEntropy::new(seed);
+        let authority = AuthorityKey::generate(&mut entropy);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        // Born two years ago, so that memberships can have ended since.
+        let now = UnixTime(since.as_secs());
+        let born = UnixTime(now.0 - 2 * 365 * 86_400);
+        let root = SignedRoot::first(&authority, born);
+        Self {
+            roots: RootStore::from_roots([root]).unwrap(),
+            secret: OverlaySecret::generate(&mut entropy),
+            network: NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy),
+            infra: NodeKey::generate(&mut entropy),
+            authority,
+            entropy,
+            now,
+        }
+    }
+
+    pub(crate) fn id(&self) -> OverlayId {
+        self.roots.overlay()
+    }
+
+    /// A node and its encoded chain, a member from a year ago until `seconds` from now.
+    pub(crate) fn join(&mut self, seconds: i64) -> (NodeKey, Vec<u8>) {
+        let issued = UnixTime(self.now.0 - 365 * 86_400);
+        let infra = self.infra.peer_id();
+        let request = InviteRequest {
+            networks: vec![self.network.secret()],
+            rights: Rights::DEFAULT,
+            name: None,
+            join_until: UnixTime(issued.0 + 3600),
+            member_until: UnixTime(self.now.0.saturating_add_signed(seconds)),
+            max_nodes: 1,
+            witness: None,
+            bootstraps: vec![format!("/ip4/192.0.2.1/tcp/22611/p2p/{infra}")],
+        };
+        let invite = issue_invite(
+            &self.authority,
+            &self.roots,
+            &self.secret,
+            request,
+            issued,
+            &mut self.entropy,
+        )
+        .unwrap();
+        let node = NodeKey::generate(&mut self.entropy);
+        let membership = invite.accept(&node, issued).unwrap();
+        let chain = membership.chain().unwrap().encode();
+        (node, chain)
+    }
+
+    pub(crate) fn member_gate(&self, chain: Vec<u8>) -> Arc<MemberGate> {
+        Arc::new(MemberGate::new(MemberState {
+            roots: self.roots.clone(),
+            chain,
+            bootstraps: vec![self.infra.peer_id()],
+        }))
+    }
+
+    pub(crate) fn infra_gate(&self) -> Arc<InfraGate> {
+        let addrs = vec!["0.0.0.0:7".parse().unwrap(), "192.0.2.9:8".parse().unwrap()];
+        Arc::new(InfraGate::new(self.id(), addrs, None))
+    }
+}

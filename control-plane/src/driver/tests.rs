@@ -1,0 +1,220 @@
+//! Two members and a bootstrap on loopback.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nat_traversal::path::AllocationId;
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::NodeKey;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::admission::fixture::TestOverlay;
+use crate::messages::{Allocation, RefusedReason};
+use crate::{
+    ControlConfig, ControlError, ControlEvent, ControlHandle, Gatekeeper, InfraService, Multiaddr,
+    RecordRules, RequestError, addr, spawn,
+};
+
+/// The first byte of a record is its key's, the second its generation.
+struct Toy;
+
+impl RecordRules for Toy {
+    fn check(&self, key: &[u8; 32], value: &[u8]) -> bool {
+        matches!(value, [first, _] if *first == key[0])
+    }
+
+    fn supersedes(&self, _: &[u8; 32], new: &[u8], old: &[u8]) -> bool {
+        new[1] > old[1]
+    }
+}
+
+#[derive(Default)]
+struct Relay(Mutex<Vec<(PeerId, Vec<PeerId>)>>);
+
+impl InfraService for Relay {
+    fn allocate(&self, peer: PeerId) -> Result<Allocation, RefusedReason> {
+        let mut all = self.0.lock().unwrap();
+        all.push((peer, vec![]));
+        Ok(Allocation {
+            id: AllocationId(all.len() as u64 - 1),
+            key: [5; 16],
+            lifetime_s: 60,
+        })
+    }
+
+    fn permit(
+        &self,
+        peer: PeerId,
+        allocation: AllocationId,
+        peers: &[PeerId],
+    ) -> Result<(), RefusedReason> {
+        let mut all = self.0.lock().unwrap();
+        let own = all
+            .get_mut(allocation.0 as usize)
+            .filter(|(owner, _)| *owner == peer)
+            .ok_or(RefusedReason::Invalid)?;
+        own.1 = peers.to_vec();
+        Ok(())
+    }
+}
+
+fn config(key: &NodeKey, gate: Arc<dyn Gatekeeper>) -> ControlConfig {
+    ControlConfig {
+        secret_key: key.secret_bytes(),
+        listen: vec![],
+        external: vec![],
+        bootstraps: vec![],
+        gate,
+        records: Arc::new(Toy),
+        kad_server: false,
+        infra: None,
+    }
+}
+
+async fn infra(overlay: &TestOverlay, listen: &[&str]) -> (ControlHandle, Vec<Multiaddr>) {
+    let mut config = config(&overlay.infra, overlay.infra_gate());
+    config.listen = listen.iter().map(|addr| addr.parse().unwrap()).collect();
+    config.kad_server = true;
+    config.infra = Some(Arc::new(Relay::default()));
+    let (handle, _) = spawn(config).unwrap();
+    loop {
+        let addrs = handle.listen_addrs().await.unwrap();
+        if addrs.len() == listen.len() {
+            let peer = handle.local_peer();
+            let full = addrs.iter().map(|addr| addr::with_peer(addr, peer));
+            return (handle, full.collect());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn member(
+    overlay: &mut TestOverlay,
+    bootstraps: &[Multiaddr],
+) -> (ControlHandle, mpsc::Receiver<ControlEvent>) {
+    let (key, chain) = overlay.join(86_400);
+    let mut config = config(&key, overlay.member_gate(chain));
+    config.bootstraps = bootstraps.to_vec();
+    let (handle, mut events) = spawn(config).unwrap();
+    match next(&mut events).await {
+        ControlEvent::InfraUp {
+            peer, data_addrs, ..
+        } => {
+            assert_eq!(peer, overlay.infra.peer_id());
+            let addrs = ["127.0.0.1:7", "192.0.2.9:8"].map(|addr| addr.parse().unwrap());
+            assert_eq!(data_addrs, addrs);
+        }
+        other => panic!("{other:?}"),
+    }
+    (handle, events)
+}
+
+async fn next(events: &mut mpsc::Receiver<ControlEvent>) -> ControlEvent {
+    timeout(Duration::from_secs(10), events.recv())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+async fn everything(listen: &str) {
+    let mut overlay = TestOverlay::new(1);
+    let (infra, addrs) = infra(&overlay, &[listen]).await;
+    let (a, _a_events) = member(&mut overlay, &addrs).await;
+    let (b, mut b_events) = member(&mut overlay, &addrs).await;
+    let bootstrap = infra.local_peer();
+
+    assert_eq!(a.register([1; 32], vec![1]).await, Ok(vec![]));
+    let cards = b.register([1; 32], vec![2]).await;
+    assert_eq!(cards, Ok(vec![(a.local_peer(), vec![1])]));
+    let large = a.register([1; 32], vec![0; 5000]).await;
+    assert_eq!(large, Err(RequestError::Refused(RefusedReason::TooLarge)));
+
+    let allocation = a.allocate(bootstrap).await.unwrap();
+    let peers = vec![b.local_peer()];
+    assert_eq!(a.permit(bootstrap, allocation.id, peers).await, Ok(()));
+    let stolen = b.permit(bootstrap, allocation.id, vec![]).await;
+    assert_eq!(stolen, Err(RequestError::Refused(RefusedReason::Invalid)));
+
+    assert_eq!(a.forward(b.local_peer(), vec![7; 8000]).await, Ok(()));
+    let signal = ControlEvent::Signal {
+        from: a.local_peer(),
+        envelope: vec![7; 8000],
+    };
+    assert_eq!(next(&mut b_events).await, signal);
+    let nobody = a.forward(PeerId([9; 32]), vec![7]).await;
+    assert_eq!(nobody, Err(RequestError::NotConnected));
+
+    assert_eq!(a.put_record([3; 32], vec![3, 2]).await, Ok(()));
+    assert_eq!(b.get_record([3; 32]).await, Some(vec![3, 2]));
+    assert_eq!(b.get_record([4; 32]).await, None);
+    let older = b.put_record([3; 32], vec![3, 1]).await;
+    assert!(older.is_err(), "{older:?}");
+    let invalid = a.put_record([3; 32], vec![4, 9]).await;
+    assert_eq!(invalid, Err(RequestError::Refused(RefusedReason::Invalid)));
+
+    infra.stop().await;
+    loop {
+        if next(&mut b_events).await == (ControlEvent::InfraDown { peer: bootstrap }) {
+            break;
+        }
+    }
+    let gone = a.register([1; 32], vec![1]).await;
+    assert!(gone.is_err());
+}
+
+#[tokio::test]
+async fn everything_over_quic() {
+    everything("/ip4/127.0.0.1/udp/0/quic-v1").await;
+}
+
+#[tokio::test]
+async fn everything_over_tcp() {
+    everything("/ip4/127.0.0.1/tcp/0").await;
+}
+
+#[tokio::test]
+async fn the_link_to_a_bootstrap_is_up_soon_and_one() {
+    let mut overlay = TestOverlay::new(1);
+    let listen = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"];
+    let (_infra, addrs) = infra(&overlay, &listen).await;
+    let start = Instant::now();
+    let (a, _events) = member(&mut overlay, &addrs).await;
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let connected = a.connected().await.unwrap();
+    assert_eq!(connected.len(), 1);
+    assert!(connected[0].infra);
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_that_it_was_not_admitted() {
+    let (overlay, mut theirs) = (TestOverlay::new(1), TestOverlay::new(2));
+    let (_infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let (key, chain) = theirs.join(86_400);
+    let mut config = config(&key, theirs.member_gate(chain));
+    config.bootstraps = addrs;
+    let (_handle, mut events) = spawn(config).unwrap();
+    let event = next(&mut events).await;
+    assert!(
+        matches!(&event, ControlEvent::Refused { reason, .. } if reason.contains("admitting")),
+        "{event:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_busy_port_is_named() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let overlay = TestOverlay::new(1);
+    for busy in [
+        addr::tcp(holder.local_addr().unwrap()),
+        addr::quic(socket.local_addr().unwrap()),
+    ] {
+        let mut config = config(&overlay.infra, overlay.infra_gate());
+        config.listen = vec![busy.clone()];
+        assert!(matches!(
+            spawn(config),
+            Err(ControlError::PortBusy(addr)) if addr == busy
+        ));
+    }
+}
