@@ -169,7 +169,7 @@ impl DataPlane {
                     self.send(index, meta.dst_ip, meta.addr, &answer).await;
                 }
             }
-            Some(&(kind @ (KIND_RELAYED | KIND_BIND))) => {
+            Some(&kind @ (KIND_RELAYED | KIND_BIND)) => {
                 let output = {
                     let mut relay = self.relay.lock();
                     relay
