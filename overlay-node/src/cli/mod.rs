@@ -72,7 +72,6 @@ enum Command {
     /// Join an overlay, or further networks of it
     Join(join::JoinArgs),
     /// Run the node in the foreground
-    #[command(hide = true)]
     Up(UpArgs),
     /// Join a network to a bridge or a VM on this host
     Attach {

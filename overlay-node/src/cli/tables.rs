@@ -4,9 +4,7 @@ use overlay_proto::drop_reason::DropReason;
 
 use super::duration;
 use super::output::{Table, or_dash};
-use crate::control_socket::api::{
-    MacReport, NatBehaviour, NetworkReport, PeerReport, StatusReport,
-};
+use crate::control_socket::api::{MacReport, NetworkReport, PeerReport, StatusReport};
 
 pub(super) fn status(report: &StatusReport) -> String {
     let name = if report.name.is_empty() {
@@ -32,8 +30,8 @@ pub(super) fn status(report: &StatusReport) -> String {
         report.overlay,
         report.version,
         duration::show(report.uptime_s),
-        behaviour(report.nat.mapping),
-        behaviour(report.nat.filtering),
+        report.nat.mapping.name(),
+        report.nat.filtering.name(),
     );
     text.push_str(&networks(&report.networks));
     text.push('\n');
@@ -121,14 +119,4 @@ fn kind(peer: &PeerReport) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
-}
-
-fn behaviour(behaviour: NatBehaviour) -> &'static str {
-    match behaviour {
-        NatBehaviour::EndpointIndependent => "endpoint-independent",
-        NatBehaviour::AddressDependent => "address-dependent",
-        NatBehaviour::AddressAndPortDependent => "address-and-port-dependent",
-        NatBehaviour::None => "none",
-        NatBehaviour::Unknown => "unknown",
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use nat_traversal::nat_kind::{Filtering, Mapping};
 use nat_traversal::path::PathKind;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::{NetworkName, OverlayId, PeerId};
@@ -147,30 +148,13 @@ pub struct StatusReport {
     pub drops: BTreeMap<String, u64>,
 }
 
-/// How a NAT maps or filters (RFC 4787 sections 4.1 and 5).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NatBehaviour {
-    /// The same for every remote.
-    EndpointIndependent,
-    /// By the remote's address.
-    AddressDependent,
-    /// By the remote's address and port.
-    AddressAndPortDependent,
-    /// There is no NAT.
-    None,
-    /// Not known.
-    #[default]
-    Unknown,
-}
-
 /// `status.nat`.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatReport {
     /// How it maps.
-    pub mapping: NatBehaviour,
+    pub mapping: Mapping,
     /// How it filters.
-    pub filtering: NatBehaviour,
+    pub filtering: Filtering,
     /// This node's addresses as others see them.
     pub reflexive: Vec<SocketAddr>,
 }
@@ -256,8 +240,8 @@ mod tests {
             version: "0.1.0".to_owned(),
             uptime_s: 1,
             nat: NatReport {
-                mapping: NatBehaviour::AddressAndPortDependent,
-                filtering: NatBehaviour::Unknown,
+                mapping: Mapping::AddressAndPortDependent,
+                filtering: Filtering::Unknown,
                 reflexive: vec!["192.0.2.4:5".parse().unwrap()],
             },
             networks: vec![NetworkReport {

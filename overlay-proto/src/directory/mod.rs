@@ -50,7 +50,9 @@ pub(super) mod tests;
 pub use card::{Card, OpenedCard, SignedCard, open_card, seal_card};
 pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
 pub use claims::{ClaimStore, Outcome, StoredClaim};
-pub use machine::{Directory, DirectoryAction, DirectoryConfig, LocalVerdict, Resolution};
+pub use machine::{
+    Directory, DirectoryAction, DirectoryConfig, Entry, LocalVerdict, Place, Resolution,
+};
 pub use messages::DirectoryMessage;
 pub use order::Rank;
 pub use record::{RecordKey, RecordReader, StoredRecord, seal_record};

@@ -1,0 +1,194 @@
+//! Networks and their taps, at the start and while the node runs.
+
+use anyhow::{Context, Result};
+use overlay_proto::directory::{Directory, DirectoryConfig};
+use overlay_proto::ids::{NetworkId, NetworkName};
+use overlay_proto::membership::certificate_hash;
+use overlay_proto::switching::NetIndex;
+use tap_bridge::{FrameQueue, TapQueue};
+
+use super::network::Network;
+use super::node::Tick;
+use super::run::Driver;
+use crate::attachments;
+use crate::cli::{attach_now, detach_now};
+use crate::control_socket::api::AttachRequest;
+use crate::workers::TapWriter;
+
+/// The blob of one network's directory: own generations and the roster.
+fn blob_name(network: &NetworkId) -> String {
+    let NetworkId([a, b, c, d, ..]) = network;
+    format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
+}
+
+impl Driver {
+    /// Makes a directory for each network of the membership that has none yet.
+    pub(crate) fn add_networks(&mut self, tick: Tick) -> Result<()> {
+        let secrets = self.node.membership.networks().to_vec();
+        for secret in secrets {
+            if self
+                .networks
+                .iter()
+                .any(|network| network.secret.id == secret.id)
+            {
+                continue;
+            }
+            let index = u16::try_from(self.networks.len()).context("too many networks")?;
+            let member = self.node.membership.own_member(tick.wall)?;
+            let config = DirectoryConfig {
+                overlay: self.node.membership.overlay(),
+                network: secret.id,
+                epoch_key: secret.epoch_key,
+                birth: self.node.membership.roots().born(),
+                may_send: member.may_send(&secret.id),
+                chain: self.node.chain.clone(),
+                replication: self.replication,
+            };
+            let mut directory = Directory::new(
+                tick.now,
+                tick.wall,
+                config,
+                self.node.key.clone(),
+                &mut self.entropy,
+            );
+            if let Some(blob) = self.state.load_blob(&blob_name(&secret.id))?
+                && let Err(reason) = directory.restore(tick.now, &blob)
+            {
+                tracing::warn!(network = %secret.name, reason = reason.name(), "the saved directory is unreadable; starting without it");
+            }
+            directory
+                .set_own_entry(
+                    tick.now,
+                    certificate_hash(&self.node.chain),
+                    self.node.static_public,
+                    Vec::new(),
+                )
+                .map_err(|reason| {
+                    anyhow::anyhow!("the own roster entry is refused: {}", reason.meaning())
+                })?;
+            self.networks
+                .push(Network::new(NetIndex(index), secret, directory));
+            self.touch_network(NetIndex(index));
+        }
+        self.fib_stale = true;
+        Ok(())
+    }
+
+    /// Saves what the directories must not lose.
+    pub(crate) fn save_directories(&mut self) {
+        for network in &mut self.networks {
+            let version = network.directory.version();
+            if network.saved_version == version {
+                continue;
+            }
+            network.saved_version = version;
+            let name = blob_name(&network.secret.id);
+            if let Err(error) = self.state.save_blob(&name, &network.directory.snapshot()) {
+                tracing::error!(%error, "the directory was not saved");
+            }
+        }
+    }
+
+    /// Opens the taps of the attachments on disk; those that are open stay open.
+    pub(crate) fn open_taps(&mut self) -> Result<()> {
+        let records = attachments::load(self.state.path())?;
+        let mut for_worker: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
+        let mut for_driver: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
+        for network in &mut self.networks {
+            let record = records
+                .iter()
+                .find(|record| record.network == network.secret.name);
+            network.attached = record.cloned();
+            let Some(record) = record else { continue };
+            let queue = match network.queue.take() {
+                Some(queue) => queue,
+                None => TapQueue::open(&record.tap)?,
+            };
+            for_worker.push((network.index, Box::new(queue.try_clone()?)));
+            for_driver.push((network.index, Box::new(queue.try_clone()?)));
+            network.queue = Some(queue);
+        }
+        for network in &mut self.networks {
+            if network.attached.is_none() {
+                network.queue = None;
+            }
+        }
+        self.workers.set_taps(0, for_worker);
+        self.taps = TapWriter::new(for_driver);
+        self.scan_interfaces();
+        Ok(())
+    }
+
+    /// Looks at the host's addresses; those of guest networks are not the underlay's.
+    pub(crate) fn scan_interfaces(&mut self) {
+        let attached = self
+            .networks
+            .iter()
+            .filter_map(|network| network.attached.as_ref());
+        let skip: Vec<String> = attached
+            .flat_map(|record| [record.tap.clone(), record.bridge.clone()])
+            .collect();
+        self.underlay.scan_interfaces(&skip);
+    }
+
+    /// `farlan attach` while the node runs.
+    pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
+        let line = attach_now(&self.state, &self.node.membership, request).await?;
+        self.open_taps()?;
+        Ok(line)
+    }
+
+    /// `farlan detach` while the node runs.
+    pub(crate) async fn detach(&mut self, request: &AttachRequest) -> Result<String> {
+        let line = detach_now(&self.state, request).await?;
+        if request.vm.is_none() {
+            self.withdraw_all(&request.network);
+        }
+        self.open_taps()?;
+        Ok(line)
+    }
+
+    /// The kernel took a tap away: somebody deleted the interface.
+    pub(crate) fn lose_tap(&mut self, net: NetIndex) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let name = network.secret.name.clone();
+        tracing::error!(network = %name, "the tap is gone; `farlan attach {name}` makes it again");
+        network.queue = None;
+        network.attached = None;
+        self.withdraw_all(&name);
+    }
+
+    /// Nothing of this network is attached here any more.
+    fn withdraw_all(&mut self, name: &NetworkName) {
+        let tick = Tick::read();
+        let Some(network) = self.networks.iter_mut().find(|n| n.secret.name == *name) else {
+            return;
+        };
+        let keys: Vec<_> = network.local.keys().copied().collect();
+        network.directory.handle_port_lost(tick.now, &keys);
+        let index = network.index;
+        self.touch_network(index);
+    }
+
+    /// A second `farlan join` added networks.
+    pub(crate) fn reload(&mut self, tick: Tick) -> Result<String> {
+        let membership = self.state.require_membership()?;
+        let before = self.networks.len();
+        self.node.membership = membership;
+        if let Some(chain) = self.node.membership.chain() {
+            self.node.chain = chain.encode();
+        }
+        self.add_networks(tick)?;
+        self.tunnels.set_networks(
+            self.networks
+                .iter()
+                .map(|network| network.secret.id)
+                .collect(),
+        );
+        self.tunnels
+            .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
+        Ok(format!("{} networks added", self.networks.len() - before))
+    }
+}

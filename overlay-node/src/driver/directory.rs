@@ -1,0 +1,321 @@
+//! What the directory of a network says, and what is said to it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use overlay_proto::directory::{DirectoryAction, DirectoryMessage, Place};
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::{
+    ArpPacket, MacAddr, NeighborAdvertisement, NeighborSolicitation, multicast_mac,
+};
+use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::switching::{MacKey, NetIndex};
+use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
+
+use super::introductions::Answer;
+use super::node::Tick;
+use super::run::Driver;
+
+/// How long a local probe may take: the machine wants its answer within 300 ms.
+const PROBE_TIME: Duration = Duration::from_millis(250);
+
+/// How often the workers' stamps are looked at while a probe is under way: nobody wakes the driver
+/// for an answer, and a move should not wait for the end of [`PROBE_TIME`].
+const PROBE_LOOK: Duration = Duration::from_millis(20);
+
+/// Local probes under way at once; above it a MAC counts as silent.
+const MAX_PROBES: usize = 64;
+
+/// A question to the guests on this host: is this MAC still here?
+#[derive(Debug)]
+pub(crate) struct LocalProbe {
+    key: MacKey,
+    since: Instant,
+}
+
+impl Driver {
+    /// Drains the directory of `net`.
+    pub(crate) fn settle_network(&mut self, tick: Tick, net: NetIndex) {
+        loop {
+            let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+                return;
+            };
+            let Some(action) = network.directory.poll_action() else {
+                return;
+            };
+            let id = network.secret.id;
+            self.handle_directory_action(tick, net, &id, action);
+        }
+    }
+
+    fn handle_directory_action(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        id: &NetworkId,
+        action: DirectoryAction,
+    ) {
+        match action {
+            DirectoryAction::Send { to, message } => self.send_directory(tick, &[to], id, &message),
+            DirectoryAction::Broadcast { message } => {
+                let members = self.members_of(net);
+                self.send_directory(tick, &members, id, &message);
+            }
+            DirectoryAction::DhtGet { key, dht_key } => self.ask(move |control| async move {
+                let record = control.get_record(dht_key).await;
+                Some(Answer::Record { net, key, record })
+            }),
+            DirectoryAction::DhtPut { dht_key, record } => self.ask(move |control| async move {
+                if let Err(error) = control.put_record(dht_key, record).await {
+                    tracing::debug!(%error, "a record was not stored");
+                }
+                None
+            }),
+            DirectoryAction::ProbeLocal { key, ips } => self.probe_local(tick, net, key, &ips),
+            DirectoryAction::Moved { key, to, ips } => {
+                tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");
+                if matches!(to, Place::Remote(_)) {
+                    self.teach_bridge(net, key, &ips);
+                }
+            }
+            DirectoryAction::Unresolved { key } => {
+                let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+                    return;
+                };
+                let dropped = network.for_lookup.take(key).len();
+                self.drops.add(DropReason::UnknownMac, dropped as u64);
+            }
+            DirectoryAction::HeldRefused { key, reason } => {
+                let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+                    return;
+                };
+                let dropped = network.for_owner.take(key).len();
+                self.drops.add(reason, dropped as u64);
+            }
+            DirectoryAction::VerifyChain { node, chain } => {
+                self.verify_member(tick, net, node, &chain);
+            }
+            DirectoryAction::RosterChanged => self.meet_members(tick, net),
+            // The `Fib` follows the directory's version; waiting frames are looked at after this.
+            DirectoryAction::ClaimsChanged | DirectoryAction::Resolved { .. } => {}
+        }
+    }
+
+    /// Sends a directory message to those of `peers` with a session. One without gets the same from
+    /// the comparison that begins each session.
+    fn send_directory(
+        &mut self,
+        tick: Tick,
+        peers: &[PeerId],
+        network: &NetworkId,
+        message: &DirectoryMessage,
+    ) {
+        let body = match message.encode() {
+            Ok(body) => body,
+            Err(reason) => return self.drops.count(reason),
+        };
+        let message = PeerMessage::Directory {
+            network: NetworkTag::from(network),
+            body: &body,
+        };
+        for &peer in peers {
+            if self.tunnels.current(peer).is_some() {
+                self.send_message(tick, peer, &message);
+            }
+        }
+    }
+
+    /// A directory message came from `peer`.
+    pub(crate) fn handle_directory_message(
+        &mut self,
+        tick: Tick,
+        peer: PeerId,
+        tag: NetworkTag,
+        body: &[u8],
+    ) {
+        let Some(index) = self
+            .networks
+            .iter()
+            .position(|network| NetworkTag::from(&network.secret.id) == tag)
+        else {
+            return self.drops.count(DropReason::UnknownNetwork);
+        };
+        if !self.shares_network(peer, index) {
+            return self.drops.count(DropReason::UnknownNetwork);
+        }
+        self.feed_heard(index);
+        let Some(network) = self.networks.get_mut(index) else {
+            return;
+        };
+        let handled = DirectoryMessage::decode(body).and_then(|message| {
+            network
+                .directory
+                .handle_message(tick.now, tick.wall, peer, message)
+        });
+        if let Err(reason) = handled {
+            self.drops.count(reason);
+        }
+        self.touched_networks.insert(network.index);
+    }
+
+    /// Did the handshake with `peer` agree on this network?
+    fn shares_network(&self, peer: PeerId, index: usize) -> bool {
+        let Some(network) = self.networks.get(index) else {
+            return false;
+        };
+        self.tunnels.current(peer).is_some_and(|session| {
+            session
+                .networks
+                .iter()
+                .any(|n| n.network == network.secret.id)
+        })
+    }
+
+    /// Tells the directory when the workers last saw each local MAC.
+    pub(crate) fn feed_heard(&mut self, index: usize) {
+        let Some(network) = self.networks.get_mut(index) else {
+            return;
+        };
+        for (key, local) in &network.local {
+            let millis = local.last_heard_ms();
+            if millis > 0 {
+                let at = self.node.epoch + Duration::from_millis(millis);
+                network.directory.heard(at, *key);
+            }
+        }
+    }
+
+    /// Somebody's chain came along with the roster: is the node a member of this network?
+    pub(crate) fn verify_member(&mut self, tick: Tick, net: NetIndex, node: PeerId, chain: &[u8]) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let verdict = self
+            .node
+            .verify_chain(chain, tick.wall)
+            .ok()
+            .filter(|m| m.peer == node);
+        let Some(member) = verdict.filter(|member| member.is_member_of(&network.secret.id)) else {
+            return self.drops.count(DropReason::CertificateRefused);
+        };
+        let may_send = member.may_send(&network.secret.id);
+        network
+            .directory
+            .handle_member(tick.now, node, may_send, chain);
+        self.touch_network(net);
+    }
+
+    /// The roster changed: whoever is new in it is greeted, and welcomed once there is a session.
+    fn meet_members(&mut self, tick: Tick, net: NetIndex) {
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return;
+        };
+        let unknown: Vec<(PeerId, [u8; 32])> = network
+            .directory
+            .members()
+            .map(|member| (member.entry.node, member.entry.static_key))
+            .filter(|(id, _)| *id != self.node.me && !self.peers.contains_key(id))
+            .collect();
+        for (id, static_key) in unknown {
+            if let Some(peer) = self.new_peer(tick, id) {
+                peer.static_key = Some(static_key);
+                self.welcome(tick, net, id);
+                self.permit(&[id]);
+                self.reach(tick, id);
+            }
+        }
+    }
+
+    /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
+    fn probe_local(&mut self, tick: Tick, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
+        let asker = self.node.probe_mac();
+        for ip in ips {
+            let frame = match ip {
+                IpAddr::V4(ip) => ArpPacket::probe(asker, *ip).to_frame(key.mac, key.vlan),
+                IpAddr::V6(ip) => {
+                    NeighborSolicitation::probe(*ip).to_frame(asker, key.mac, key.vlan)
+                }
+            };
+            self.write_tap(net, &frame);
+        }
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        if network.probes.len() < MAX_PROBES {
+            network.probes.push(LocalProbe {
+                key,
+                since: tick.now,
+            });
+        } else {
+            network
+                .directory
+                .handle_local_probe_result(tick.now, key, false);
+        }
+    }
+
+    /// Ends the local probes that have had their time.
+    pub(crate) fn end_probes(&mut self, tick: Tick) {
+        for index in 0..self.networks.len() {
+            let Some(network) = self.networks.get_mut(index) else {
+                return;
+            };
+            let (epoch, local) = (self.node.epoch, &network.local);
+            let mut ended = Vec::new();
+            network.probes.retain(|probe| {
+                let heard = local
+                    .get(&probe.key)
+                    .map_or(0, |local| local.last_heard_ms());
+                let alive = epoch + Duration::from_millis(heard) >= probe.since;
+                let over = alive || tick.now.duration_since(probe.since) >= PROBE_TIME;
+                if over {
+                    ended.push((probe.key, alive));
+                }
+                !over
+            });
+            for (key, alive) in ended {
+                network
+                    .directory
+                    .handle_local_probe_result(tick.now, key, alive);
+                self.touched_networks.insert(network.index);
+            }
+        }
+    }
+
+    /// When to look at the local probes again, if there are any.
+    pub(crate) fn next_probe_look(&self, now: Instant) -> Option<Instant> {
+        let probing = self
+            .networks
+            .iter()
+            .any(|network| !network.probes.is_empty());
+        probing.then(|| now + PROBE_LOOK)
+    }
+
+    /// `key` has left this host: the bridge and the guests on it learn that it is behind our tap.
+    /// A gratuitous ARP or NA does both, and it is what the guest itself would send.
+    fn teach_bridge(&mut self, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
+        for ip in ips {
+            let frame = match ip {
+                IpAddr::V4(ip) => {
+                    ArpPacket::announcement(key.mac, *ip).to_frame(MacAddr::BROADCAST, key.vlan)
+                }
+                IpAddr::V6(ip) => {
+                    let announcement = NeighborAdvertisement::announcement(*ip, key.mac);
+                    let everyone = multicast_mac(announcement.destination);
+                    announcement.to_frame(key.mac, everyone, key.vlan)
+                }
+            };
+            self.write_tap(net, &frame);
+        }
+    }
+
+    /// Writes a frame of our own into the tap of `net`; a network without one hears nothing.
+    fn write_tap(&mut self, net: NetIndex, frame: &[u8]) {
+        let attached = self
+            .networks
+            .get(usize::from(net.0))
+            .is_some_and(|network| network.attached.is_some());
+        if attached && let Err(reason) = self.taps.write(net, frame) {
+            self.drops.count(reason);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Frames that the fast path could not place.
+
+use overlay_proto::directory::{LocalVerdict, Resolution};
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::{EthernetFrame, classify};
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
+use overlay_proto::wire::{InnerHeader, SAFE_DATAGRAM, Selector, max_frame, split};
+
+use super::node::Tick;
+use super::run::Driver;
+
+/// The parts of a frame that the slow path decides by.
+struct Addresses {
+    src: MacKey,
+    dst: MacKey,
+}
+
+impl Addresses {
+    fn of(frame: &EthernetFrame<'_>) -> Self {
+        let vlan = frame.vlan();
+        Self {
+            src: MacKey {
+                vlan,
+                mac: frame.src(),
+            },
+            dst: MacKey {
+                vlan,
+                mac: frame.dst(),
+            },
+        }
+    }
+}
+
+impl Driver {
+    /// A frame from a local tap whose source or destination the `Fib` did not know.
+    pub(crate) fn handle_local_frame(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+        let Ok(frame) = EthernetFrame::parse(&bytes) else {
+            return self.drops.count(DropReason::MalformedFrame);
+        };
+        let Addresses { src, dst } = Addresses::of(&frame);
+        if !src.mac.is_claimable() {
+            return self.drops.count(DropReason::MacReserved);
+        }
+        if dst.mac.is_bridge_reserved() {
+            return self.drops.count(DropReason::BridgeReserved);
+        }
+        let evidence = classify(&frame);
+        if src.mac == self.node.probe_mac() || dst.mac == self.node.probe_mac() {
+            // A guest answers our own question; the workers have noted that they heard it.
+            return;
+        }
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let ips: Vec<_> = evidence.ips.iter().collect();
+        let verdict =
+            network
+                .directory
+                .handle_local_frame(tick.now, src, evidence.class, &ips, true);
+        self.touch_network(net);
+        match verdict {
+            LocalVerdict::Forward => {
+                // The claim goes first: the peer checks the frame's source against it.
+                self.settle_network(tick, net);
+                self.send_local_frame(tick, net, dst, bytes);
+            }
+            LocalVerdict::Hold => {
+                let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+                    return;
+                };
+                let left = network.for_owner.push(tick.now, src, bytes);
+                self.drops.add(DropReason::PendingOverflow, left);
+            }
+            LocalVerdict::Drop(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Sends a frame whose source is ours to wherever its destination is.
+    pub(crate) fn send_local_frame(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        dst: MacKey,
+        bytes: Vec<u8>,
+    ) {
+        if dst.mac.is_group() {
+            return self.flood(tick, net, bytes);
+        }
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        match network.directory.resolve(tick.now, dst) {
+            Resolution::Local => {}
+            Resolution::Remote(peer, _) => self.send_or_wait(tick, net, peer, bytes),
+            Resolution::Pending => {
+                let left = network.for_lookup.push(tick.now, dst, bytes);
+                self.drops.add(DropReason::PendingOverflow, left);
+                self.touch_network(net);
+            }
+            Resolution::Negative => self.drops.count(DropReason::UnknownMac),
+        }
+    }
+
+    /// Sends `bytes` to `peer`, or lets it wait until a session is there.
+    fn send_or_wait(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: Vec<u8>) {
+        if self.send_frame(net, peer, &bytes) {
+            return;
+        }
+        let left = self.for_session.push(tick.now, (net, peer), bytes);
+        self.drops.add(DropReason::PendingOverflow, left);
+        self.reach(tick, peer);
+    }
+
+    /// Sends what waited for a session with `peer`.
+    pub(crate) fn release_for_session(&mut self, tick: Tick, peer: PeerId) {
+        for index in 0..self.networks.len() {
+            let Ok(net) = u16::try_from(index).map(NetIndex) else {
+                return;
+            };
+            for frame in self.for_session.take((net, peer)) {
+                self.send_or_wait(tick, net, peer, frame);
+            }
+        }
+    }
+
+    /// Sends one copy to every member; see `docs/adr/0004-head-end-replication.md`.
+    fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+        for peer in self.members_of(net) {
+            self.send_or_wait(tick, net, peer, bytes.clone());
+        }
+        self.keep_for_newcomers(tick, net, bytes);
+    }
+
+    /// A broadcast that the fast path sent to the members it could reach: the others get it as soon
+    /// as they are connected. Without this the first ARP request of a guest would be lost.
+    pub(crate) fn handle_partial_flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+        for peer in self.members_of(net) {
+            if self.tunnels.current(peer).is_none() {
+                self.send_or_wait(tick, net, peer, bytes.clone());
+            }
+        }
+        self.keep_for_newcomers(tick, net, bytes);
+    }
+
+    /// Members that become known within the next moments get it, too.
+    fn keep_for_newcomers(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+        if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+            network.for_newcomers.push(tick.now, (), bytes);
+        }
+    }
+
+    /// `peer` has become known as a member of `net`: it gets the broadcasts of the last moments.
+    pub(crate) fn welcome(&mut self, tick: Tick, net: NetIndex, peer: PeerId) {
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return;
+        };
+        for frame in network.for_newcomers.peek(()) {
+            self.for_session.push(tick.now, (net, peer), frame);
+        }
+    }
+
+    /// The members of `net` but ourselves.
+    pub(crate) fn members_of(&self, net: NetIndex) -> Vec<PeerId> {
+        let me = self.node.me;
+        self.networks
+            .get(usize::from(net.0))
+            .map(|network| {
+                let members = network.directory.members().map(|member| member.entry.node);
+                members.filter(|peer| *peer != me).collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// Seals one frame to `peer` on the slow path's lane; `false` if there is no session or path.
+    pub(crate) fn send_frame(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) -> bool {
+        let Some(network) = self.networks.get(usize::from(net.0)).map(|n| n.secret.id) else {
+            return false;
+        };
+        let selector = self.tunnels.current(peer).and_then(|session| {
+            session
+                .networks
+                .iter()
+                .find(|shared| shared.network == network)
+                .map(|s| s.send)
+        });
+        let Some(selector) = selector else {
+            return false;
+        };
+        let limit = SAFE_DATAGRAM;
+        let sent = if bytes.len() <= max_frame(limit) {
+            self.seal_to(peer, &InnerHeader::frame(selector), bytes)
+        } else {
+            self.send_pieces(peer, selector, bytes, limit)
+        };
+        if sent && let Some(peer) = self.peers.get(&peer) {
+            peer.counters.sent(bytes.len());
+        }
+        sent
+    }
+
+    fn send_pieces(
+        &mut self,
+        peer: PeerId,
+        selector: Selector,
+        bytes: &[u8],
+        limit: usize,
+    ) -> bool {
+        let Some(plan) = split(bytes.len(), limit) else {
+            self.drops.count(DropReason::FrameTooLarge);
+            return true;
+        };
+        // The top eight bits are the lane, which is 0 here: no worker uses the same id.
+        self.next_frame_id = (self.next_frame_id + 1) & 0x00ff_ffff;
+        for (piece, range) in plan.pieces(self.next_frame_id) {
+            let Some(part) = bytes.get(range) else {
+                return true;
+            };
+            if !self.seal_to(peer, &InnerHeader::piece(selector, piece), part) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A frame from `peer` that the fast path would not deliver.
+    pub(crate) fn handle_peer_frame(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        peer: PeerId,
+        reason: PuntReason,
+        bytes: Vec<u8>,
+    ) {
+        let Ok(frame) = EthernetFrame::parse(&bytes) else {
+            return self.drops.count(DropReason::MalformedFrame);
+        };
+        let Addresses { src, dst } = Addresses::of(&frame);
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let owner = network.directory.owner(tick.now, &src);
+        match reason {
+            PuntReason::SourceNotClaimed if owner != Some(peer) => {
+                // The claim may be on its way; it reaches us on another lane than the frame.
+                let left = network.for_claim.push(tick.now, (peer, src), bytes);
+                self.drops.add(DropReason::SourceNotClaimed, left);
+                self.look_up_source(tick, net, src);
+            }
+            _ => self.deliver(tick, net, peer, dst, &bytes),
+        }
+    }
+
+    /// A source that is not known here may be known to others: ask, as for a destination.
+    fn look_up_source(&mut self, tick: Tick, net: NetIndex, src: MacKey) {
+        if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+            let _ = network.directory.resolve(tick.now, src);
+            self.touch_network(net);
+        }
+    }
+
+    /// Writes a checked frame to the tap, if its destination is here.
+    fn deliver(&mut self, tick: Tick, net: NetIndex, peer: PeerId, dst: MacKey, bytes: &[u8]) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        if !dst.mac.is_group() && network.directory.owner(tick.now, &dst) != Some(self.node.me) {
+            return self.drops.count(DropReason::UnknownMac);
+        }
+        match self.taps.write(net, bytes) {
+            Ok(()) => {
+                if let Some(peer) = self.peers.get(&peer) {
+                    peer.counters.received(bytes.len());
+                }
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Something in the directory of `net` changed: frames that waited for it may go on.
+    pub(crate) fn release_waiting(&mut self, tick: Tick, net: NetIndex) {
+        let me = self.node.me;
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let mut claimed = Vec::new();
+        for (peer, src) in network.for_claim.keys() {
+            if network.directory.owner(tick.now, &src) == Some(peer) {
+                claimed.extend(
+                    network
+                        .for_claim
+                        .take((peer, src))
+                        .into_iter()
+                        .map(|f| (peer, f)),
+                );
+            }
+        }
+        let mut ours = Vec::new();
+        for src in network.for_owner.keys() {
+            if network.directory.owner(tick.now, &src) == Some(me) {
+                ours.extend(network.for_owner.take(src));
+            }
+        }
+        let mut found = Vec::new();
+        for dst in network.for_lookup.keys() {
+            if network.directory.owner(tick.now, &dst).is_some() {
+                found.extend(network.for_lookup.take(dst).into_iter().map(|f| (dst, f)));
+            }
+        }
+        for (peer, frame) in claimed {
+            if let Ok(parsed) = EthernetFrame::parse(&frame) {
+                let dst = Addresses::of(&parsed).dst;
+                self.deliver(tick, net, peer, dst, &frame);
+            }
+        }
+        for frame in ours {
+            if let Ok(parsed) = EthernetFrame::parse(&frame) {
+                let dst = Addresses::of(&parsed).dst;
+                self.send_local_frame(tick, net, dst, frame);
+            }
+        }
+        for (dst, frame) in found {
+            self.send_local_frame(tick, net, dst, frame);
+        }
+    }
+
+    /// Drops what waited too long.
+    pub(crate) fn expire_waiting(&mut self, tick: Tick) {
+        let drops = &self.drops;
+        for network in &mut self.networks {
+            network.for_newcomers.expire(tick.now);
+            drops.add(DropReason::UnknownMac, network.for_lookup.expire(tick.now));
+            drops.add(
+                DropReason::MacHeldElsewhere,
+                network.for_owner.expire(tick.now),
+            );
+            drops.add(
+                DropReason::SourceNotClaimed,
+                network.for_claim.expire(tick.now),
+            );
+        }
+        drops.add(DropReason::NoSession, self.for_session.expire(tick.now));
+    }
+}

@@ -1,0 +1,530 @@
+//! How members of one network that have never met come to know each other.
+//!
+//! A node lays its *card* down at the rendezvous that each bootstrap keeps per (blinded) network and
+//! gets the cards of others in return. It greets each of them with its own card through the
+//! bootstrap, permits them at its relay, and begins a handshake over every path that may work. Who
+//! is greeted does the same: the NATs of both open at about the same time.
+
+use std::time::{Duration, Instant};
+
+use control_plane::messages::Allocation;
+use control_plane::{ControlEvent, ControlHandle};
+use nat_traversal::agent::PathAgent;
+use nat_traversal::candidate::Candidate;
+use overlay_proto::Entropy;
+use overlay_proto::directory::{
+    Card, OpenedCard, RoutedSignal, Signal, Signed, SignedCard, open_card, open_signal, seal_card,
+    seal_signal, signal_is_for,
+};
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::membership::rendezvous_blind;
+use overlay_proto::switching::{MacKey, NetIndex};
+use overlay_proto::wire::peer_message::PeerMessage;
+
+use super::node::Tick;
+use super::peer::Peer;
+use super::run::Driver;
+
+/// Cards at the rendezvous live 10 min; laid down again at less than half of it.
+const REGISTER_EVERY: Duration = Duration::from_secs(240);
+
+/// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
+const MAX_PEERS: usize = 4096;
+
+/// What a question to the control plane brought.
+pub(crate) enum Answer {
+    /// Cards of a network from the bootstraps; `None` if none answered.
+    Cards {
+        net: NetIndex,
+        cards: Option<Vec<(PeerId, Vec<u8>)>>,
+    },
+    /// A relay allocation.
+    Allocation {
+        infra: PeerId,
+        allocation: Option<Allocation>,
+    },
+    /// What the DHT holds about a MAC.
+    Record {
+        net: NetIndex,
+        key: MacKey,
+        record: Option<Vec<u8>>,
+    },
+}
+
+impl Driver {
+    /// Something happened on the control plane.
+    pub(crate) fn handle_control_event(&mut self, tick: Tick, event: ControlEvent) {
+        match event {
+            ControlEvent::InfraUp {
+                peer, data_addrs, ..
+            } => {
+                tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
+                self.underlay.add_infra(tick.now, peer, &data_addrs);
+                self.ask_for_allocation(peer);
+                self.infra.insert(peer);
+                for network in &mut self.networks {
+                    network.registered = None;
+                    network.directory.handle_dht_ready(tick.now);
+                    self.touched_networks.insert(network.index);
+                }
+            }
+            ControlEvent::InfraDown { peer } => {
+                tracing::info!(bootstrap = %peer, "bootstrap is down");
+                self.infra.remove(&peer);
+            }
+            ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
+            ControlEvent::Refused { addr, reason } => {
+                tracing::warn!(%addr, %reason, "bootstrap refused");
+                self.last_refusal = Some(format!("{addr}: {reason}"));
+            }
+            other => tracing::debug!(event = ?other, "control plane"),
+        }
+    }
+
+    /// An answer came to what was asked with [`Driver::ask`].
+    pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
+        match answer {
+            Answer::Cards { net, cards: None } => {
+                // The next look, in some seconds, tries again.
+                if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+                    network.registered = None;
+                }
+            }
+            Answer::Cards {
+                net,
+                cards: Some(cards),
+            } => {
+                for (_, bytes) in cards {
+                    self.open_and_learn(tick, net, &bytes);
+                }
+            }
+            Answer::Allocation { infra, allocation } => match allocation {
+                Some(allocation) => {
+                    self.underlay.add_allocation(tick.now, infra, &allocation);
+                    self.fib_stale = true;
+                    let known: Vec<PeerId> = self.peers.keys().copied().collect();
+                    self.permit(&known);
+                }
+                None => tracing::warn!(bootstrap = %infra, "no relay allocation"),
+            },
+            Answer::Record { net, key, record } => {
+                self.handle_record(tick, net, key, record.as_deref());
+            }
+        }
+    }
+
+    /// What the DHT has for a MAC; there is no more to come.
+    fn handle_record(&mut self, tick: Tick, net: NetIndex, key: MacKey, record: Option<&[u8]>) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        for answer in record.map(Some).into_iter().chain([None]) {
+            let taken = network
+                .directory
+                .handle_dht_result(tick.now, tick.wall, key, answer);
+            if let Err(reason) = taken {
+                self.drops.count(reason);
+            }
+        }
+        self.touch_network(net);
+    }
+
+    /// Asks for an allocation at the relay of `infra`.
+    pub(crate) fn ask_for_allocation(&self, infra: PeerId) {
+        self.ask(move |control| async move {
+            let allocation = control.allocate(infra).await.ok();
+            Some(Answer::Allocation { infra, allocation })
+        });
+    }
+
+    /// Asks the control plane in a task of its own; the answer comes to [`Driver::handle_answer`].
+    /// At most `MAX_QUESTIONS` tasks at once; above it the question is dropped and counted.
+    pub(crate) fn ask<F, Fut>(&self, question: F)
+    where
+        F: FnOnce(ControlHandle) -> Fut,
+        Fut: Future<Output = Option<Answer>> + Send + 'static,
+    {
+        let Ok(permit) = std::sync::Arc::clone(&self.questions).try_acquire_owned() else {
+            return self.drops.count(DropReason::ControlOverflow);
+        };
+        let future = question(self.control.clone());
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            if let Some(answer) = future.await {
+                let _ = answers.send(answer).await;
+            }
+            drop(permit);
+        });
+    }
+
+    /// Lays our card down at the bootstraps for each network where it is missing or old.
+    pub(crate) fn lay_down_cards(&mut self, tick: Tick) {
+        if self.infra.is_empty() || !self.underlay.is_settled(tick.now) {
+            return;
+        }
+        for index in 0..self.networks.len() {
+            let Some(network) = self.networks.get_mut(index) else {
+                return;
+            };
+            let fresh = |at: Instant| tick.now.duration_since(at) < REGISTER_EVERY;
+            if network.registered.is_some_and(fresh) {
+                continue;
+            }
+            network.registered = Some(tick.now);
+            let net = network.index;
+            let epoch_key = network.secret.epoch_key;
+            let Some(card) = self.own_card(net) else {
+                continue;
+            };
+            let Ok(card) = seal_card(&card, &epoch_key, &mut self.entropy) else {
+                continue;
+            };
+            let rendezvous = rendezvous_blind(&epoch_key);
+            self.ask(move |control| async move {
+                let cards = control.register(rendezvous, card).await.ok();
+                Some(Answer::Cards { net, cards })
+            });
+        }
+    }
+
+    /// Our candidates changed: everyone who knows the old ones is told.
+    pub(crate) fn spread_candidates(&mut self, tick: Tick) {
+        for network in &mut self.networks {
+            network.registered = None;
+        }
+        let (sequence, candidates) = self.underlay.candidates();
+        let (candidates, routes) = (candidates.to_vec(), self.underlay.routes());
+        let filter = self.underlay.filter().clone();
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.agent.set_local_candidates(tick.now, &candidates);
+                peer.agent.set_filter(tick.now, filter.clone());
+                peer.offer_relay(tick.now, &routes);
+            }
+            self.tell_candidates(tick, id, sequence, &candidates);
+            self.touch_peer(id);
+        }
+        self.lay_down_cards(tick);
+    }
+
+    /// Tells one peer our candidates in its session, once per sequence.
+    pub(crate) fn tell_candidates(
+        &mut self,
+        tick: Tick,
+        id: PeerId,
+        sequence: u64,
+        candidates: &[Candidate],
+    ) {
+        let in_session = self.tunnels.current(id).is_some();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if in_session && peer.told_sequence < sequence {
+            peer.told_sequence = sequence;
+            let candidates = candidates.to_vec();
+            self.send_message(
+                tick,
+                id,
+                &PeerMessage::Candidates {
+                    sequence,
+                    candidates,
+                },
+            );
+        }
+    }
+
+    /// Our card for one network, signed.
+    fn own_card(&mut self, net: NetIndex) -> Option<SignedCard> {
+        let (sequence, candidates) = self.underlay.candidates();
+        let candidates = candidates.to_vec();
+        let network = self.networks.get(usize::from(net.0))?;
+        let card = Card {
+            entry: network
+                .directory
+                .members()
+                .find(|member| member.entry.node == self.node.me)?
+                .signed
+                .clone(),
+            chain: self.node.membership.chain_for(&network.secret.id)?.encode(),
+            static_document: self.node.signed_static.clone(),
+            candidates,
+            sequence,
+            name: self.node.membership.name().unwrap_or_default().to_owned(),
+        };
+        Signed::seal(&card, &self.node.key, &self.node.membership.overlay()).ok()
+    }
+
+    fn open_and_learn(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return;
+        };
+        let secret = &network.secret;
+        let overlay = self.node.membership.overlay();
+        match open_card(bytes, &secret.epoch_key, &overlay, &secret.id) {
+            Ok(card) => self.learn_card(tick, net, &card),
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// A member showed its card: it is in the roster now, and worth a session.
+    fn learn_card(&mut self, tick: Tick, net: NetIndex, card: &OpenedCard) {
+        let id = card.entry.node;
+        if id == self.node.me {
+            return;
+        }
+        let verified = self
+            .node
+            .verify_chain(&card.card.chain, tick.wall)
+            .and_then(|member| {
+                let document = &card.card.static_document;
+                Ok((member, self.node.verify_static(document, id, tick.wall)?))
+            });
+        let (member, static_key) = match verified {
+            Ok(verified) => verified,
+            Err(reason) => {
+                tracing::info!(peer = %id, reason = reason.name(), "card refused");
+                return self.drops.count(reason);
+            }
+        };
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        if member.peer != id || !member.is_member_of(&network.secret.id) {
+            return self.drops.count(DropReason::CertificateRefused);
+        }
+        let may_send = member.may_send(&network.secret.id);
+        network
+            .directory
+            .handle_member(tick.now, id, may_send, &card.card.chain);
+        let taken = network.directory.handle_card(tick.now, tick.wall, card);
+        self.touch_network(net);
+        if let Err(reason) = taken {
+            return self.drops.count(reason);
+        }
+        let newcomer = self.new_peer(tick, id).is_some();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.static_key = Some(static_key);
+        peer.name = member.name;
+        if newcomer {
+            self.permit(&[id]);
+            self.welcome(tick, net, id);
+        }
+        self.learn_candidates(tick, id, card.card.sequence, card.card.candidates.clone());
+        self.reach(tick, id);
+    }
+
+    /// A peer said where it can be reached.
+    pub(crate) fn learn_candidates(
+        &mut self,
+        tick: Tick,
+        id: PeerId,
+        sequence: u64,
+        candidates: Vec<Candidate>,
+    ) {
+        let routes = self.underlay.routes();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.set_candidates(tick.now, sequence, candidates) {
+            peer.offer_relay(tick.now, &routes);
+            self.touch_peer(id);
+        }
+    }
+
+    /// Permits `peers` at our relay allocations.
+    pub(crate) fn permit(&self, peers: &[PeerId]) {
+        for (infra, allocation) in self.underlay.allocations() {
+            for some in peers.chunks(64) {
+                let some = some.to_vec();
+                self.ask(move |control| async move {
+                    if let Err(error) = control.permit(infra, allocation, some).await {
+                        tracing::debug!(%error, "permit failed");
+                    }
+                    None
+                });
+            }
+        }
+    }
+
+    /// A signal came through a third party.
+    fn handle_signal(&mut self, tick: Tick, from: PeerId, envelope: &[u8]) {
+        let net = self
+            .networks
+            .iter()
+            .find(|network| signal_is_for(envelope, &network.secret.epoch_key))
+            .map(|network| (network.index, network.secret.epoch_key, network.secret.id));
+        let Some((net, epoch_key, network)) = net else {
+            return self.drops.count(DropReason::UnknownNetwork);
+        };
+        let overlay = self.node.membership.overlay();
+        let routed = match open_signal(envelope, &from, &self.node.me, &overlay, &epoch_key) {
+            Ok(routed) => routed,
+            Err(reason) => return self.drops.count(reason),
+        };
+        if !self.signal_inbox.accept(from, routed.sequence) {
+            return self.drops.count(DropReason::Replayed);
+        }
+        match routed.signal {
+            Signal::Hello(card) => match OpenedCard::open(&card, &overlay, &network) {
+                Ok(card) => self.handle_hello(tick, net, &network, &card),
+                Err(reason) => self.drops.count(reason),
+            },
+            Signal::Bye => self.close_peer(tick, from),
+        }
+    }
+
+    fn handle_hello(&mut self, tick: Tick, net: NetIndex, network: &NetworkId, card: &OpenedCard) {
+        tracing::debug!(peer = %card.entry.node, ?network, "greeted");
+        self.learn_card(tick, net, card);
+    }
+
+    /// Does what can be done to get a session with `peer`: a handshake on every path that may work,
+    /// and a greeting through the control plane, so that it does the same.
+    pub(crate) fn reach(&mut self, tick: Tick, id: PeerId) {
+        if self.tunnels.current(id).is_some() || id == self.node.me {
+            return;
+        }
+        self.greet(tick, id);
+        let routes = self.underlay.routes();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(static_key) = peer.static_key else {
+            return;
+        };
+        let paths = peer.handshake_paths(self.underlay.filter(), &routes);
+        if !paths.is_empty() && peer.may_dial(tick.now) {
+            self.tunnels.connect(
+                tick.now,
+                tick.wall,
+                &mut self.entropy,
+                id,
+                static_key,
+                &paths,
+            );
+        }
+    }
+
+    /// Shows our card to `peer` through a third party, not too often.
+    fn greet(&mut self, tick: Tick, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(net) = self
+            .networks
+            .iter()
+            .find(|network| {
+                network
+                    .directory
+                    .members()
+                    .any(|member| member.entry.node == id)
+            })
+            .map(|network| network.index)
+        else {
+            return;
+        };
+        if !peer.may_greet(tick.now) {
+            return;
+        }
+        let Some(card) = self.own_card(net) else {
+            return;
+        };
+        let Some(envelope) = self.seal_to_member(tick, net, id, Signal::Hello(card)) else {
+            return;
+        };
+        self.ask(move |control| async move {
+            if let Err(error) = control.forward(id, envelope).await {
+                tracing::debug!(peer = %id, %error, "greeting not delivered");
+            }
+            None
+        });
+    }
+
+    /// Seals a signal to a member of `net`.
+    fn seal_to_member(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        to: PeerId,
+        signal: Signal,
+    ) -> Option<Vec<u8>> {
+        // Above every signal of this run and of the runs before.
+        self.signal_sequence = (self.signal_sequence + 1).max(tick.wall.0 << 20);
+        let routed = RoutedSignal {
+            from: self.node.me,
+            to,
+            sequence: self.signal_sequence,
+            signal,
+        };
+        let epoch_key = self.networks.get(usize::from(net.0))?.secret.epoch_key;
+        let overlay = self.node.membership.overlay();
+        seal_signal(
+            &routed,
+            &self.node.key,
+            &overlay,
+            &epoch_key,
+            &mut self.entropy,
+        )
+        .map_err(|reason| self.drops.count(reason))
+        .ok()
+    }
+
+    /// Makes a peer; `None` if there is one already or there are too many.
+    pub(crate) fn new_peer(&mut self, tick: Tick, id: PeerId) -> Option<&mut Peer> {
+        if self.peers.contains_key(&id) {
+            return None;
+        }
+        if self.peers.len() >= MAX_PEERS {
+            self.drops.count(DropReason::RosterInvalid);
+            return None;
+        }
+        let (_, candidates) = self.underlay.candidates();
+        let filter = self.underlay.filter().clone();
+        let mut agent = PathAgent::new(tick.now, filter, self.node.me < id);
+        agent.set_local_candidates(tick.now, candidates);
+        self.fib_stale = true;
+        Some(
+            self.peers
+                .entry(id)
+                .or_insert(Peer::new(id, agent, self.entropy.next_u32())),
+        )
+    }
+
+    /// A handshake proved who `id` is: it need not have shown a card before.
+    pub(crate) fn meet_in_handshake(
+        &mut self,
+        tick: Tick,
+        id: PeerId,
+        networks: &[NetworkId],
+        chain: &[u8],
+        static_key: [u8; 32],
+    ) {
+        let name = self
+            .node
+            .verify_chain(chain, tick.wall)
+            .ok()
+            .and_then(|member| member.name);
+        let routes = self.underlay.routes();
+        if let Some(peer) = self.new_peer(tick, id) {
+            peer.offer_relay(tick.now, &routes);
+            self.permit(&[id]);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.static_key = Some(static_key);
+            peer.name = name;
+        }
+        let shared: Vec<NetIndex> = self
+            .networks
+            .iter()
+            .filter(|network| networks.contains(&network.secret.id))
+            .map(|network| network.index)
+            .collect();
+        for net in shared {
+            self.verify_member(tick, net, id, chain);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The slow path: one task that owns every state machine and publishes the `Fib`.
+//!
+//! The fast path ([`crate::workers`]) only reads the [`Fib`](overlay_proto::switching::Fib); what
+//! it cannot decide comes here through one bounded queue. So do the events of the control plane
+//! and the requests of the control socket. The driver does four things, always in this order:
+//!
+//! 1. take one batch of inputs and hand each to the machine it belongs to;
+//! 2. `settle`: drain the outputs of the machines that were touched, until nothing moves;
+//! 3. publish a new `Fib` if what it shows has changed;
+//! 4. sleep until an input comes or the earliest timer of a machine is due.
+//!
+//! The machines are pure (`overlay-proto`, `nat-traversal`); everything here is glue: which output
+//! of one is an input of another. Where to look:
+//!
+//! - [`startup`]: from a state directory to a running driver; `farlan up`.
+//! - [`node`]: what does not change while the node runs: identity, membership, clock.
+//! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations.
+//! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
+//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`introductions`]: how strangers of one network come to know each other, by cards.
+//! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
+//! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
+
+mod attaching;
+mod directory;
+mod frames;
+mod introductions;
+mod network;
+mod node;
+mod peer;
+mod peers;
+mod publish;
+mod questions;
+mod reports;
+mod requests;
+mod run;
+mod startup;
+mod underlay;
+mod waiting_room;
+
+pub use startup::up;

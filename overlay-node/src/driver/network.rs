@@ -1,0 +1,111 @@
+//! One network on this node: its directory, its tap, the frames that wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use overlay_proto::directory::Directory;
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::NetworkSecret;
+use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
+use tap_bridge::TapQueue;
+
+use super::directory::LocalProbe;
+use super::waiting_room::{Bounds, WaitingRoom};
+use crate::attachments::AttachmentRecord;
+
+/// Frames for a MAC that is being looked up (directory.md, Storage and lookup).
+const LOOKUP_ROOM: Bounds = Bounds {
+    per_key: 16,
+    in_all: 256,
+    max_wait: Duration::from_secs(2),
+};
+
+/// Frames from a peer whose source MAC it has not claimed yet (directory.md, Moves).
+const SOURCE_ROOM: Bounds = Bounds {
+    per_key: 64,
+    in_all: 64,
+    max_wait: Duration::from_millis(200),
+};
+
+/// Local frames whose source another host still owns: the owner is being asked.
+const ARBITRATION_ROOM: Bounds = Bounds {
+    per_key: 16,
+    in_all: 64,
+    max_wait: Duration::from_secs(1),
+};
+
+/// Broadcasts of the last moments, for members that become known just after. The frames have been
+/// sent to the members known then, so their leaving is no drop.
+const NEWCOMER_ROOM: Bounds = Bounds {
+    per_key: 16,
+    in_all: 16,
+    max_wait: Duration::from_secs(1),
+};
+
+/// One network on this node.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Its place in the `Fib`.
+    pub(crate) index: NetIndex,
+    /// Name, id, keys, MTU.
+    pub(crate) secret: NetworkSecret,
+    /// Roster and claims.
+    pub(crate) directory: Directory,
+    /// Tap and bridge, when the network is attached.
+    pub(crate) attached: Option<AttachmentRecord>,
+    /// The open tap; workers and driver have clones.
+    pub(crate) queue: Option<TapQueue>,
+    /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
+    pub(crate) local: HashMap<MacKey, Arc<LocalMac>>,
+    /// Local frames that wait for a look-up of their destination.
+    pub(crate) for_lookup: WaitingRoom<MacKey>,
+    /// Local frames that wait for the owner of their source to answer.
+    pub(crate) for_owner: WaitingRoom<MacKey>,
+    /// Peers' frames that wait for the claim of their source.
+    pub(crate) for_claim: WaitingRoom<(PeerId, MacKey)>,
+    /// Copies of recent broadcasts.
+    pub(crate) for_newcomers: WaitingRoom<()>,
+    /// Guests that are being asked whether they are still here.
+    pub(crate) probes: Vec<LocalProbe>,
+    /// When our card was last laid down at the rendezvous.
+    pub(crate) registered: Option<Instant>,
+    /// The directory's version that the current `Fib` shows.
+    pub(crate) published_version: u64,
+    /// The directory's version that is on disk.
+    pub(crate) saved_version: u64,
+}
+
+impl Network {
+    /// A network without an attachment.
+    pub(crate) fn new(index: NetIndex, secret: NetworkSecret, directory: Directory) -> Self {
+        Self {
+            index,
+            secret,
+            directory,
+            attached: None,
+            queue: None,
+            local: HashMap::new(),
+            for_lookup: WaitingRoom::new(LOOKUP_ROOM),
+            for_owner: WaitingRoom::new(ARBITRATION_ROOM),
+            for_claim: WaitingRoom::new(SOURCE_ROOM),
+            for_newcomers: WaitingRoom::new(NEWCOMER_ROOM),
+            probes: Vec::new(),
+            registered: None,
+            published_version: u64::MAX,
+            saved_version: u64::MAX,
+        }
+    }
+
+    /// When the next waiting frame will have waited too long.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        [
+            self.for_lookup.next_expiry(),
+            self.for_owner.next_expiry(),
+            self.for_claim.next_expiry(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

@@ -1,0 +1,86 @@
+//! What does not change while the node runs: its identity, its membership, its clock.
+
+use std::time::Instant;
+
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{Member, MemberVerifier, Membership, NodeKey, SignedStatic};
+use overlay_proto::time::UnixTime;
+
+use crate::state::wall_clock;
+
+/// Monotonic and wall-clock time, read once per tick.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tick {
+    /// Monotonic.
+    pub(crate) now: Instant,
+    /// Wall clock.
+    pub(crate) wall: UnixTime,
+}
+
+impl Tick {
+    /// The time it is.
+    pub(crate) fn read() -> Self {
+        Self {
+            now: Instant::now(),
+            wall: wall_clock(),
+        }
+    }
+}
+
+/// Identity and membership of this node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Our name.
+    pub(crate) me: PeerId,
+    /// Our key: signs claims, cards, roster entries.
+    pub(crate) key: NodeKey,
+    /// What `join` brought.
+    pub(crate) membership: Membership,
+    /// Checks the chains of peers, and remembers those that are good.
+    pub(crate) verifier: MemberVerifier,
+    /// Our certificate chain, as it travels.
+    pub(crate) chain: Vec<u8>,
+    /// What people call this node; empty if nothing.
+    pub(crate) name: String,
+    /// The signed x25519 static, as it travels.
+    pub(crate) signed_static: Vec<u8>,
+    /// Its public part.
+    pub(crate) static_public: [u8; 32],
+    /// Random per run of the process; peers tell a restart from a rekey by it.
+    pub(crate) incarnation: u32,
+    /// When the process began; the fast path counts milliseconds from it.
+    pub(crate) epoch: Instant,
+}
+
+impl Node {
+    /// Whose certificate is this, and what does it allow?
+    pub(crate) fn verify_chain(&self, chain: &[u8], wall: UnixTime) -> Result<Member, DropReason> {
+        self.verifier.show(chain, wall).map_err(|error| {
+            tracing::info!(%error, "certificate refused");
+            DropReason::CertificateRefused
+        })
+    }
+
+    /// The x25519 static that `peer` signed.
+    pub(crate) fn verify_static(
+        &self,
+        document: &[u8],
+        peer: PeerId,
+        wall: UnixTime,
+    ) -> Result<[u8; 32], DropReason> {
+        let overlay = self.membership.overlay();
+        let binding = SignedStatic::decode(document)
+            .and_then(|signed| signed.verify(peer, overlay, wall))
+            .map_err(|_| DropReason::CertificateRefused)?;
+        Ok(binding.public)
+    }
+
+    /// Where our own questions to the guests on this host come from: a locally administered
+    /// address that no other node uses.
+    pub(crate) const fn probe_mac(&self) -> MacAddr {
+        let [a, b, c, d, e, ..] = self.me.0;
+        MacAddr([0x02, a, b, c, d, e])
+    }
+}

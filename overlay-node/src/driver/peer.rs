@@ -1,0 +1,218 @@
+//! One peer: how it can be reached, and what is on its way to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nat_traversal::agent::PathAgent;
+use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
+use nat_traversal::path::{AllocationId, Path, RelayRoute};
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::PeerCounters;
+use overlay_proto::wire::ReliableChannel;
+
+/// Paths on which one handshake is tried: the relay and the best candidates.
+const HANDSHAKE_PATHS: usize = 8;
+
+/// A handshake goes on for 10 s by itself; the first repetition comes right after it.
+const FIRST_REDIAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two handshakes with a peer that does not answer.
+const LONGEST_REDIAL: Duration = Duration::from_secs(300);
+
+/// A peer is greeted again only after this time: a greeting is a message on the bootstrap, and a
+/// peer that is gone answers none.
+const GREET_EVERY: Duration = Duration::from_secs(5);
+
+/// Relay addresses with our own allocation there.
+pub(crate) type Routes = [(SocketAddr, AllocationId)];
+
+/// When we last tried to reach a peer, and how often in vain.
+#[derive(Debug, Default)]
+struct Attempts {
+    dialled: Option<Instant>,
+    in_vain: u32,
+    greeted: Option<Instant>,
+}
+
+/// Frame counts at the last look, to see whether traffic flows.
+#[derive(Debug, Default)]
+struct Seen {
+    tx_frames: u64,
+    rx_frames: u64,
+}
+
+/// A member of at least one of our networks.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub(crate) id: PeerId,
+    /// Its x25519 static, from its card or roster entry: signed by it.
+    pub(crate) static_key: Option<[u8; 32]>,
+    /// The name its certificate gives it, for people.
+    pub(crate) name: Option<String>,
+    /// Where it says it can be reached.
+    candidates: Vec<Candidate>,
+    candidates_sequence: u64,
+    /// From candidates to the chosen path.
+    pub(crate) agent: PathAgent,
+    /// Reliable messages in the session.
+    pub(crate) channel: ReliableChannel,
+    /// Traffic.
+    pub(crate) counters: Arc<PeerCounters>,
+    /// The sequence of our own candidates that it has been told in the session.
+    pub(crate) told_sequence: u64,
+    /// Where its sealed datagrams last came from.
+    pub(crate) heard_on: Option<Path>,
+    attempts: Attempts,
+    seen: Seen,
+}
+
+impl Peer {
+    /// A peer of whom only the name is known. `channel_id` is random.
+    pub(crate) fn new(id: PeerId, agent: PathAgent, channel_id: u32) -> Self {
+        Self {
+            id,
+            static_key: None,
+            name: None,
+            candidates: Vec::new(),
+            candidates_sequence: 0,
+            agent,
+            channel: ReliableChannel::new(channel_id),
+            counters: Arc::default(),
+            told_sequence: 0,
+            heard_on: None,
+            attempts: Attempts::default(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// The earliest timer of its machines.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.agent
+            .poll_timeout()
+            .into_iter()
+            .chain(self.channel.poll_timeout())
+            .min()
+    }
+
+    /// It told its candidates. `false`: the list is not newer than the one known.
+    pub(crate) fn set_candidates(
+        &mut self,
+        now: Instant,
+        sequence: u64,
+        candidates: Vec<Candidate>,
+    ) -> bool {
+        if sequence <= self.candidates_sequence {
+            return false;
+        }
+        self.candidates_sequence = sequence;
+        let refused = self.agent.set_remote_candidates(now, &candidates, sequence);
+        tracing::debug!(peer = %self.id, sequence, ?candidates, refused, "candidates");
+        self.candidates = candidates;
+        // What failed before may work with the new addresses.
+        self.attempts = Attempts {
+            greeted: self.attempts.greeted,
+            ..Attempts::default()
+        };
+        true
+    }
+
+    /// Tells the agent about the relay that both sides are at.
+    pub(crate) fn offer_relay(&mut self, now: Instant, routes: &Routes) {
+        let path = self.relay_path(routes);
+        self.agent.set_relay(now, path);
+    }
+
+    fn relay_path(&self, routes: &Routes) -> Option<Path> {
+        let relayed = self
+            .candidates
+            .iter()
+            .filter(|c| c.kind == CandidateKind::Relayed);
+        relayed.into_iter().find_map(|candidate| {
+            let (addr, own) = routes.iter().find(|(addr, _)| *addr == candidate.addr)?;
+            let route = RelayRoute {
+                own: *own,
+                peer: candidate.allocation?,
+            };
+            Some(Path::relayed(*addr, route))
+        })
+    }
+
+    /// The paths on which a handshake may get through: the relay, then what the filter admits.
+    pub(crate) fn handshake_paths(&self, filter: &CandidateFilter, routes: &Routes) -> Vec<Path> {
+        let reflexive: Vec<_> = self
+            .candidates
+            .iter()
+            .filter(|c| c.kind == CandidateKind::Reflexive)
+            .map(|c| c.addr.ip())
+            .collect();
+        let direct = self
+            .candidates
+            .iter()
+            .filter(|c| c.kind != CandidateKind::Relayed)
+            .filter(|c| filter.admit(c, &reflexive).is_ok())
+            .map(|c| Path::direct(c.addr));
+        self.relay_path(routes)
+            .into_iter()
+            .chain(direct)
+            .take(HANDSHAKE_PATHS)
+            .collect()
+    }
+
+    /// May a handshake begin now? Counts it if so.
+    pub(crate) fn may_dial(&mut self, now: Instant) -> bool {
+        let wait = FIRST_REDIAL * 2_u32.saturating_pow(self.attempts.in_vain.min(8));
+        let wait = wait.min(LONGEST_REDIAL);
+        if self
+            .attempts
+            .dialled
+            .is_some_and(|at| now.duration_since(at) < wait)
+        {
+            return false;
+        }
+        if self.attempts.dialled.replace(now).is_some() {
+            self.attempts.in_vain += 1;
+        }
+        true
+    }
+
+    /// May it be greeted now? Counts it if so.
+    pub(crate) fn may_greet(&mut self, now: Instant) -> bool {
+        // A peer that does not answer handshakes is greeted as rarely as it is dialled.
+        let wait = GREET_EVERY * 2_u32.saturating_pow(self.attempts.in_vain.min(6));
+        if self
+            .attempts
+            .greeted
+            .is_some_and(|at| now.duration_since(at) < wait)
+        {
+            return false;
+        }
+        self.attempts.greeted = Some(now);
+        true
+    }
+
+    /// A session is there: the next time is the first time again.
+    pub(crate) fn reached(&mut self) {
+        self.attempts = Attempts::default();
+    }
+
+    /// Tells the agent whether frames went out and came in since the last look.
+    pub(crate) fn look_at_traffic(&mut self, now: Instant) {
+        let tx_frames = self.counters.tx_frames.load(Ordering::Relaxed);
+        let rx_frames = self.counters.rx_frames.load(Ordering::Relaxed);
+        if tx_frames != self.seen.tx_frames {
+            self.agent.handle_sent(now);
+        }
+        if rx_frames != self.seen.rx_frames
+            && let Some(path) = self.heard_on
+        {
+            self.agent.handle_traffic(now, path);
+        }
+        self.seen = Seen {
+            tx_frames,
+            rx_frames,
+        };
+    }
+}

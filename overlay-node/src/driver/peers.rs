@@ -1,0 +1,356 @@
+//! What goes to and from peers: handshakes, probes, messages on the channel.
+
+use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
+use nat_traversal::path::Path;
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ids::PeerId;
+use overlay_proto::tunnels::TunnelEvent;
+use overlay_proto::wire::peer_message::PeerMessage;
+use overlay_proto::wire::{
+    DatagramKind, InnerHeader, InnerKind, Lane, MAX_UNPROVEN_DATAGRAM, SessionIndex,
+};
+
+use super::node::Tick;
+use super::run::Driver;
+use crate::workers::Punt;
+
+/// The slow path's lane (trust.md 12).
+const SLOW_LANE: Lane = Lane(0);
+
+impl Driver {
+    /// One thing the fast path could not decide.
+    pub(crate) fn handle_punt(&mut self, tick: Tick, punt: Punt) {
+        match punt {
+            Punt::LocalFrame { net, frame, .. } => {
+                self.handle_local_frame(tick, net, frame.into_vec());
+            }
+            Punt::LocalBroadcast { net, frame } => {
+                self.handle_partial_flood(tick, net, frame.into_vec());
+            }
+            Punt::PeerFrame {
+                forwarded: Some(_), ..
+            } => {
+                // Nobody may send on behalf of others yet (docs/adr/0004).
+                self.drops.count(DropReason::SourceNotClaimed);
+            }
+            Punt::PeerFrame {
+                net,
+                peer,
+                reason,
+                frame,
+                ..
+            } => {
+                self.handle_peer_frame(tick, net, peer, reason, frame.into_vec());
+            }
+            Punt::Inner {
+                session,
+                peer,
+                path,
+                header,
+                body,
+            } => {
+                self.handle_inner(tick, session, peer, path, header, &body);
+            }
+            Punt::Opened {
+                session,
+                peer,
+                path,
+            } => self.handle_opened(tick, session, peer, path),
+            Punt::Datagram { path, bytes } => self.handle_datagram(tick, path, &bytes),
+            Punt::TapLost { net } => self.lose_tap(net),
+        }
+    }
+
+    fn handle_opened(&mut self, tick: Tick, session: SessionIndex, id: PeerId, path: Path) {
+        self.tunnels.handle_opened(tick.now, session, path);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.heard_on = Some(path);
+            peer.agent.handle_traffic(tick.now, path);
+            self.touch_peer(id);
+        }
+    }
+
+    /// A datagram that is no sealed data: a handshake, or for the underlay.
+    fn handle_datagram(&mut self, tick: Tick, path: Path, bytes: &[u8]) {
+        let handled = match DatagramKind::parse(bytes) {
+            Ok(
+                DatagramKind::HandshakeInit
+                | DatagramKind::HandshakeResponse
+                | DatagramKind::CookieReply,
+            ) => self.tunnels.handle_datagram(
+                tick.now,
+                tick.wall,
+                &mut self.entropy,
+                &self.node.verifier,
+                bytes,
+                path,
+            ),
+            Ok(kind) => {
+                self.underlay
+                    .handle_datagram(tick.now, kind, path, bytes, &mut self.entropy)
+            }
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = handled {
+            tracing::debug!(remote = %path.remote, reason = reason.name(), "datagram dropped");
+            self.drops.count(reason);
+        }
+    }
+
+    /// Something sealed that is no frame.
+    fn handle_inner(
+        &mut self,
+        tick: Tick,
+        session: SessionIndex,
+        id: PeerId,
+        path: Path,
+        header: InnerHeader,
+        body: &[u8],
+    ) {
+        self.handle_opened(tick, session, id, path);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        match header.kind {
+            InnerKind::Probe => match ProbeMessage::decode(body) {
+                Ok(message) => {
+                    if let Some(answer) = peer.agent.handle_probe(tick.now, path, message) {
+                        self.send_probe(id, &answer);
+                    }
+                }
+                Err(_) => self.drops.count(DropReason::ControlMalformed),
+            },
+            InnerKind::Control => match peer.channel.handle_packet(tick.now, body) {
+                Ok(Some(message)) => self.handle_message(tick, id, &message),
+                Ok(None) => {}
+                Err(reason) => self.drops.count(reason),
+            },
+            InnerKind::KeepAlive => {}
+            InnerKind::Frame | InnerKind::Piece(_) => self.drops.count(DropReason::UnknownFlags),
+        }
+        self.touch_peer(id);
+    }
+
+    fn handle_message(&mut self, tick: Tick, id: PeerId, bytes: &[u8]) {
+        match PeerMessage::decode(bytes) {
+            Ok(PeerMessage::Directory { network, body }) => {
+                self.handle_directory_message(tick, id, network, body);
+            }
+            Ok(PeerMessage::Candidates {
+                sequence,
+                candidates,
+            }) => {
+                self.learn_candidates(tick, id, sequence, candidates);
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Queues a message for `peer`; it goes out with the next settling.
+    pub(crate) fn send_message(&mut self, tick: Tick, id: PeerId, message: &PeerMessage<'_>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Err(reason) = peer.channel.send(tick.now, message.encode()) {
+            self.drops.count(reason);
+        }
+        self.touch_peer(id);
+    }
+
+    /// Seals `body` to `peer` on the slow path's lane; `false` if there is no session or path.
+    pub(crate) fn seal_to(&mut self, id: PeerId, header: &InnerHeader, body: &[u8]) -> bool {
+        let Some(path) = self.peers.get(&id).and_then(|peer| peer.agent.chosen()) else {
+            return false;
+        };
+        self.seal_on(id, path, header, body)
+    }
+
+    /// Seals `body` to `peer` and sends it on `path`.
+    fn seal_on(&mut self, id: PeerId, path: Path, header: &InnerHeader, body: &[u8]) -> bool {
+        let Some(session) = self.tunnels.current(id) else {
+            return false;
+        };
+        let mut inner = [0; InnerHeader::MAX_LEN];
+        let written = header.write(&mut inner);
+        let Some(inner) = inner.get(..written) else {
+            return false;
+        };
+        let mut datagram = [0; MAX_UNPROVEN_DATAGRAM];
+        match session.seal_into(SLOW_LANE, inner, body, &mut datagram) {
+            Ok(len) => {
+                if let Some(sealed) = datagram.get(..len) {
+                    self.send_on(path, sealed);
+                }
+                true
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                false
+            }
+        }
+    }
+
+    /// Sends a datagram as it is on `path`.
+    pub(crate) fn send_on(&mut self, path: Path, datagram: &[u8]) {
+        if let Err(reason) = self
+            .sender
+            .send(&path, datagram, self.underlay.relay_keys())
+        {
+            self.drops.count(reason);
+        }
+    }
+
+    /// Drains the tunnels.
+    pub(crate) fn settle_tunnels(&mut self, tick: Tick) {
+        while let Some(event) = self.tunnels.poll_event() {
+            self.handle_tunnel_event(tick, event);
+        }
+        while let Some(transmit) = self.tunnels.poll_transmit() {
+            self.send_on(transmit.path, &transmit.bytes);
+        }
+    }
+
+    fn handle_tunnel_event(&mut self, tick: Tick, event: TunnelEvent) {
+        self.fib_stale = true;
+        match event {
+            TunnelEvent::Established {
+                peer: id,
+                session,
+                path,
+                peer_chain,
+                static_key,
+                ..
+            } => {
+                let networks: Vec<_> = session.networks.iter().map(|n| n.network).collect();
+                self.meet_in_handshake(tick, id, &networks, &peer_chain, static_key);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.agent.handle_established(tick.now, path);
+                    self.touch_peer(id);
+                }
+            }
+            TunnelEvent::Usable { peer: id, path, .. } => {
+                tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, "session established");
+                self.gain_neighbour(tick, id);
+            }
+            TunnelEvent::Rekeyed { peer, .. } => {
+                tracing::debug!(peer = %peer, "session rekeyed");
+                self.touch_peer(peer);
+            }
+            TunnelEvent::Closed { peer, reason, .. } => {
+                tracing::debug!(peer = %peer, ?reason, "session closed");
+                if self.tunnels.current(peer).is_none() {
+                    tracing::info!(peer = %peer, ?reason, "no session any more");
+                    self.lose_neighbour(tick, peer);
+                }
+            }
+            TunnelEvent::HandshakeFailed { peer, reason } => {
+                tracing::info!(peer = %peer, reason = reason.name(), "handshake failed");
+            }
+        }
+    }
+
+    /// A session with `id` can be used: the directories compare what they know.
+    fn gain_neighbour(&mut self, tick: Tick, id: PeerId) {
+        let (sequence, candidates) = self.underlay.candidates();
+        let candidates = candidates.to_vec();
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.reached();
+            peer.told_sequence = 0;
+        }
+        let shared: Vec<_> = self
+            .tunnels
+            .current(id)
+            .map(|session| {
+                session
+                    .networks
+                    .iter()
+                    .map(|shared| shared.network)
+                    .collect()
+            })
+            .unwrap_or_default();
+        for network in &mut self.networks {
+            if shared.contains(&network.secret.id) {
+                network.directory.handle_neighbour_up(tick.now, id);
+                self.touched_networks.insert(network.index);
+            }
+        }
+        self.tell_candidates(tick, id, sequence, &candidates);
+        self.touch_peer(id);
+        self.release_for_session(tick, id);
+    }
+
+    fn lose_neighbour(&mut self, tick: Tick, id: PeerId) {
+        for network in &mut self.networks {
+            network.directory.handle_neighbour_down(tick.now, id);
+            self.touched_networks.insert(network.index);
+        }
+    }
+
+    /// The peer says it goes, or its session is of no use any more.
+    pub(crate) fn close_peer(&mut self, tick: Tick, id: PeerId) {
+        self.tunnels.close(tick.now, id);
+    }
+
+    /// Drains the machines of one peer.
+    pub(crate) fn settle_peer(&mut self, tick: Tick, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        while let Some(event) = peer.agent.poll_event() {
+            match event {
+                PathEvent::Chosen { path, why, .. } => {
+                    tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, ?why, "path chosen");
+                    self.tunnels.set_path(id, path);
+                    self.fib_stale = true;
+                }
+                PathEvent::Lost => {
+                    tracing::info!(peer = %id, "no path works");
+                    self.fib_stale = true;
+                }
+                PathEvent::Observed { observer, addr, .. } => {
+                    self.underlay.handle_observed(tick.now, observer, addr);
+                }
+            }
+        }
+        let mut probes = Vec::new();
+        while let Some(probe) =
+            peer.agent
+                .poll_transmit(tick.now, &mut self.probe_budget, &mut self.entropy)
+        {
+            probes.push(probe);
+        }
+        for probe in probes {
+            self.send_probe(id, &probe);
+        }
+        self.settle_channel(tick, id);
+    }
+
+    fn send_probe(&mut self, id: PeerId, probe: &Outgoing) {
+        let body = probe.message.encode(probe.padded_len);
+        self.seal_on(id, probe.path, &InnerHeader::plain(InnerKind::Probe), &body);
+    }
+
+    /// Sends what waits on the channel, if there is a session and a path.
+    fn settle_channel(&mut self, tick: Tick, id: PeerId) {
+        if self.tunnels.current(id).is_none() {
+            return;
+        }
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            if peer.agent.chosen().is_none() {
+                return;
+            }
+            let Some(packet) = peer.channel.poll_transmit(tick.now) else {
+                break;
+            };
+            self.seal_to(id, &InnerHeader::plain(InnerKind::Control), &packet);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            while peer.channel.poll_failed().is_some() {
+                self.drops.count(DropReason::ControlOverflow);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The `Fib`: built from the machines when something it shows has changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::{Fib, FibNetwork, FibPeer, FibSession, MacEntry, PeerSlot};
+use overlay_proto::wire::SAFE_DATAGRAM;
+
+use super::network::Network;
+use super::run::Driver;
+
+impl Driver {
+    /// Publishes a new `Fib` if one is due. Workers load it with their next batch.
+    pub(crate) fn publish(&mut self, now: Instant) {
+        if !self.fib_is_stale() {
+            return;
+        }
+        self.fib_stale = false;
+        let (peers, slots) = self.fib_peers();
+        let me = self.node.me;
+        let networks = self
+            .networks
+            .iter_mut()
+            .map(|network| fib_network(network, now, me, &peers, &slots))
+            .collect();
+        let sessions = self
+            .tunnels
+            .sessions()
+            .filter_map(|session| {
+                let peer = *slots.get(&session.peer)?;
+                Some((
+                    session.local_index,
+                    FibSession {
+                        session: Arc::clone(session),
+                        peer,
+                    },
+                ))
+            })
+            .collect();
+        let relay_keys = self.underlay.relay_keys().clone();
+        self.fib.store(Arc::new(Fib {
+            networks,
+            peers,
+            sessions,
+            relay_keys,
+        }));
+    }
+
+    fn fib_is_stale(&self) -> bool {
+        self.fib_stale
+            || self
+                .networks
+                .iter()
+                .any(|n| n.published_version != n.directory.version())
+    }
+
+    fn fib_peers(&self) -> (Vec<FibPeer>, HashMap<PeerId, PeerSlot>) {
+        let mut peers = Vec::with_capacity(self.peers.len());
+        let mut slots = HashMap::with_capacity(self.peers.len());
+        for peer in self.peers.values() {
+            let Ok(slot) = u32::try_from(peers.len()) else {
+                break;
+            };
+            slots.insert(peer.id, PeerSlot(slot));
+            peers.push(FibPeer {
+                peer: peer.id,
+                session: self.tunnels.current(peer.id).cloned(),
+                path: peer.agent.chosen(),
+                datagram_limit: peer.agent.path_mtu_payload().min(SAFE_DATAGRAM),
+                counters: Arc::clone(&peer.counters),
+            });
+        }
+        (peers, slots)
+    }
+}
+
+fn fib_network(
+    network: &mut Network,
+    now: Instant,
+    me: PeerId,
+    peers: &[FibPeer],
+    slots: &HashMap<PeerId, PeerSlot>,
+) -> FibNetwork {
+    let mut macs = HashMap::new();
+    let mut local = HashMap::new();
+    for entry in network.directory.entries(now) {
+        if entry.local {
+            let heard = network.local.remove(&entry.key).unwrap_or_default();
+            local.insert(entry.key, Arc::clone(&heard));
+            macs.insert(entry.key, MacEntry::Local(heard));
+        } else if let Some(&slot) = slots.get(&entry.owner) {
+            macs.insert(entry.key, MacEntry::Remote(slot, entry.generation));
+        }
+    }
+    network.local = local;
+    network.published_version = network.directory.version();
+    let flood: Vec<PeerSlot> = network
+        .directory
+        .members()
+        .map(|member| member.entry.node)
+        .filter(|peer| *peer != me)
+        .filter_map(|peer| slots.get(&peer).copied())
+        .collect();
+    let ready = |slot: &PeerSlot| {
+        let peer = usize::try_from(slot.0)
+            .ok()
+            .and_then(|slot| peers.get(slot));
+        peer.is_some_and(|peer| peer.session.is_some() && peer.path.is_some())
+    };
+    // A broadcast that somebody misses, or that nobody gets yet, is the slow path's business.
+    let punt_broadcast = flood.is_empty() || !flood.iter().all(ready);
+    FibNetwork {
+        id: network.secret.id,
+        macs,
+        flood,
+        punt_broadcast,
+    }
+}

@@ -1,0 +1,72 @@
+//! `farlan where` for a MAC that is being looked up: answered when it is found, or after a while.
+
+use std::time::{Duration, Instant};
+
+use overlay_proto::ids::NetworkName;
+use tokio::sync::oneshot;
+
+use super::node::Tick;
+use super::run::Driver;
+use crate::control_socket::api::{MacOrIp, Response};
+
+/// Longer than a look-up takes (2 s), shorter than the patience of the control socket (5 s).
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// Users that wait at once; above it the oldest is answered with what is known.
+const MAX_QUESTIONS: usize = 32;
+
+#[derive(Debug)]
+struct Question {
+    since: Instant,
+    what: MacOrIp,
+    network: Option<NetworkName>,
+    answer: oneshot::Sender<Response>,
+}
+
+/// Users that wait for a look-up.
+#[derive(Debug, Default)]
+pub(crate) struct OpenQuestions(Vec<Question>);
+
+impl OpenQuestions {
+    /// Lets a user wait for `what`.
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        what: MacOrIp,
+        network: Option<NetworkName>,
+        answer: oneshot::Sender<Response>,
+    ) {
+        if self.0.len() >= MAX_QUESTIONS {
+            let _ = self.0.remove(0).answer.send(Response::Macs(Vec::new()));
+        }
+        self.0.push(Question {
+            since: now,
+            what,
+            network,
+            answer,
+        });
+    }
+
+    /// When the next user has waited long enough.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.0
+            .iter()
+            .map(|question| question.since + PATIENCE)
+            .min()
+    }
+}
+
+impl Driver {
+    /// Answers the users whose MAC was found or who waited long enough.
+    pub(crate) fn answer_questions(&mut self, tick: Tick) {
+        let waiting = std::mem::take(&mut self.open_questions.0);
+        for question in waiting {
+            let found = self.where_is(tick, &question.what, question.network.as_ref());
+            if !found.is_empty() || tick.now.duration_since(question.since) >= PATIENCE {
+                let _ = question.answer.send(Response::Macs(found));
+            } else {
+                self.open_questions.0.push(question);
+            }
+        }
+    }
+}

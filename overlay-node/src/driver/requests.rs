@@ -1,0 +1,119 @@
+//! Requests from the control socket.
+
+use overlay_proto::ethernet::{MacAddr, VlanId};
+use overlay_proto::ids::NetworkName;
+use overlay_proto::switching::MacKey;
+
+use super::node::Tick;
+use super::run::Driver;
+use crate::control_socket::api::{MacOrIp, Request, Response};
+use crate::control_socket::server::ControlCall;
+
+impl Driver {
+    /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up
+    /// is done; everything else at once.
+    pub(crate) async fn handle_call(&mut self, tick: Tick, call: ControlCall) {
+        let (request, answer) = call;
+        let response = match request {
+            Request::Status => Response::Status(Box::new(self.status(tick))),
+            Request::Peers => Response::Peers(self.peer_reports()),
+            Request::Networks => Response::Networks(self.network_reports()),
+            Request::Macs { network } => match self.check_network(network.as_ref()) {
+                Ok(()) => Response::Macs(self.mac_reports(tick, network.as_ref())),
+                Err(error) => Response::Error(error),
+            },
+            Request::Where { what, network } => match self.check_network(network.as_ref()) {
+                Ok(()) => return self.answer_where(tick, what, network, answer),
+                Err(error) => Response::Error(error),
+            },
+            Request::Announce { network, mac } => self.announce(tick, &network, mac),
+            Request::Attach(request) => done(self.attach(&request).await),
+            Request::Detach(request) => done(self.detach(&request).await),
+            Request::Reload => done(self.reload(tick)),
+        };
+        // The user may have gone; there is nobody to tell then.
+        let _ = answer.send(response);
+    }
+
+    fn check_network(&self, name: Option<&NetworkName>) -> Result<(), String> {
+        match name {
+            Some(name) if !self.networks.iter().any(|n| n.secret.name == *name) => {
+                Err(self.no_such_network(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn no_such_network(&self, name: &NetworkName) -> String {
+        let mine: Vec<&str> = self
+            .networks
+            .iter()
+            .map(|n| n.secret.name.as_str())
+            .collect();
+        format!(
+            "this node is not in a network `{name}`; it is in: {}",
+            mine.join(", ")
+        )
+    }
+
+    fn announce(&mut self, tick: Tick, name: &NetworkName, mac: MacAddr) -> Response {
+        let Some(network) = self.networks.iter_mut().find(|n| n.secret.name == *name) else {
+            return Response::Error(self.no_such_network(name));
+        };
+        if !mac.is_claimable() {
+            return Response::Error(format!(
+                "{mac} is a group or zero address; nobody can hold it"
+            ));
+        }
+        let key = MacKey {
+            vlan: VlanId::UNTAGGED,
+            mac,
+        };
+        if let Err(reason) = network.directory.handle_announce(tick.now, key) {
+            return Response::Error(format!("{mac} cannot be announced: {}", reason.meaning()));
+        }
+        let net = network.index;
+        self.touch_network(net);
+        Response::Done(format!("{mac} is announced in {name}"))
+    }
+
+    fn answer_where(
+        &mut self,
+        tick: Tick,
+        what: MacOrIp,
+        network: Option<NetworkName>,
+        answer: tokio::sync::oneshot::Sender<Response>,
+    ) {
+        let known = self.where_is(tick, &what, network.as_ref());
+        let MacOrIp::Mac(mac) = what else {
+            let _ = answer.send(Response::Macs(known));
+            return;
+        };
+        if !known.is_empty() || !mac.is_claimable() {
+            let _ = answer.send(Response::Macs(known));
+            return;
+        }
+        let key = MacKey {
+            vlan: VlanId::UNTAGGED,
+            mac,
+        };
+        let mut asked = Vec::new();
+        for net in &mut self.networks {
+            if network.as_ref().is_none_or(|name| *name == net.secret.name) {
+                let _ = net.directory.resolve(tick.now, key);
+                asked.push(net.index);
+            }
+        }
+        for net in asked {
+            self.touch_network(net);
+        }
+        self.open_questions.push(tick.now, what, network, answer);
+    }
+}
+
+fn done(result: anyhow::Result<String>) -> Response {
+    match result {
+        Ok(line) => Response::Done(line),
+        Err(error) => Response::Error(format!("{error:#}")),
+    }
+}

@@ -1,0 +1,277 @@
+//! The driver's state and its loop.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use control_plane::{ControlEvent, ControlHandle};
+use nat_traversal::agent::ProbeBudget;
+use overlay_proto::directory::SignalInbox;
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::{DropCounters, Fib, NetIndex};
+use overlay_proto::tunnels::Tunnels;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::introductions::Answer;
+use super::network::Network;
+use super::node::{Node, Tick};
+use super::peer::Peer;
+use super::questions::OpenQuestions;
+use super::underlay::{Underlay, UnderlayEvent};
+use super::waiting_room::{Bounds, WaitingRoom};
+use crate::control_socket::server::ControlCall;
+use crate::state::{OsEntropy, StateDir};
+use crate::workers::{Punt, SlowSender, TapWriter, WorkerPool};
+
+/// Punts handled before the outputs of the machines are drained: long enough to amortize, short
+/// enough that a flood of punts does not hold up a handshake.
+const PUNT_BATCH: usize = 64;
+
+/// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
+/// lost datagrams.
+pub(crate) const SESSION_ROOM: Bounds = Bounds {
+    per_key: 64,
+    in_all: 1024,
+    max_wait: Duration::from_secs(3),
+};
+
+/// How often the agents of the peers are told whether frames flow.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// The slow path. See the [module](super) for the order of things.
+pub(crate) struct Driver {
+    pub(crate) node: Node,
+    pub(crate) state: StateDir,
+    pub(crate) entropy: OsEntropy,
+    pub(crate) replication: bool,
+    pub(crate) control: ControlHandle,
+    pub(crate) answers: mpsc::Sender<Answer>,
+    /// Bounds the open questions to the control plane.
+    pub(crate) questions: Arc<Semaphore>,
+    /// Bootstraps that are connected now.
+    pub(crate) infra: BTreeSet<PeerId>,
+    /// Why a bootstrap last refused us, for people.
+    pub(crate) last_refusal: Option<String>,
+    pub(crate) sender: SlowSender,
+    pub(crate) taps: TapWriter,
+    pub(crate) workers: WorkerPool,
+    pub(crate) fib: Arc<ArcSwap<Fib>>,
+    pub(crate) fib_stale: bool,
+    pub(crate) drops: Arc<DropCounters>,
+    pub(crate) tunnels: Tunnels,
+    pub(crate) peers: HashMap<PeerId, Peer>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) underlay: Underlay,
+    pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
+    pub(crate) next_frame_id: u32,
+    pub(crate) signal_sequence: u64,
+    pub(crate) signal_inbox: SignalInbox,
+    pub(crate) probe_budget: ProbeBudget,
+    pub(crate) open_questions: OpenQuestions,
+    /// Peers whose machines may have outputs.
+    pub(crate) touched_peers: BTreeSet<PeerId>,
+    /// Networks whose directory may have outputs.
+    pub(crate) touched_networks: BTreeSet<NetIndex>,
+    pub(crate) next_look: Instant,
+    pub(crate) next_housekeeping: Instant,
+}
+
+/// Where inputs come from.
+pub(crate) struct Inputs {
+    pub(crate) punts: mpsc::Receiver<Punt>,
+    pub(crate) control: mpsc::Receiver<ControlEvent>,
+    pub(crate) answers: mpsc::Receiver<Answer>,
+    pub(crate) calls: mpsc::Receiver<ControlCall>,
+}
+
+impl Driver {
+    /// Runs until `stop` completes. Taps and bridges stay as they are.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut punts = Vec::with_capacity(PUNT_BATCH);
+        loop {
+            let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
+            tokio::select! {
+                () = &mut stop => break,
+                n = inputs.punts.recv_many(&mut punts, PUNT_BATCH) => {
+                    if n == 0 { break }
+                    let tick = Tick::read();
+                    for punt in punts.drain(..) {
+                        self.handle_punt(tick, punt);
+                    }
+                }
+                Some(event) = inputs.control.recv() => {
+                    self.handle_control_event(Tick::read(), event);
+                }
+                Some(answer) = inputs.answers.recv() => {
+                    self.handle_answer(Tick::read(), answer);
+                }
+                Some(call) = inputs.calls.recv() => {
+                    self.handle_call(Tick::read(), call).await;
+                }
+                () = sleep => {}
+            }
+            let tick = Tick::read();
+            self.handle_timeouts(tick);
+            self.settle(tick);
+            self.publish(tick.now);
+        }
+        self.stop().await;
+    }
+
+    fn next_wakeup(&self, now: Instant) -> Instant {
+        let machines = [
+            self.tunnels.poll_timeout(),
+            self.underlay.poll_timeout(now),
+            self.for_session.next_expiry(),
+            self.next_probe_look(now),
+            self.open_questions.poll_timeout(),
+            Some(self.next_look),
+        ];
+        let peers = self.peers.values().filter_map(Peer::poll_timeout).min();
+        let networks = self
+            .networks
+            .iter()
+            .flat_map(|network| [network.directory.poll_timeout(), network.next_expiry()])
+            .flatten()
+            .min();
+        machines
+            .into_iter()
+            .flatten()
+            .chain(peers)
+            .chain(networks)
+            .min()
+            .map_or(self.next_housekeeping, |due| {
+                due.min(self.next_housekeeping)
+            })
+    }
+
+    fn handle_timeouts(&mut self, tick: Tick) {
+        self.tunnels
+            .handle_timeout(tick.now, tick.wall, &mut self.entropy);
+        self.underlay.handle_timeout(tick.now, &mut self.entropy);
+        for peer in self.peers.values_mut() {
+            if peer.poll_timeout().is_some_and(|due| due <= tick.now) {
+                peer.agent.handle_timeout(tick.now);
+                self.touched_peers.insert(peer.id);
+            }
+        }
+        for index in 0..self.networks.len() {
+            let due = self
+                .networks
+                .get(index)
+                .and_then(|network| network.directory.poll_timeout());
+            if due.is_some_and(|due| due <= tick.now) {
+                self.feed_heard(index);
+                let Some(network) = self.networks.get_mut(index) else {
+                    break;
+                };
+                network.directory.handle_timeout(tick.now);
+                self.touched_networks.insert(network.index);
+            }
+        }
+        self.end_probes(tick);
+        self.expire_waiting(tick);
+        self.answer_questions(tick);
+        if tick.now >= self.next_look {
+            self.next_look = tick.now + LOOK;
+            for peer in self.peers.values_mut() {
+                peer.look_at_traffic(tick.now);
+                self.touched_peers.insert(peer.id);
+            }
+        }
+        if tick.now >= self.next_housekeeping {
+            self.next_housekeeping = tick.now + HOUSEKEEPING;
+            self.keep_house(tick);
+        }
+    }
+
+    /// Drains the outputs of all touched machines. Outputs of one may touch another; the bound
+    /// keeps a tick finite, and what is left is drained in the next one.
+    fn settle(&mut self, tick: Tick) {
+        for _ in 0..16 {
+            self.settle_tunnels(tick);
+            self.settle_underlay(tick);
+            for net in std::mem::take(&mut self.touched_networks) {
+                self.settle_network(tick, net);
+                self.release_waiting(tick, net);
+            }
+            for peer in std::mem::take(&mut self.touched_peers) {
+                self.settle_peer(tick, peer);
+            }
+            if self.touched_networks.is_empty() && self.touched_peers.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Drains the underlay.
+    fn settle_underlay(&mut self, tick: Tick) {
+        while let Some(datagram) = self.underlay.poll_transmit(tick.now) {
+            if let Err(reason) = self.sender.send_to(datagram.to, &datagram.bytes) {
+                self.drops.count(reason);
+            }
+        }
+        while let Some(event) = self.underlay.poll_event() {
+            match event {
+                UnderlayEvent::CandidatesChanged => self.spread_candidates(tick),
+                UnderlayEvent::RelayLost(infra) => {
+                    tracing::warn!(bootstrap = %infra, "the relay does not answer");
+                    if self.infra.contains(&infra) {
+                        self.ask_for_allocation(infra);
+                    }
+                }
+            }
+        }
+        self.lay_down_cards(tick);
+    }
+
+    /// What changes slowly: interfaces, files, peers that were not reached yet.
+    fn keep_house(&mut self, tick: Tick) {
+        self.scan_interfaces();
+        self.save_directories();
+        if let Err(error) = self
+            .state
+            .save_handshake_time(self.tunnels.last_timestamp())
+        {
+            tracing::error!(%error, "the handshake time was not saved");
+        }
+        let unreached: Vec<PeerId> = self
+            .peers
+            .keys()
+            .copied()
+            .filter(|id| self.tunnels.current(*id).is_none())
+            .collect();
+        for id in unreached {
+            self.reach(tick, id);
+        }
+    }
+
+    /// Tells members that we go, saves what a restart needs; taps and bridges stay.
+    async fn stop(mut self) {
+        tracing::info!("stopping");
+        self.save_directories();
+        if let Err(error) = self
+            .state
+            .save_handshake_time(self.tunnels.last_timestamp())
+        {
+            tracing::error!(%error, "the handshake time was not saved");
+        }
+        self.control.stop().await;
+        self.workers.stop();
+    }
+
+    /// The directory of `net` may have outputs.
+    pub(crate) fn touch_network(&mut self, net: NetIndex) {
+        self.touched_networks.insert(net);
+    }
+
+    /// The machines of `peer` may have outputs.
+    pub(crate) fn touch_peer(&mut self, peer: PeerId) {
+        self.touched_peers.insert(peer);
+    }
+}

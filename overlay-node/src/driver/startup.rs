@@ -1,0 +1,306 @@
+//! From a state directory to a running driver.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
+use control_plane::admission::MemberGate;
+use control_plane::admission::gates::MemberState;
+use control_plane::records::SignedRecords;
+use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
+use nat_traversal::path::SocketId;
+use overlay_proto::Entropy;
+use overlay_proto::membership::{SignedStatic, StaticBinding};
+use overlay_proto::switching::{DropCounters, Fib};
+use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
+use overlay_proto::wire::Lane;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::node::{Node, Tick};
+use super::run::{Driver, Inputs};
+use super::underlay::Underlay;
+use super::waiting_room::WaitingRoom;
+use crate::cli::{NodeSetup, notify};
+use crate::config::{Config, DEFAULT_PORT};
+use crate::control_socket::server::ControlServer;
+use crate::state::{BoundPorts, OsEntropy};
+use crate::workers::{SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
+
+/// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
+/// 6 MiB: about 50 ms of a flood of small frames.
+const PUNT_QUEUE: usize = 4096;
+
+/// Questions to the control plane that are open at once.
+const MAX_QUESTIONS: usize = 64;
+
+/// The x25519 static is signed anew at each start; a node that runs longer than this does it while
+/// running.
+const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Runs the node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line: what, why, what to do.
+pub fn up(setup: NodeSetup) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(run(setup))
+}
+
+async fn run(setup: NodeSetup) -> Result<()> {
+    let epoch = Instant::now();
+    let mut entropy = OsEntropy;
+    let state = setup.state.clone();
+    let mut ports = state.load_ports()?;
+    let sockets = bind_data_path(&setup.config, &mut ports)?;
+    let control_server = ControlServer::bind(&state.socket(), &setup.config.control.users)?;
+    let (control, control_events) = start_control(&setup, &mut ports).await?;
+    state.save_ports(&ports)?;
+
+    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
+    let drops = Arc::new(DropCounters::default());
+    let (punt_sender, punts) = mpsc::channel(PUNT_QUEUE);
+    let workers = WorkerPool::start(vec![WorkerConfig {
+        sockets: sockets
+            .try_clone()
+            .context("no file descriptor is left for the data path")?,
+        taps: Vec::new(),
+        fib: Arc::clone(&fib),
+        drops: Arc::clone(&drops),
+        punts: punt_sender,
+        epoch,
+        lane: Lane(1),
+    }])
+    .context("the data path cannot be started")?;
+
+    let node = node(&setup, epoch, &mut entropy)?;
+    let tick = Tick::read();
+    let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
+    let (call_sender, calls) = mpsc::channel(32);
+    let mut driver = Driver {
+        tunnels: tunnels(&setup, &node)?,
+        node,
+        entropy,
+        replication: setup.config.directory.replication,
+        control,
+        answers: answer_sender,
+        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        underlay: Underlay::new(socket_ports(&sockets), Vec::new(), tick.wall.0 << 20),
+        sender: SlowSender::new(sockets),
+        taps: TapWriter::new(Vec::new()),
+        workers,
+        fib,
+        fib_stale: true,
+        drops,
+        peers: HashMap::new(),
+        infra: std::collections::BTreeSet::new(),
+        last_refusal: None,
+        networks: Vec::new(),
+        for_session: WaitingRoom::new(super::run::SESSION_ROOM),
+        next_frame_id: 0,
+        signal_sequence: 0,
+        signal_inbox: overlay_proto::directory::SignalInbox::default(),
+        probe_budget: nat_traversal::agent::ProbeBudget::new(),
+        open_questions: super::questions::OpenQuestions::default(),
+        touched_peers: std::collections::BTreeSet::new(),
+        touched_networks: std::collections::BTreeSet::new(),
+        next_look: tick.now,
+        next_housekeeping: tick.now,
+        state,
+    };
+    driver.add_networks(tick)?;
+    for line in setup.attach_configured().await? {
+        tracing::info!("{line}");
+    }
+    driver.open_taps()?;
+    tokio::spawn(control_server.serve(call_sender));
+    let stop = stop_signal()?;
+    notify("READY=1");
+    tracing::info!(node = %driver.node.me, "the node is up");
+    driver
+        .run(
+            Inputs {
+                punts,
+                control: control_events,
+                answers,
+                calls,
+            },
+            stop,
+        )
+        .await;
+    // Held until here: no second node on this state directory.
+    drop(setup.lock);
+    Ok(())
+}
+
+/// Completes with SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The data path's sockets: what was asked for, or the port of the last run, or the default one, or
+/// a free one. The port is kept.
+fn bind_data_path(config: &Config, ports: &mut BoundPorts) -> Result<UdpSockets> {
+    let sockets = if config.listen.is_empty() {
+        let first = ports.udp4.or(ports.udp6).unwrap_or(DEFAULT_PORT);
+        UdpSockets::bind(first).or_else(|error| {
+            tracing::warn!(%error, "taking a free port");
+            UdpSockets::bind(0)
+        })?
+    } else {
+        let asked: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.0).collect();
+        UdpSockets::bind_to(&asked)?
+    };
+    let bound = socket_ports(&sockets);
+    ports.udp4 = bound.get(&SocketId::V4).copied();
+    ports.udp6 = bound.get(&SocketId::V6).copied();
+    Ok(sockets)
+}
+
+fn socket_ports(sockets: &UdpSockets) -> HashMap<SocketId, u16> {
+    let addrs = sockets.local_addrs();
+    addrs
+        .iter()
+        .map(|addr| (SocketId::for_addr(addr), addr.port()))
+        .collect()
+}
+
+/// The control plane, on the ports of the last run, or those beside the data path's, or free ones.
+async fn start_control(
+    setup: &NodeSetup,
+    ports: &mut BoundPorts,
+) -> Result<(ControlHandle, mpsc::Receiver<ControlEvent>)> {
+    let data = ports.udp4.or(ports.udp6).unwrap_or(DEFAULT_PORT);
+    let wanted = BoundPorts {
+        quic: ports.quic.or(data.checked_add(1)),
+        tcp: ports.tcp.or(Some(data)),
+        ..*ports
+    };
+    let free = BoundPorts {
+        quic: Some(0),
+        tcp: Some(0),
+        ..*ports
+    };
+    let started = match control_plane::spawn(control_config(setup, &wanted)?) {
+        Err(ControlError::PortBusy(addr)) => {
+            tracing::warn!(%addr, "the control plane's port is in use, taking a free one");
+            control_plane::spawn(control_config(setup, &free)?)
+        }
+        started => started,
+    };
+    let (handle, events) = started.context("the control plane cannot be started")?;
+    for listened in handle.listen_addrs().await.unwrap_or_default() {
+        let Some(socket) = addr::socket_addr(&listened) else {
+            continue;
+        };
+        let quic = listened.to_string().contains("/udp/");
+        *(if quic {
+            &mut ports.quic
+        } else {
+            &mut ports.tcp
+        }) = Some(socket.port());
+    }
+    Ok((handle, events))
+}
+
+fn control_config(setup: &NodeSetup, ports: &BoundPorts) -> Result<ControlConfig> {
+    let membership = &setup.membership;
+    let mut listen = Vec::new();
+    for ip in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+        // A host without IPv6 has no such socket to offer.
+        if matches!(ip, std::net::IpAddr::V6(_)) && ports.udp6.is_none() {
+            continue;
+        }
+        listen.extend(ports.quic.map(|port| addr::quic(SocketAddr::new(ip, port))));
+        listen.extend(ports.tcp.map(|port| addr::tcp(SocketAddr::new(ip, port))));
+    }
+    let bootstraps: Vec<Multiaddr> = membership
+        .bootstraps()
+        .iter()
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("the bootstrap address `{text}`"))
+        })
+        .collect::<Result<_>>()?;
+    let gate = MemberGate::new(MemberState {
+        roots: membership.roots().clone(),
+        chain: encoded_chain(setup)?,
+        bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
+    });
+    Ok(ControlConfig {
+        secret_key: setup.key.secret_bytes(),
+        listen,
+        external: Vec::new(),
+        bootstraps,
+        gate: Arc::new(gate),
+        records: Arc::new(SignedRecords {
+            overlay: membership.overlay(),
+        }),
+        kad_server: false,
+        infra: None,
+    })
+}
+
+fn encoded_chain(setup: &NodeSetup) -> Result<Vec<u8>> {
+    let chain = setup
+        .membership
+        .chain()
+        .ok_or_else(|| anyhow!("the membership has no chain"))?;
+    Ok(chain.encode())
+}
+
+fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Node> {
+    let binding = StaticBinding {
+        public: setup.static_key.public,
+        sequence: setup.static_key.sequence,
+        not_after: Tick::read().wall.plus(STATIC_LIFETIME),
+    };
+    Ok(Node {
+        me: setup.key.peer_id(),
+        signed_static: SignedStatic::sign(&setup.key, setup.membership.overlay(), &binding)
+            .encode(),
+        static_public: setup.static_key.public,
+        chain: encoded_chain(setup)?,
+        verifier: setup.verifier(),
+        key: setup.key.clone(),
+        membership: setup.membership.clone(),
+        name: setup.name.clone(),
+        incarnation: entropy.next_u32(),
+        epoch,
+    })
+}
+
+fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
+    let config = TunnelsConfig {
+        me: node.me,
+        overlay: setup.membership.overlay(),
+        overlay_secret: setup.membership.overlay_secret().clone(),
+        psk_root_version: setup.membership.roots().newest().version,
+        revocation_number: 0,
+        static_secret: setup.static_key.secret.clone(),
+        chain: node.chain.clone(),
+        signed_static: node.signed_static.clone(),
+        networks: setup
+            .membership
+            .networks()
+            .iter()
+            .map(|network| network.id)
+            .collect(),
+        incarnation: node.incarnation,
+    };
+    Ok(Tunnels::new(config, setup.state.load_handshake_time()?))
+}

@@ -1,0 +1,459 @@
+//! Our own addresses: interfaces, reflectors, relay allocations.
+//!
+//! Everything here ends in one list of candidates with a sequence that grows whenever the list
+//! changes; the driver tells it to peers and lays it down at the rendezvous.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use control_plane::messages::Allocation;
+use ipnet::IpNet;
+use nat_traversal::candidate::{
+    Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
+};
+use nat_traversal::entropy::Entropy;
+use nat_traversal::nat_kind::{NatKind, NatKinds};
+use nat_traversal::path::{AllocationId, Path, SocketId};
+use nat_traversal::reflector::{ReflectorClient, ReflectorEvent};
+use nat_traversal::relay::{RelayClient, RelayClientEvent, RelayKey};
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ids::PeerId;
+use overlay_proto::wire::DatagramKind;
+
+/// Relays in use at once: one per bootstrap of the invite, and no more than this.
+const MAX_RELAYS: usize = 4;
+
+/// After a bootstrap is up, how long its first answers (reflexive address, relay) are waited for
+/// before candidates are shown without them: three round trips of 100 ms.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// A datagram to send on one of our sockets.
+#[derive(Debug)]
+pub(crate) struct UnderlayDatagram {
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What the driver has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnderlayEvent {
+    /// The list of candidates is another one.
+    CandidatesChanged,
+    /// The relay at this bootstrap does not know us any more: ask for a new allocation.
+    RelayLost(PeerId),
+}
+
+/// A bootstrap with its reflectors, and its relay once we have an allocation.
+#[derive(Debug)]
+struct Infra {
+    data_addrs: Vec<SocketAddr>,
+    relay: Option<Relay>,
+}
+
+#[derive(Debug)]
+struct Relay {
+    client: RelayClient,
+    /// Answers our keep-alives.
+    bound: bool,
+}
+
+/// Our own addresses.
+#[derive(Debug)]
+pub(crate) struct Underlay {
+    /// The bound data-path ports; a family without a socket is missing.
+    ports: HashMap<SocketId, u16>,
+    filter: CandidateFilter,
+    hosts: Vec<IpAddr>,
+    reflector: ReflectorClient,
+    nats: NatKinds,
+    /// At most [`MAX_RELAYS`], all of them pinned by an invite; they stay for the life of the node.
+    infra: BTreeMap<PeerId, Infra>,
+    relay_keys: HashMap<AllocationId, RelayKey>,
+    candidates: Vec<Candidate>,
+    sequence: u64,
+    settled_at: Option<Instant>,
+    datagrams: Vec<UnderlayDatagram>,
+    events: Vec<UnderlayEvent>,
+}
+
+impl Underlay {
+    /// `sequence` must be above that of the run before: the wall clock in seconds, shifted, will do.
+    pub(crate) fn new(
+        ports: HashMap<SocketId, u16>,
+        overlay_prefixes: Vec<IpNet>,
+        sequence: u64,
+    ) -> Self {
+        Self {
+            ports,
+            filter: CandidateFilter {
+                overlay_prefixes,
+                ..CandidateFilter::default()
+            },
+            hosts: Vec::new(),
+            reflector: ReflectorClient::new(),
+            nats: NatKinds::default(),
+            infra: BTreeMap::new(),
+            relay_keys: HashMap::new(),
+            candidates: Vec::new(),
+            sequence,
+            settled_at: None,
+            datagrams: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Looks at the interfaces again. `skip` names those that are part of a guest network.
+    pub(crate) fn scan_interfaces(&mut self, skip: &[String]) {
+        let interfaces = match if_addrs::get_if_addrs() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                tracing::warn!(%error, "the interfaces cannot be listed");
+                return;
+            }
+        };
+        let usable = interfaces
+            .into_iter()
+            .filter(|interface| !interface.is_loopback() && !skip.contains(&interface.name));
+        let mut hosts = Vec::new();
+        let mut subnets = Vec::new();
+        for interface in usable {
+            let prefix = match &interface.addr {
+                if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+                if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+            };
+            let ip = interface.ip();
+            // A link-local address means nothing without its interface, which a peer cannot know.
+            if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+                continue;
+            }
+            if let Ok(subnet) = IpNet::new(ip, prefix) {
+                subnets.push(subnet.trunc());
+            }
+            hosts.push(ip);
+        }
+        hosts.sort_unstable();
+        if hosts != self.hosts {
+            self.hosts = hosts;
+            self.filter.own_subnets = subnets;
+            for socket in [SocketId::V4, SocketId::V6] {
+                let local = self.host_addrs(socket);
+                self.nats.of_mut(socket).set_local(&local);
+            }
+            self.rebuild();
+        }
+    }
+
+    fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
+        let Some(&port) = self.ports.get(&socket) else {
+            return Vec::new();
+        };
+        let addrs = self.hosts.iter().map(|ip| SocketAddr::new(*ip, port));
+        addrs
+            .filter(|addr| SocketId::for_addr(addr) == socket)
+            .collect()
+    }
+
+    /// A bootstrap is up, with these reflector and relay addresses.
+    pub(crate) fn add_infra(&mut self, now: Instant, peer: PeerId, data_addrs: &[SocketAddr]) {
+        if self.infra.len() >= MAX_RELAYS && !self.infra.contains_key(&peer) {
+            return;
+        }
+        let usable = data_addrs
+            .iter()
+            .filter(|addr| self.ports.contains_key(&SocketId::for_addr(addr)))
+            .copied()
+            .collect();
+        let infra = self.infra.entry(peer).or_insert(Infra {
+            data_addrs: Vec::new(),
+            relay: None,
+        });
+        infra.data_addrs = usable;
+        let all: Vec<SocketAddr> = self
+            .infra
+            .values()
+            .flat_map(|infra| infra.data_addrs.iter().copied())
+            .collect();
+        self.reflector.set_reflectors(now, &all);
+        self.settled_at.get_or_insert(now + SETTLING);
+    }
+
+    /// We have an allocation at the relay of `peer`: bind it.
+    pub(crate) fn add_allocation(&mut self, now: Instant, peer: PeerId, allocation: &Allocation) {
+        let Some(infra) = self.infra.get_mut(&peer) else {
+            return;
+        };
+        let Some(&addr) = infra.data_addrs.first() else {
+            return;
+        };
+        let key = RelayKey(allocation.key);
+        let client = RelayClient::new(now, addr, allocation.id, key);
+        infra.relay = Some(Relay {
+            client,
+            bound: false,
+        });
+        self.relay_keys.insert(allocation.id, key);
+        self.relay_keys.retain(|id, _| {
+            let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
+            relays
+                .into_iter()
+                .any(|relay| relay.client.allocation() == *id)
+        });
+        self.rebuild();
+    }
+
+    /// Is the first list of candidates worth showing?
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        let Some(settled_at) = self.settled_at else {
+            return false;
+        };
+        let complete = self
+            .infra
+            .values()
+            .any(|infra| infra.relay.as_ref().is_some_and(|relay| relay.bound))
+            && self
+                .candidates
+                .iter()
+                .any(|c| c.kind == CandidateKind::Reflexive);
+        complete || now >= settled_at
+    }
+
+    /// A datagram for the reflector client or a relay client.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        kind: DatagramKind,
+        path: Path,
+        bytes: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), DropReason> {
+        match kind {
+            DatagramKind::ReflectorResponse => self
+                .reflector
+                .handle_response(now, path.remote, bytes, entropy)
+                .map_err(|_| DropReason::ReflectorInvalid),
+            DatagramKind::RelayChallenge | DatagramKind::RelayAck => {
+                let relays = self
+                    .infra
+                    .values_mut()
+                    .filter_map(|infra| infra.relay.as_mut());
+                for relay in relays {
+                    if relay
+                        .client
+                        .handle_datagram(now, path.remote, bytes)
+                        .is_ok()
+                    {
+                        return Ok(());
+                    }
+                }
+                Err(DropReason::RelayInvalid)
+            }
+            _ => Err(DropReason::UnknownDatagramKind),
+        }
+    }
+
+    /// An authenticated peer told where it sees us: the second reflector.
+    pub(crate) fn handle_observed(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
+        self.observe(now, observer, seen);
+        self.rebuild();
+    }
+
+    fn observe(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
+        let socket = SocketId::for_addr(&seen);
+        self.nats
+            .of_mut(socket)
+            .handle_observation(now, observer, seen);
+    }
+
+    /// Timers of the clients.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.reflector.handle_timeout(now, entropy);
+        for relay in self
+            .infra
+            .values_mut()
+            .filter_map(|infra| infra.relay.as_mut())
+        {
+            relay.client.handle_timeout(now);
+        }
+        self.drain(now);
+    }
+
+    /// The earliest timer. The end of settling is one, so that cards are laid down then.
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
+        let relays = relays.filter_map(|relay| relay.client.poll_timeout());
+        let settling = self.settled_at.filter(|at| *at > now);
+        self.reflector
+            .poll_timeout()
+            .into_iter()
+            .chain(relays)
+            .chain(settling)
+            .min()
+    }
+
+    fn drain(&mut self, now: Instant) {
+        let mut changed = false;
+        while let Some(transmit) = self.reflector.poll_transmit() {
+            self.datagrams.push(UnderlayDatagram {
+                to: transmit.to,
+                bytes: transmit.bytes.to_vec(),
+            });
+        }
+        while let Some(event) = self.reflector.poll_event() {
+            if let ReflectorEvent::Observed {
+                reflector, addr, ..
+            } = event
+            {
+                self.observe(now, reflector, addr);
+                changed = true;
+            }
+        }
+        for (peer, infra) in &mut self.infra {
+            let Some(relay) = infra.relay.as_mut() else {
+                continue;
+            };
+            while let Some((to, bytes)) = relay.client.poll_transmit() {
+                self.datagrams.push(UnderlayDatagram {
+                    to,
+                    bytes: bytes.to_vec(),
+                });
+            }
+            while let Some(event) = relay.client.poll_event() {
+                relay.bound = matches!(event, RelayClientEvent::Bound { .. });
+                if !relay.bound {
+                    self.events.push(UnderlayEvent::RelayLost(*peer));
+                }
+                changed = true;
+            }
+        }
+        if changed {
+            self.rebuild();
+        }
+    }
+
+    /// The next datagram to send.
+    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<UnderlayDatagram> {
+        self.drain(now);
+        self.datagrams.pop()
+    }
+
+    /// The next thing that happened.
+    pub(crate) fn poll_event(&mut self) -> Option<UnderlayEvent> {
+        self.events.pop()
+    }
+
+    /// Makes the list of candidates anew; a change is an event.
+    fn rebuild(&mut self) {
+        let mut all = Vec::new();
+        let mut add = |kind, addr, allocation| {
+            all.push(Candidate {
+                kind,
+                addr,
+                allocation,
+            })
+        };
+        for socket in [SocketId::V4, SocketId::V6] {
+            let hosts = self.host_addrs(socket);
+            let reflexive = self.nats.of(socket).reflexive();
+            for addr in &reflexive {
+                if !hosts.contains(addr) {
+                    add(CandidateKind::Reflexive, *addr, None);
+                }
+            }
+            for addr in hosts {
+                add(CandidateKind::Host, addr, None);
+            }
+        }
+        for relay in self.infra.values().filter_map(|infra| infra.relay.as_ref()) {
+            add(
+                CandidateKind::Relayed,
+                relay.client.relay(),
+                Some(relay.client.allocation()),
+            );
+        }
+        self.filter.own_reflexive = self.reflexive().iter().map(SocketAddr::ip).collect();
+        let mut all = select_local(&all);
+        all.truncate(MAX_CANDIDATES);
+        if all != self.candidates {
+            self.candidates = all;
+            self.sequence += 1;
+            if !self.events.contains(&UnderlayEvent::CandidatesChanged) {
+                self.events.push(UnderlayEvent::CandidatesChanged);
+            }
+        }
+    }
+
+    /// Our candidates and the sequence of the list.
+    pub(crate) fn candidates(&self) -> (u64, &[Candidate]) {
+        (self.sequence, &self.candidates)
+    }
+
+    /// The filter for the candidates of peers.
+    pub(crate) const fn filter(&self) -> &CandidateFilter {
+        &self.filter
+    }
+
+    /// Relay addresses with our allocation there.
+    pub(crate) fn routes(&self) -> Vec<(SocketAddr, AllocationId)> {
+        let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
+        relays
+            .map(|relay| (relay.client.relay(), relay.client.allocation()))
+            .collect()
+    }
+
+    /// Bootstraps with our allocation there.
+    pub(crate) fn allocations(&self) -> Vec<(PeerId, AllocationId)> {
+        let relays = self
+            .infra
+            .iter()
+            .filter_map(|(peer, infra)| Some((peer, infra.relay.as_ref()?)));
+        relays
+            .map(|(peer, relay)| (*peer, relay.client.allocation()))
+            .collect()
+    }
+
+    /// The keys of our allocations, for the `Fib`.
+    pub(crate) const fn relay_keys(&self) -> &HashMap<AllocationId, RelayKey> {
+        &self.relay_keys
+    }
+
+    /// The bootstrap whose relay `path` uses.
+    pub(crate) fn relay_at(&self, path: &Path) -> Option<PeerId> {
+        let own = path.relay?.own;
+        let found = self.infra.iter().find(|(_, infra)| {
+            infra
+                .relay
+                .as_ref()
+                .is_some_and(|relay| relay.client.allocation() == own)
+        });
+        found.map(|(peer, _)| *peer)
+    }
+
+    /// Does the relay of `path` answer our keep-alives?
+    pub(crate) fn relay_answers(&self, path: &Path) -> bool {
+        let Some(peer) = self.relay_at(path) else {
+            return false;
+        };
+        self.infra
+            .get(&peer)
+            .and_then(|infra| infra.relay.as_ref())
+            .is_some_and(|r| r.bound)
+    }
+
+    /// What is known of the NAT in front of the IPv4 socket, or of the IPv6 one on a host without.
+    pub(crate) fn nat(&self) -> &NatKind {
+        let v4 = self.nats.of(SocketId::V4);
+        if v4.reflexive().is_empty() {
+            self.nats.of(SocketId::V6)
+        } else {
+            v4
+        }
+    }
+
+    /// Our addresses as others see them.
+    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
+        let both = [SocketId::V4, SocketId::V6].into_iter();
+        both.flat_map(|socket| self.nats.of(socket).reflexive())
+            .collect()
+    }
+}
