@@ -43,7 +43,10 @@ pub fn program(name: &str) -> PathBuf {
 /// `farlan` in namespace `ns` with state directory `state`, without arguments yet.
 #[must_use]
 pub fn farlan(ns: &Ns, state: &Path) -> Command {
-    let mut cmd = ns.command(program("farlan"));
+    with_state(ns.command(program("farlan")), state)
+}
+
+fn with_state(mut cmd: Command, state: &Path) -> Command {
     cmd.env("FARLAN_STATE", state);
     if std::env::var_os("FARLAN_LOG").is_none() {
         cmd.env("FARLAN_LOG", "info");
@@ -236,12 +239,18 @@ impl Node {
         }
     }
 
-    /// Runs a `farlan` command to its end.
+    /// Runs a `farlan` command to its end. Exit code 124: it did not end within 60 s.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn run(&self, args: &[&str]) -> Result<Finished> {
-        proc::finish(farlan(&self.host.ns, &self.state).args(args))
+        proc::finish(self.command().args(args))
+    }
+
+    fn command(&self) -> Command {
+        let mut cmd = self.host.ns.command("timeout");
+        cmd.args(["-k", "5", "60"]).arg(program("farlan"));
+        with_state(cmd, &self.state)
     }
 
     /// Runs a `farlan` command that must succeed; returns its standard output.
@@ -249,7 +258,7 @@ impl Node {
     /// # Errors
     /// When it fails.
     pub fn farlan(&self, args: &[&str]) -> Result<String> {
-        proc::check(farlan(&self.host.ns, &self.state).args(args))
+        proc::check(self.command().args(args))
     }
 
     /// `farlan join -` with the invite on standard input.
@@ -257,7 +266,7 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn join(&self, invite: &str) -> Result<Finished> {
-        let mut cmd = farlan(&self.host.ns, &self.state);
+        let mut cmd = self.command();
         proc::finish_with_input(cmd.args(["join", "-"]), &format!("{invite}\n"))
     }
 
@@ -289,10 +298,20 @@ impl Node {
     /// Waits until the running node answers `farlan status`.
     ///
     /// # Errors
-    /// When it does not within 10 s.
-    pub fn ready(&self) -> Result<()> {
-        let what = format!("{} answers", self.name);
-        wait_for(&what, Duration::from_secs(10), || self.status().ok())?;
+    /// When it ends, or does not within 10 s.
+    pub fn ready(&mut self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.status().is_err() {
+            let name = &self.name;
+            let process = self.process.as_mut().context("not started")?;
+            ensure!(process.is_running(), "{name} ended: {}", process.log());
+            ensure!(
+                Instant::now() < end,
+                "{name} does not answer: {}",
+                process.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 

@@ -103,7 +103,7 @@ impl World {
         for node in &mut world.nodes {
             node.up(&[])?;
         }
-        for node in &world.nodes {
+        for node in &mut world.nodes {
             node.ready()?;
         }
         let start = std::time::Instant::now();

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use farlan_tests::lab::{Lab, sweep};
@@ -17,7 +18,17 @@ const USAGE: &str = "usage: farlan-lab serve FILE        make a bootstrap host a
        farlan-lab receive ADDR:PORT take one TCP connection and check its bytes
        farlan-lab send ADDR:PORT N  send N bytes to it";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("farlan-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
