@@ -15,19 +15,23 @@ mod relay;
 mod serve;
 mod state;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+
+/// Kademlia warns when a server starts before the first member came.
+const DEFAULT_LOG: &str = "info,libp2p_kad=error,quinn=warn";
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
-            EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn,quinn=warn")),
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG)),
         )
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -3,6 +3,7 @@
 //! Order of calls: [`Dialer::set`], then [`Dialer::poll_dial`] until `None` whenever
 //! [`Dialer::poll_timeout`] has passed or something was handled; `handle_*` as things happen.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
@@ -81,6 +82,18 @@ impl Dialer {
             }
         }
         self.targets = targets;
+    }
+
+    /// The IP addresses at which `peer` may be reached.
+    pub(super) fn ips_of(&self, peer: PeerId) -> Vec<IpAddr> {
+        let target = self.targets.iter().find(|target| target.peer == peer);
+        let addrs = target.map(|target| target.quic.iter().chain(&target.tcp));
+        addrs
+            .into_iter()
+            .flatten()
+            .filter_map(addr::socket_addr)
+            .map(|socket| socket.ip())
+            .collect()
     }
 
     /// The next dial to start, with its addresses; they may be tried at once.

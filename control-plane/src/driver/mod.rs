@@ -106,6 +106,7 @@ pub fn spawn(
         news: VecDeque::new(),
         admitted,
         dialer,
+        inbound: HashMap::new(),
         asked: HashMap::new(),
         queries: HashMap::new(),
         server: Server::new(config.infra, config.kad_server),
@@ -129,6 +130,8 @@ struct Driver {
     news: VecDeque<ControlEvent>,
     admitted: AdmittedTable,
     dialer: Dialer,
+    /// The newest connection that each connected peer has dialled.
+    inbound: HashMap<libp2p::PeerId, libp2p::swarm::ConnectionId>,
     /// At most [`MAX_PENDING_REQUESTS`].
     asked: HashMap<OutboundRequestId, Asked>,
     /// At most [`MAX_QUERIES`].

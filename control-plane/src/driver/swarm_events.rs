@@ -1,6 +1,6 @@
 //! What libp2p reports.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use libp2p::core::ConnectedPoint;
@@ -30,10 +30,18 @@ impl Driver {
             })) => self.handle_identified(&peer_id, info),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
+                connection_id,
                 endpoint,
                 num_established,
                 ..
-            } if num_established.get() == 1 => self.handle_connected(&peer_id, &endpoint),
+            } => {
+                if endpoint.is_listener() {
+                    self.replace_inbound(peer_id, connection_id);
+                }
+                if num_established.get() == 1 {
+                    self.handle_connected(&peer_id, &endpoint);
+                }
+            }
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 num_established: 0,
@@ -60,6 +68,14 @@ impl Driver {
         }
     }
 
+    /// A node that dials again has lost the earlier connection, or will lose it: it restarted. The
+    /// listener alone decides, so that the two ends never close one connection each.
+    fn replace_inbound(&mut self, peer: Libp2pPeer, newest: ConnectionId) {
+        if let Some(older) = self.inbound.insert(peer, newest) {
+            self.swarm.close_connection(older);
+        }
+    }
+
     fn handle_connected(&mut self, libp2p_peer: &Libp2pPeer, endpoint: &ConnectedPoint) {
         let Some(peer) = addr::from_libp2p(libp2p_peer) else {
             return;
@@ -74,7 +90,9 @@ impl Driver {
                 let bare = addr::without_peer(remote_addr);
                 self.kad().add_address(libp2p_peer, bare);
             }
-            let data_addrs = usable(&data_addrs, remote);
+            let mut reached = vec![remote.ip()];
+            reached.extend(self.dialer.ips_of(peer));
+            let data_addrs = usable(&data_addrs, &reached);
             self.tell(ControlEvent::InfraUp {
                 peer,
                 remote,
@@ -88,6 +106,7 @@ impl Driver {
             return;
         };
         tracing::debug!(%peer, "disconnected");
+        self.inbound.remove(libp2p_peer);
         self.server.handle_disconnected(peer);
         self.dialer
             .handle_down(peer, Instant::now(), &mut OsEntropy);
@@ -234,18 +253,21 @@ impl Driver {
 /// Addresses of one DHT server that are kept.
 const MAX_SERVER_ADDRS: usize = 8;
 
-/// The addresses that mean something here: an unspecified one stands for the one we reached.
-fn usable(data_addrs: &[SocketAddr], remote: SocketAddr) -> Vec<SocketAddr> {
+/// The addresses that mean something here: an unspecified one stands for the bootstrap's address of
+/// that family, the first in `reached`.
+fn usable(data_addrs: &[SocketAddr], reached: &[IpAddr]) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for addr in data_addrs {
-        let meant = if !addr.ip().is_unspecified() {
-            *addr
-        } else if addr.is_ipv4() == remote.is_ipv4() {
-            SocketAddr::new(remote.ip(), addr.port())
+        let meant = if addr.ip().is_unspecified() {
+            reached
+                .iter()
+                .copied()
+                .find(|ip| ip.is_ipv4() == addr.is_ipv4())
         } else {
-            continue;
-        };
-        if !all.contains(&meant) {
+            Some(addr.ip())
+        }
+        .map(|ip| SocketAddr::new(ip, addr.port()));
+        if let Some(meant) = meant.filter(|meant| !all.contains(meant)) {
             all.push(meant);
         }
     }

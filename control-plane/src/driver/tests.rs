@@ -94,13 +94,24 @@ async fn member(
     bootstraps: &[Multiaddr],
 ) -> (ControlHandle, mpsc::Receiver<ControlEvent>) {
     let (key, chain) = overlay.join(86_400);
-    let mut config = config(&key, overlay.member_gate(chain));
+    start(overlay, &key, chain, bootstraps).await
+}
+
+async fn start(
+    overlay: &TestOverlay,
+    key: &NodeKey,
+    chain: Vec<u8>,
+    bootstraps: &[Multiaddr],
+) -> (ControlHandle, mpsc::Receiver<ControlEvent>) {
+    let mut config = config(key, overlay.member_gate(chain));
     config.bootstraps = bootstraps.to_vec();
+    let begin = Instant::now();
     let (handle, mut events) = spawn(config).unwrap();
     match next(&mut events).await {
         ControlEvent::InfraUp {
             peer, data_addrs, ..
         } => {
+            println!("bootstrap up after {:?}", begin.elapsed());
             assert_eq!(peer, overlay.infra.peer_id());
             let addrs = ["127.0.0.1:7", "192.0.2.9:8"].map(|addr| addr.parse().unwrap());
             assert_eq!(data_addrs, addrs);
@@ -184,6 +195,30 @@ async fn the_link_to_a_bootstrap_is_up_soon_and_one() {
     let connected = a.connected().await.unwrap();
     assert_eq!(connected.len(), 1);
     assert!(connected[0].infra);
+}
+
+#[tokio::test]
+async fn envelopes_reach_a_node_that_restarted() {
+    let mut overlay = TestOverlay::new(1);
+    let (_infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/udp/0/quic-v1"]).await;
+    let (a, _a_events) = member(&mut overlay, &addrs).await;
+    let (key, chain) = overlay.join(86_400);
+    // The first life stays silent and does not dial again, as after `kill -9`.
+    let (first, _first_events) = start(&overlay, &key, chain.clone(), &addrs).await;
+    first.set_bootstraps(vec![]).await.unwrap();
+    let (second, mut events) = start(&overlay, &key, chain, &addrs).await;
+    for n in 0..4 {
+        let envelope = vec![n];
+        assert_eq!(
+            a.forward(second.local_peer(), envelope.clone()).await,
+            Ok(())
+        );
+        let from = a.local_peer();
+        assert_eq!(
+            next(&mut events).await,
+            ControlEvent::Signal { from, envelope }
+        );
+    }
 }
 
 #[tokio::test]
