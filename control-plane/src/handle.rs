@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use crate::messages::{Allocation, RefusedReason, Request, Response};
 use crate::records::RecordRules;
 
-/// A lookup takes this long at most (directory.md, "Storage and lookup").
+/// A lookup, or a put that only Kademlia can take, lasts this long at most (directory.md, "Storage
+/// and lookup").
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Commands that wait for the control plane's task.
@@ -232,10 +233,13 @@ impl ControlHandle {
                 _ => {}
             }
         }
-        if outcome.is_err() && answer.await.unwrap_or(false) {
-            return Ok(());
+        if matches!(outcome, Ok(()) | Err(RequestError::Refused(_))) {
+            return outcome;
         }
-        outcome
+        match timeout(LOOKUP_TIMEOUT, answer).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => outcome,
+        }
     }
 
     /// Drops the own copy of a record, so that nobody learns it from here again.
@@ -325,7 +329,7 @@ impl ControlHandle {
         }
     }
 
-    async fn record_in_kad(&self, key: [u8; 32]) -> Option<Vec<u8>> {
+    pub(crate) async fn record_in_kad(&self, key: [u8; 32]) -> Option<Vec<u8>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::KadGet { key, reply }).await.ok()?;
         answer.await.ok().flatten()

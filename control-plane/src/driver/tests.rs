@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::fixture::TestOverlay;
+use crate::handle::Command;
 use crate::messages::{Allocation, RefusedReason};
 use crate::{
     ControlConfig, ControlError, ControlEvent, ControlHandle, Gatekeeper, InfraService, Multiaddr,
@@ -160,7 +161,7 @@ async fn everything(listen: &str) {
     assert_eq!(b.get_record([3; 32]).await, Some(vec![3, 2]));
     assert_eq!(b.get_record([4; 32]).await, None);
     let older = b.put_record([3; 32], vec![3, 1]).await;
-    assert!(older.is_err(), "{older:?}");
+    assert_eq!(older, Err(RequestError::Refused(RefusedReason::Invalid)));
     let invalid = a.put_record([3; 32], vec![4, 9]).await;
     assert_eq!(invalid, Err(RequestError::Refused(RefusedReason::Invalid)));
 
@@ -219,6 +220,31 @@ async fn envelopes_reach_a_node_that_restarted() {
             ControlEvent::Signal { from, envelope }
         );
     }
+}
+
+/// Speaks to the DHT alone: a record that one client puts is found by another, and an older one does
+/// not take its place.
+#[tokio::test]
+async fn the_dht_alone_resolves() {
+    let mut overlay = TestOverlay::new(1);
+    let (_infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let (a, _a_events) = member(&mut overlay, &addrs).await;
+    let (b, _b_events) = member(&mut overlay, &addrs).await;
+    let (key, found) = ([3; 32], Some(vec![3, 2]));
+    assert_eq!(b.record_in_kad(key).await, None);
+    let put = |value: Vec<u8>| {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let command = Command::KadPut { key, value, reply };
+        let commands = a.commands.clone();
+        async move {
+            commands.send(command).await.unwrap();
+            answer.await
+        }
+    };
+    assert_eq!(put(vec![3, 2]).await, Ok(true));
+    assert_eq!(b.record_in_kad(key).await, found);
+    assert!(!put(vec![3, 1]).await.unwrap_or(false));
+    assert_eq!(b.record_in_kad(key).await, found);
 }
 
 #[tokio::test]
