@@ -54,6 +54,8 @@ impl Addresses {
             .iter()
             .map(|addr| {
                 let socket = addr::socket_addr(addr).context("no IP address")?;
+                // Port 0 is the kernel's choice for every overlay.
+                let step = if socket.port() == 0 { 0 } else { step };
                 let port = socket.port().checked_add(step).context("no free port")?;
                 let moved = SocketAddr::new(socket.ip(), port);
                 Ok(if *addr == addr::tcp(socket) {

@@ -22,7 +22,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 /// Kademlia warns when a server starts before the first member came.
-const DEFAULT_LOG: &str = "info,libp2p_kad=error,quinn=warn";
+const DEFAULT_LOG: &str = "info,libp2p_kad=error,libp2p_swarm=warn,quinn=warn";
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.

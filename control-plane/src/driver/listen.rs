@@ -11,11 +11,13 @@ use crate::addr;
 use crate::behaviour::Behaviour;
 use crate::config::ControlError;
 
-/// Listens on all of `addrs`, or on none.
+/// Whether all of `addrs` are free: asked before anything is started.
+pub(super) fn check_all(addrs: &[Multiaddr]) -> Result<(), ControlError> {
+    addrs.iter().try_for_each(check)
+}
+
+/// Listens on all of `addrs`.
 pub(super) fn start(swarm: &mut Swarm<Behaviour>, addrs: &[Multiaddr]) -> Result<(), ControlError> {
-    for addr in addrs {
-        check(addr)?;
-    }
     for addr in addrs {
         swarm
             .listen_on(addr.clone())

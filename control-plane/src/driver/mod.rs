@@ -72,6 +72,7 @@ pub fn spawn(
             return Err(ControlError::BootstrapWithoutPeer(addr.clone()));
         }
     }
+    listen::check_all(&config.listen)?;
     let admitted = AdmittedTable::default();
     let transport = transport::build(&keys, config.gate.clone(), admitted.clone())?;
     let behaviour = Behaviour::new(
