@@ -29,6 +29,9 @@ const BUFFER: usize = 65_536;
 /// Socket buffers: 20 ms at 1 Gbit/s, in both directions.
 const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
 
+/// After a failed receive, so that an error that lasts does not take a whole core.
+const ERROR_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long the way to a bound address is remembered: members bind again every half minute.
 const WAY_LIFETIME: Duration = Duration::from_secs(120);
 
@@ -144,6 +147,7 @@ impl DataPlane {
                 Err(error) => {
                     // Such as an ICMP error of an earlier send, which concerns nobody.
                     tracing::debug!(%error, "cannot receive");
+                    tokio::time::sleep(ERROR_PAUSE).await;
                     continue;
                 }
             };

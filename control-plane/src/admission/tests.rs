@@ -8,7 +8,7 @@ use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
 use libp2p::core::transport::{DialOpts, PortUse, Transport, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, noise, tcp, yamux};
+use libp2p::{Multiaddr, noise, quic, tcp, yamux};
 use overlay_proto::membership::{NodeKey, SignedRoot};
 use tokio::time::timeout;
 
@@ -16,6 +16,9 @@ use super::fixture::TestOverlay;
 use super::hello::Hello;
 use super::*;
 use crate::{addr, transport};
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
 const YEAR: i64 = 365 * 86_400;
 
@@ -99,14 +102,12 @@ struct Listener {
     passed: tokio::task::JoinHandle<bool>,
 }
 
-async fn listen(overlay: &TestOverlay) -> Listener {
+async fn listen(overlay: &TestOverlay, on: &str) -> Listener {
     let keys = keypair(&overlay.infra);
     let mut gated =
         transport::build(&keys, overlay.infra_gate(), AdmittedTable::default()).unwrap();
     let id = libp2p::core::transport::ListenerId::next();
-    gated
-        .listen_on(id, "/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
+    gated.listen_on(id, on.parse().unwrap()).unwrap();
     let addr = loop {
         if let Some(TransportEvent::NewAddress { listen_addr, .. }) = gated.next().await {
             break listen_addr;
@@ -117,8 +118,9 @@ async fn listen(overlay: &TestOverlay) -> Listener {
             if let Some((upgrade, _)) = event.into_incoming() {
                 return match upgrade.await {
                     // Held open a moment, so that the dialer can finish.
-                    Ok((_, muxer)) => {
-                        let _ = timeout(Duration::from_millis(500), muxer.close()).await;
+                    Ok((_, mut muxer)) => {
+                        let end = std::future::poll_fn(|cx| muxer.poll_unpin(cx));
+                        let _ = timeout(Duration::from_millis(500), end).await;
                         true
                     }
                     Err(_) => false,
@@ -137,11 +139,15 @@ const OPTIONS: DialOpts = DialOpts {
 
 /// Speaks libp2p well, says `message` on its first substream and counts what comes back.
 async fn answer_to(keys: &Keypair, listener: &Listener, message: Vec<u8>) -> usize {
-    let mut plain = tcp::tokio::Transport::new(tcp::Config::default())
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default())
         .upgrade(Version::V1)
         .authenticate(noise::Config::new(keys).unwrap())
         .multiplex(yamux::Config::default())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let mut plain = quic::tokio::Transport::new(quic::Config::new(keys))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .or_transport(tcp)
+        .map(|either, _| either.into_inner())
         .boxed();
     let (_, mut muxer) = plain
         .dial(listener.addr.clone(), OPTIONS)
@@ -183,10 +189,13 @@ fn framed(hello: &[u8]) -> Vec<u8> {
 async fn a_member_passes_and_is_answered() {
     let mut overlay = TestOverlay::new(1);
     let (node, chain) = overlay.join(YEAR);
-    let listener = listen(&overlay).await;
     let hello = framed(&member_hello(&overlay.roots, chain));
-    assert!(answer_to(&keypair(&node), &listener, hello).await > 2);
-    assert!(listener.passed.await.unwrap());
+    for on in [TCP, QUIC] {
+        let listener = listen(&overlay, on).await;
+        let bytes = answer_to(&keypair(&node), &listener, hello.clone()).await;
+        assert!(bytes > 2, "{on}");
+        assert!(listener.passed.await.unwrap(), "{on}");
+    }
 }
 
 #[tokio::test]
@@ -221,11 +230,13 @@ async fn strangers_get_no_byte() {
             b"\x13/multistream/1.0.0\n".to_vec(),
         ),
     ];
-    for (what, keys, message) in cases {
-        let listener = listen(&ours).await;
-        let bytes = answer_to(keys, &listener, message).await;
-        assert_eq!(bytes, 0, "{what}");
-        assert!(!listener.passed.await.unwrap(), "{what}");
+    for (what, keys, message) in &cases {
+        for on in [TCP, QUIC] {
+            let listener = listen(&ours, on).await;
+            let bytes = answer_to(keys, &listener, message.clone()).await;
+            assert_eq!(bytes, 0, "{what} on {on}");
+            assert!(!listener.passed.await.unwrap(), "{what} on {on}");
+        }
     }
 }
 
@@ -233,7 +244,7 @@ async fn strangers_get_no_byte() {
 async fn both_gates_meet() {
     let mut overlay = TestOverlay::new(1);
     let (node, chain) = overlay.join(YEAR);
-    let listener = listen(&overlay).await;
+    let listener = listen(&overlay, TCP).await;
     let admitted = AdmittedTable::default();
     let gate = overlay.member_gate(chain);
     let mut dialer = transport::build(&keypair(&node), gate, admitted.clone()).unwrap();
