@@ -208,12 +208,21 @@ impl PathAgent {
         self.clock = now;
         self.make_room();
         let tier = self.tier(&path);
+        let first = self.chosen.is_none();
         let probed = self.paths.entry(path);
         let probed = probed.or_insert_with(|| Probed::new(tier, false));
         probed.proven = true;
         probed.heard = Some(now);
+        // Challenges before the first session could not be sealed: their silence says nothing.
+        probed.unanswered = 0;
         self.settle(path);
         self.rechoose(now, Some(ChoiceReason::Established));
+        if first {
+            for probed in self.paths.values_mut().filter(|probed| !probed.proven) {
+                probed.burst(now);
+            }
+            self.start_burst(now, true);
+        }
     }
 
     /// A probe from the peer came on `path`. An answer, if due, is to be sent at once.

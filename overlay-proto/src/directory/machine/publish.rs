@@ -13,8 +13,6 @@ use crate::switching::MacKey;
 const REFRESH: Duration = Duration::from_secs(200);
 /// Taken off at random, so that the claims of a host do not all refresh at once.
 const REFRESH_JITTER: Duration = Duration::from_secs(20);
-/// A changed claim goes to the DHT within this.
-const PUBLISH_JITTER: Duration = Duration::from_millis(300);
 /// All claims go to a DHT that has just become ready within this, less than the 5 s allowed.
 const READY_JITTER: Duration = Duration::from_secs(4);
 /// Between refreshes that only tell new addresses.
@@ -44,7 +42,8 @@ impl Directory {
         Own {
             refresh_at: now + REFRESH - self.jitter(REFRESH_JITTER),
             refreshed: now,
-            publish_at: Some(now + self.jitter(PUBLISH_JITTER)),
+            // At once: who asks the DHT for a MAC has most likely just got a frame from it.
+            publish_at: Some(now),
             probe_at: now + IDLE,
             probes: 0,
         }
