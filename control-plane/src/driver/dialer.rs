@@ -1,4 +1,8 @@
-//! When to dial which bootstrap: all of them, always, QUIC a little before TCP.
+//! When to dial which bootstrap: all of them, always.
+//!
+//! The addresses of one bootstrap are dialled one after the other, QUIC and TCP in turn, each with
+//! a head start (RFC 8305 section 5). Never several in one dial: libp2p keeps the first connection
+//! of a dial and drops the others when the bootstrap has already taken them for the newest.
 //!
 //! Order of calls: [`Dialer::set`], then [`Dialer::poll_dial`] until `None` whenever
 //! [`Dialer::poll_timeout`] has passed or something was handled; `handle_*` as things happen.
@@ -23,9 +27,9 @@ const MAX_ADDRS: usize = 8;
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The head start of QUIC: it is done after two round trips, so that TCP is only needed when UDP
-/// is blocked or the way is longer than 150 ms.
-const TCP_DELAY: Duration = Duration::from_millis(300);
+/// The head start of an address over the next one: QUIC is done after two round trips, so the next
+/// is only needed when this one does not answer or the way is longer than 150 ms.
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// Dials the bootstraps. Pure: time and chance are arguments.
 #[derive(Debug, Default)]
@@ -47,10 +51,11 @@ struct Target {
 enum State {
     /// Nothing under way until then.
     Waiting(Instant),
-    /// `out` dials are under way; TCP still starts at `tcp_at`.
+    /// `out` dials are under way; that of address number `next` starts at `next_at`.
     Dialing {
         out: u8,
-        tcp_at: Option<Instant>,
+        next: usize,
+        next_at: Instant,
     },
     Up,
 }
@@ -96,11 +101,11 @@ impl Dialer {
             .collect()
     }
 
-    /// The next dial to start, with its addresses; they may be tried at once.
-    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
+    /// The next dial to start.
+    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<(PeerId, Multiaddr)> {
         self.targets.iter_mut().find_map(|target| {
-            let addrs = target.poll(now)?;
-            Some((target.peer, addrs))
+            let addr = target.poll(now)?;
+            Some((target.peer, addr))
         })
     }
 
@@ -108,7 +113,7 @@ impl Dialer {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let wanted = |target: &Target| match target.state {
             State::Waiting(until) => Some(until),
-            State::Dialing { tcp_at, .. } => tcp_at,
+            State::Dialing { next, next_at, .. } => target.addr(next).map(|_| next_at),
             State::Up => None,
         };
         self.targets.iter().filter_map(wanted).min()
@@ -129,20 +134,18 @@ impl Dialer {
         }
     }
 
-    /// A dial that [`Self::poll_dial`] asked for has failed on all its addresses.
+    /// A dial that [`Self::poll_dial`] asked for has failed: the next address need not wait.
     pub(super) fn handle_failed(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
         let Some(target) = self.target(peer) else {
             return;
         };
-        if let State::Dialing { out, tcp_at } = target.state {
+        if let State::Dialing { out, next, next_at } = target.state {
             let out = out.saturating_sub(1);
-            if out > 0 {
-                target.state = State::Dialing { out, tcp_at };
-            } else if tcp_at.is_some() {
-                target.state = State::Dialing {
-                    out,
-                    tcp_at: Some(now),
-                };
+            if target.addr(next).is_some() {
+                let next_at = next_at.min(now);
+                target.state = State::Dialing { out, next, next_at };
+            } else if out > 0 {
+                target.state = State::Dialing { out, next, next_at };
             } else {
                 target.back_off(now, entropy);
             }
@@ -167,32 +170,39 @@ impl Dialer {
 }
 
 impl Target {
-    fn poll(&mut self, now: Instant) -> Option<Vec<Multiaddr>> {
-        match self.state {
-            State::Waiting(until) if until <= now => {
-                let both = !self.quic.is_empty() && !self.tcp.is_empty();
-                self.state = State::Dialing {
-                    out: 1,
-                    tcp_at: both.then(|| now + TCP_DELAY),
-                };
-                Some(if self.quic.is_empty() {
-                    self.tcp.clone()
+    /// Address number `index`: QUIC and TCP in turn, then what is left of the longer list.
+    fn addr(&self, index: usize) -> Option<&Multiaddr> {
+        let pairs = self.quic.len().min(self.tcp.len());
+        let (list, at) = if index / 2 < pairs {
+            (
+                if index % 2 == 0 {
+                    &self.quic
                 } else {
-                    self.quic.clone()
-                })
-            }
-            State::Dialing {
-                out,
-                tcp_at: Some(at),
-            } if at <= now => {
-                self.state = State::Dialing {
-                    out: out + 1,
-                    tcp_at: None,
-                };
-                Some(self.tcp.clone())
-            }
-            _ => None,
-        }
+                    &self.tcp
+                },
+                index / 2,
+            )
+        } else if self.quic.len() > pairs {
+            (&self.quic, index - pairs)
+        } else {
+            (&self.tcp, index - pairs)
+        };
+        list.get(at)
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Multiaddr> {
+        let (out, next) = match self.state {
+            State::Waiting(until) if until <= now => (0, 0),
+            State::Dialing { out, next, next_at } if next_at <= now => (out, next),
+            _ => return None,
+        };
+        let addr = self.addr(next)?.clone();
+        self.state = State::Dialing {
+            out: out + 1,
+            next: next + 1,
+            next_at: now + HEAD_START,
+        };
+        Some(addr)
     }
 
     fn back_off(&mut self, now: Instant, entropy: &mut dyn Entropy) {
@@ -227,18 +237,12 @@ mod tests {
         let (mut dialer, start) = (Dialer::default(), Instant::now());
         let mut entropy = SeededEntropy::new(1);
         dialer.set(&addrs, start);
-        assert_eq!(
-            dialer.poll_dial(start),
-            Some((peer, vec![addrs[1].clone()]))
-        );
+        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[1].clone())));
         assert_eq!(dialer.poll_dial(start), None);
-        assert_eq!(dialer.poll_timeout(), Some(start + TCP_DELAY));
+        assert_eq!(dialer.poll_timeout(), Some(start + HEAD_START));
         // A quick failure of QUIC does not wait for TCP's turn.
         dialer.handle_failed(peer, start, &mut entropy);
-        assert_eq!(
-            dialer.poll_dial(start),
-            Some((peer, vec![addrs[0].clone()]))
-        );
+        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[0].clone())));
         let mut last = Duration::ZERO;
         for _ in 0..12 {
             dialer.handle_failed(peer, start, &mut entropy);
@@ -246,10 +250,34 @@ mod tests {
             last = next - start;
             assert!(last >= MIN_BACKOFF / 2 && last <= MAX_BACKOFF);
             assert!(dialer.poll_dial(next).is_some());
-            assert!(dialer.poll_dial(next + TCP_DELAY).is_some());
+            assert!(dialer.poll_dial(next + HEAD_START).is_some());
+            dialer.handle_failed(peer, start, &mut entropy);
             dialer.handle_failed(peer, start, &mut entropy);
         }
         assert!(last >= MAX_BACKOFF / 2);
+    }
+
+    #[test]
+    fn each_address_in_a_dial_of_its_own_and_in_turn() {
+        let (peer, addrs) =
+            bootstrap(&["udp/1/quic-v1", "udp/2/quic-v1", "tcp/3", "udp/4/quic-v1"]);
+        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        dialer.set(&addrs, start);
+        let mut dialled = Vec::new();
+        for step in 0..8 {
+            let now = start + HEAD_START * step;
+            dialled.extend(dialer.poll_dial(now).map(|(_, addr)| addr));
+            assert_eq!(dialer.poll_dial(now), None);
+        }
+        let order = [0, 2, 1, 3].map(|index: usize| addrs[index].clone());
+        assert_eq!(dialled, order);
+        assert_eq!(dialer.poll_timeout(), None);
+        let mut entropy = SeededEntropy::new(3);
+        for _ in 0..4 {
+            assert_eq!(dialer.poll_timeout(), None);
+            dialer.handle_failed(peer, start, &mut entropy);
+        }
+        assert!(dialer.poll_timeout().is_some());
     }
 
     #[test]

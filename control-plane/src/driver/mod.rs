@@ -205,12 +205,12 @@ impl Driver {
 
     fn dial_bootstraps(&mut self) {
         let now = Instant::now();
-        while let Some((peer, addrs)) = self.dialer.poll_dial(now) {
+        while let Some((peer, addr)) = self.dialer.poll_dial(now) {
             let Some(target) = addr::to_libp2p(peer) else {
                 continue;
             };
             let options = DialOpts::peer_id(target)
-                .addresses(addrs)
+                .addresses(vec![addr])
                 .condition(PeerCondition::Disconnected)
                 .build();
             match self.swarm.dial(options) {

@@ -73,7 +73,9 @@ impl Driver {
                 tracing::info!(bootstrap = %peer, "bootstrap is down");
                 self.infra.remove(&peer);
                 if self.infra.is_empty() {
-                    self.networks.iter_mut().for_each(|n| n.directory.handle_dht_lost());
+                    self.networks
+                        .iter_mut()
+                        .for_each(|n| n.directory.handle_dht_lost());
                 }
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
