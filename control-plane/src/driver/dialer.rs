@@ -175,7 +175,7 @@ impl Target {
         let pairs = self.quic.len().min(self.tcp.len());
         let (list, at) = if index / 2 < pairs {
             (
-                if index % 2 == 0 {
+                if index.is_multiple_of(2) {
                     &self.quic
                 } else {
                     &self.tcp

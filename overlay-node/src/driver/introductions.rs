@@ -201,10 +201,12 @@ impl Driver {
         let (sequence, candidates) = self.underlay.candidates();
         let (candidates, routes) = (candidates.to_vec(), self.underlay.routes());
         let filter = self.underlay.filter().clone();
+        let mapping = self.underlay.nat().mapping();
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.agent.set_local_candidates(tick.now, &candidates);
+                peer.agent.set_nat(mapping, peer.mapping, false);
                 peer.agent.set_filter(tick.now, filter.clone());
                 peer.offer_relay(tick.now, &routes);
             }
@@ -223,6 +225,7 @@ impl Driver {
         candidates: &[Candidate],
     ) {
         let in_session = self.tunnels.current(id).is_some();
+        let mapping = self.underlay.nat().mapping();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -234,6 +237,7 @@ impl Driver {
                 id,
                 &PeerMessage::Candidates {
                     sequence,
+                    mapping,
                     candidates,
                 },
             );

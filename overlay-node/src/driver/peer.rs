@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
-use nat_traversal::path::{AllocationId, Path, RelayRoute};
+use nat_traversal::nat_kind::Mapping;
+use nat_traversal::path::{AllocationId, Path, PathKind, RelayRoute};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
@@ -65,6 +66,12 @@ pub(crate) struct Peer {
     pub(crate) told_sequence: u64,
     /// Where its sealed datagrams last came from.
     pub(crate) heard_on: Option<Path>,
+    /// How its NAT maps, as far as it says.
+    pub(crate) mapping: Mapping,
+    /// The kind of the path chosen last.
+    pub(crate) last_kind: PathKind,
+    /// That path was a relayed one, it died, and there is no other.
+    pub(crate) relay_lost: bool,
     attempts: Attempts,
     seen: Seen,
 }
@@ -83,6 +90,9 @@ impl Peer {
             counters: Arc::default(),
             told_sequence: 0,
             heard_on: None,
+            mapping: Mapping::Unknown,
+            last_kind: PathKind::None,
+            relay_lost: false,
             attempts: Attempts::default(),
             seen: Seen::default(),
         }

@@ -1,7 +1,7 @@
 //! What goes to and from peers: handshakes, probes, messages on the channel.
 
 use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
-use nat_traversal::path::Path;
+use nat_traversal::path::{Path, PathKind};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::tunnels::TunnelEvent;
@@ -138,8 +138,14 @@ impl Driver {
             }
             Ok(PeerMessage::Candidates {
                 sequence,
+                mapping,
                 candidates,
             }) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.mapping = mapping;
+                    peer.agent
+                        .set_nat(self.underlay.nat().mapping(), mapping, false);
+                }
                 self.learn_candidates(tick, id, sequence, candidates);
             }
             Err(reason) => self.drops.count(reason),
@@ -300,11 +306,14 @@ impl Driver {
             match event {
                 PathEvent::Chosen { path, why, .. } => {
                     tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, ?why, "path chosen");
+                    peer.last_kind = path.kind();
+                    peer.relay_lost = false;
                     self.tunnels.set_path(id, path);
                     self.fib_stale = true;
                 }
                 PathEvent::Lost => {
                     tracing::info!(peer = %id, "no path works");
+                    peer.relay_lost = peer.last_kind == PathKind::Relayed;
                     self.fib_stale = true;
                 }
                 PathEvent::Observed { observer, addr, .. } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use nat_traversal::path::PathKind;
+use nat_traversal::path::{Path, PathKind};
 use overlay_proto::directory::Entry;
 use overlay_proto::ids::NetworkName;
 
@@ -100,12 +100,8 @@ impl Driver {
     }
 
     fn why_no_better(&self, peer: &Peer, connected: bool) -> Option<String> {
-        let relay_is_down = peer
-            .agent
-            .chosen()
-            .and_then(|path| path.relay.map(|_| path))
-            .is_some_and(|path| !self.underlay.relay_answers(&path));
-        if relay_is_down {
+        let silent = |path: Path| path.relay.is_some() && !self.underlay.relay_answers(&path);
+        if peer.relay_lost || peer.agent.chosen().is_some_and(silent) {
             return Some("relay-lost".to_owned());
         }
         if let Some(reason) = peer.agent.reason() {

@@ -1,6 +1,6 @@
 //! From a state directory to a running driver.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
 use crate::state::{BoundPorts, OsEntropy};
-use crate::workers::{SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
+use crate::workers::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
 /// 6 MiB: about 50 ms of a flood of small frames.
@@ -66,20 +66,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
 
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let drops = Arc::new(DropCounters::default());
-    let (punt_sender, punts) = mpsc::channel(PUNT_QUEUE);
-    let workers = WorkerPool::start(vec![WorkerConfig {
-        sockets: sockets
-            .try_clone()
-            .context("no file descriptor is left for the data path")?,
-        taps: Vec::new(),
-        fib: Arc::clone(&fib),
-        drops: Arc::clone(&drops),
-        punts: punt_sender,
-        epoch,
-        lane: Lane(1),
-    }])
-    .context("the data path cannot be started")?;
-
+    let (workers, punts) = start_workers(&sockets, &fib, &drops, epoch)?;
     let node = node(&setup, epoch, &mut entropy)?;
     let tick = Tick::read();
     let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
@@ -100,7 +87,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         fib_stale: true,
         drops,
         peers: HashMap::new(),
-        infra: std::collections::BTreeSet::new(),
+        infra: BTreeSet::new(),
         last_refusal: None,
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
@@ -109,8 +96,8 @@ async fn run(setup: NodeSetup) -> Result<()> {
         signal_inbox: overlay_proto::directory::SignalInbox::default(),
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
         open_questions: super::questions::OpenQuestions::default(),
-        touched_peers: std::collections::BTreeSet::new(),
-        touched_networks: std::collections::BTreeSet::new(),
+        touched_peers: BTreeSet::new(),
+        touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
         state,
@@ -138,6 +125,29 @@ async fn run(setup: NodeSetup) -> Result<()> {
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
+}
+
+/// The fast path: one worker, without taps yet.
+fn start_workers(
+    sockets: &UdpSockets,
+    fib: &Arc<ArcSwap<Fib>>,
+    drops: &Arc<DropCounters>,
+    epoch: Instant,
+) -> Result<(WorkerPool, mpsc::Receiver<Punt>)> {
+    let (punts, punted) = mpsc::channel(PUNT_QUEUE);
+    let worker = WorkerConfig {
+        sockets: sockets
+            .try_clone()
+            .context("no file descriptor is left for the data path")?,
+        taps: Vec::new(),
+        fib: Arc::clone(fib),
+        drops: Arc::clone(drops),
+        punts,
+        epoch,
+        lane: Lane(1),
+    };
+    let pool = WorkerPool::start(vec![worker]).context("the data path cannot be started")?;
+    Ok((pool, punted))
 }
 
 /// Completes with SIGTERM or SIGINT.

@@ -13,7 +13,7 @@ use nat_traversal::candidate::{
     Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
 };
 use nat_traversal::entropy::Entropy;
-use nat_traversal::nat_kind::{NatKind, NatKinds};
+use nat_traversal::nat_kind::{Mapping, NatKind, NatKinds};
 use nat_traversal::path::{AllocationId, Path, SocketId};
 use nat_traversal::reflector::{ReflectorClient, ReflectorEvent};
 use nat_traversal::relay::{RelayClient, RelayClientEvent, RelayKey};
@@ -71,6 +71,8 @@ pub(crate) struct Underlay {
     infra: BTreeMap<PeerId, Infra>,
     relay_keys: HashMap<AllocationId, RelayKey>,
     candidates: Vec<Candidate>,
+    /// How our NAT maps; told together with the candidates.
+    mapping: Mapping,
     sequence: u64,
     settled_at: Option<Instant>,
     datagrams: Vec<UnderlayDatagram>,
@@ -96,6 +98,7 @@ impl Underlay {
             infra: BTreeMap::new(),
             relay_keys: HashMap::new(),
             candidates: Vec::new(),
+            mapping: Mapping::Unknown,
             sequence,
             settled_at: None,
             datagrams: Vec::new(),
@@ -374,8 +377,10 @@ impl Underlay {
         self.filter.own_reflexive = self.reflexive().iter().map(SocketAddr::ip).collect();
         let mut all = select_local(&all);
         all.truncate(MAX_CANDIDATES);
-        if all != self.candidates {
+        let mapping = self.nat().mapping();
+        if all != self.candidates || mapping != self.mapping {
             self.candidates = all;
+            self.mapping = mapping;
             self.sequence += 1;
             if !self.events.contains(&UnderlayEvent::CandidatesChanged) {
                 self.events.push(UnderlayEvent::CandidatesChanged);

@@ -6,12 +6,14 @@
 //! +--------+-----------------+-----------------------------+
 //! | kind 1 | network tag     | a DirectoryMessage          |
 //! +--------+-----------------+-----------------------------+
-//! | kind 2 | sequence        | postcard: list of Candidate |
+//! | kind 2 | sequence        | postcard: mapping, list of  |
+//! |        |                 | Candidate                   |
 //! +--------+-----------------+-----------------------------+
 //! ```
 //! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
 
 use nat_traversal::candidate::{Candidate, MAX_CANDIDATES};
+use nat_traversal::nat_kind::Mapping;
 
 use crate::drop_reason::DropReason;
 use crate::ids::NetworkId;
@@ -47,6 +49,9 @@ pub enum PeerMessage<'a> {
     Candidates {
         /// Grows with each list of this sender.
         sequence: u64,
+        /// How the sender's NAT maps, as far as it knows: it explains to the receiver why a direct
+        /// path may be impossible.
+        mapping: Mapping,
         /// At most [`MAX_CANDIDATES`].
         candidates: Vec<Candidate>,
     },
@@ -60,13 +65,14 @@ impl<'a> PeerMessage<'a> {
             Self::Directory { network, body } => (KIND_DIRECTORY, network.0, body.to_vec()),
             Self::Candidates {
                 sequence,
+                mapping,
                 candidates,
             } => {
                 // Serializing plain values into a vector cannot fail.
                 (
                     KIND_CANDIDATES,
                     *sequence,
-                    postcard::to_stdvec(candidates).unwrap_or_default(),
+                    postcard::to_stdvec(&(mapping, candidates)).unwrap_or_default(),
                 )
             }
         };
@@ -94,13 +100,15 @@ impl<'a> PeerMessage<'a> {
                 body,
             }),
             KIND_CANDIDATES => {
-                let (candidates, rest) =
-                    postcard::take_from_bytes::<Vec<Candidate>>(body).map_err(|_| malformed)?;
+                let ((mapping, candidates), rest) =
+                    postcard::take_from_bytes::<(Mapping, Vec<Candidate>)>(body)
+                        .map_err(|_| malformed)?;
                 if !rest.is_empty() || candidates.len() > MAX_CANDIDATES {
                     return Err(malformed);
                 }
                 Ok(Self::Candidates {
                     sequence: field,
+                    mapping,
                     candidates,
                 })
             }
@@ -136,7 +144,8 @@ mod tests {
             candidates in prop::collection::vec(candidate(), 0..=MAX_CANDIDATES),
             body in prop::collection::vec(any::<u8>(), 0..100),
         ) {
-            let list = PeerMessage::Candidates { sequence, candidates };
+            let list =
+                PeerMessage::Candidates { sequence, mapping: Mapping::Unknown, candidates };
             let bytes = list.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), list);
             let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
