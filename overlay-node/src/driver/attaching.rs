@@ -1,6 +1,6 @@
 //! Networks and their taps, at the start and while the node runs.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::certificate_hash;
@@ -10,7 +10,7 @@ use tap_bridge::{FrameQueue, TapQueue};
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
-use crate::attachments;
+use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
 use crate::workers::TapWriter;
@@ -89,7 +89,11 @@ impl Driver {
         }
     }
 
-    /// Opens the taps of the attachments on disk; those that are open stay open.
+    /// Opens the taps of the attachments on disk; those that are open stay open. One that cannot be
+    /// opened is logged, and its network is not attached.
+    ///
+    /// # Errors
+    /// The record of attachments cannot be read.
     pub(crate) fn open_taps(&mut self) -> Result<()> {
         let records = attachments::load(self.state.path())?;
         let mut for_worker: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
@@ -98,19 +102,18 @@ impl Driver {
             let record = records
                 .iter()
                 .find(|record| record.network == network.secret.name);
-            network.attached = record.cloned();
-            let Some(record) = record else { continue };
-            let queue = match network.queue.take() {
-                Some(queue) => queue,
-                None => TapQueue::open(&record.tap)?,
-            };
-            for_worker.push((network.index, Box::new(queue.try_clone()?)));
-            for_driver.push((network.index, Box::new(queue.try_clone()?)));
-            network.queue = Some(queue);
-        }
-        for network in &mut self.networks {
-            if network.attached.is_none() {
-                network.queue = None;
+            match record.map(|record| open_tap(network, record)).transpose() {
+                Ok(Some([worker, driver])) => {
+                    for_worker.push((network.index, Box::new(worker)));
+                    for_driver.push((network.index, Box::new(driver)));
+                }
+                Ok(None) => network.close_tap(),
+                Err(error) => {
+                    // One network without a tap does not keep the others from working.
+                    let name = &network.secret.name;
+                    tracing::error!(network = %name, "its tap cannot be opened: {error:#}; `farlan attach {name}` makes it again");
+                    network.close_tap();
+                }
             }
         }
         self.workers.set_taps(0, for_worker);
@@ -135,6 +138,13 @@ impl Driver {
     pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
         let line = attach_now(&self.state, &self.node.membership, request).await?;
         self.open_taps()?;
+        let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
+        if !self.networks.iter().any(attached) {
+            bail!(
+                "the tap of {} cannot be opened; the node's log says why",
+                request.network
+            );
+        }
         Ok(line)
     }
 
@@ -153,10 +163,13 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
+        if network.attached.is_none() {
+            // It was detached, and the worker met the end of the tap before our word.
+            return;
+        }
         let name = network.secret.name.clone();
         tracing::error!(network = %name, "the tap is gone; `farlan attach {name}` makes it again");
-        network.queue = None;
-        network.attached = None;
+        network.close_tap();
         self.withdraw_all(&name);
     }
 
@@ -191,4 +204,17 @@ impl Driver {
             .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
         Ok(format!("{} networks added", self.networks.len() - before))
     }
+}
+
+/// Two clones of the tap's one queue: for the worker and for the driver.
+fn open_tap(network: &mut Network, record: &AttachmentRecord) -> Result<[TapQueue; 2]> {
+    let same = |attached: &AttachmentRecord| attached.tap == record.tap;
+    let queue = match network.queue.take() {
+        Some(queue) if network.attached.as_ref().is_some_and(same) => queue,
+        _ => TapQueue::open(&record.tap)?,
+    };
+    let clones = [queue.try_clone()?, queue.try_clone()?];
+    network.queue = Some(queue);
+    network.attached = Some(record.clone());
+    Ok(clones)
 }

@@ -5,7 +5,7 @@
 //! bootstrap, permits them at its relay, and begins a handshake over every path that may work. Who
 //! is greeted does the same: the NATs of both open at about the same time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control_plane::messages::Allocation;
 use control_plane::{ControlEvent, ControlHandle};
@@ -28,6 +28,9 @@ use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
+
+/// After a bootstrap did not take a card.
+const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
 const MAX_PEERS: usize = 4096;
@@ -64,7 +67,7 @@ impl Driver {
                 self.ask_for_allocation(peer);
                 self.infra.insert(peer);
                 for network in &mut self.networks {
-                    network.registered = None;
+                    network.register_at = None;
                     network.directory.handle_dht_ready(tick.now);
                     self.touched_networks.insert(network.index);
                 }
@@ -91,9 +94,8 @@ impl Driver {
     pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
         match answer {
             Answer::Cards { net, cards: None } => {
-                // The next look, in some seconds, tries again.
                 if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
-                    network.registered = None;
+                    network.register_at = Some(tick.now + REGISTER_AGAIN);
                 }
             }
             Answer::Cards {
@@ -172,11 +174,10 @@ impl Driver {
             let Some(network) = self.networks.get_mut(index) else {
                 return;
             };
-            let fresh = |at: Instant| tick.now.duration_since(at) < REGISTER_EVERY;
-            if network.registered.is_some_and(fresh) {
+            if network.register_at.is_some_and(|at| at > tick.now) {
                 continue;
             }
-            network.registered = Some(tick.now);
+            network.register_at = Some(tick.now + REGISTER_EVERY);
             let net = network.index;
             let epoch_key = network.secret.epoch_key;
             let Some(card) = self.own_card(net) else {
@@ -196,7 +197,7 @@ impl Driver {
     /// Our candidates changed: everyone who knows the old ones is told.
     pub(crate) fn spread_candidates(&mut self, tick: Tick) {
         for network in &mut self.networks {
-            network.registered = None;
+            network.register_at = None;
         }
         let (sequence, candidates) = self.underlay.candidates();
         let (candidates, routes) = (candidates.to_vec(), self.underlay.routes());

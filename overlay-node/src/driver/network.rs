@@ -68,8 +68,8 @@ pub(crate) struct Network {
     pub(crate) for_newcomers: WaitingRoom<()>,
     /// Guests that are being asked whether they are still here.
     pub(crate) probes: Vec<LocalProbe>,
-    /// When our card was last laid down at the rendezvous.
-    pub(crate) registered: Option<Instant>,
+    /// When our card is to be laid down at the rendezvous again; `None` at once.
+    pub(crate) register_at: Option<Instant>,
     /// The directory's version that the current `Fib` shows.
     pub(crate) published_version: u64,
     /// The directory's version that is on disk.
@@ -91,10 +91,16 @@ impl Network {
             for_claim: WaitingRoom::new(SOURCE_ROOM),
             for_newcomers: WaitingRoom::new(NEWCOMER_ROOM),
             probes: Vec::new(),
-            registered: None,
+            register_at: None,
             published_version: u64::MAX,
             saved_version: u64::MAX,
         }
+    }
+
+    /// The network has no tap here, or lost it.
+    pub(crate) fn close_tap(&mut self) {
+        self.attached = None;
+        self.queue = None;
     }
 
     /// When the next waiting frame will have waited too long.

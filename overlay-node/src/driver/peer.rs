@@ -98,13 +98,12 @@ impl Peer {
         }
     }
 
-    /// The earliest timer of its machines.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.agent
-            .poll_timeout()
-            .into_iter()
-            .chain(self.channel.poll_timeout())
-            .min()
+    /// The earliest timer of its machines. The channel's counts only while it can send: its
+    /// messages wait for a session, and so must their timers.
+    pub(crate) fn poll_timeout(&self, in_session: bool) -> Option<Instant> {
+        let can_send = in_session && self.agent.chosen().is_some();
+        let channel = self.channel.poll_timeout().filter(|_| can_send);
+        self.agent.poll_timeout().into_iter().chain(channel).min()
     }
 
     /// It told its candidates. `false`: the list is not newer than the one known.

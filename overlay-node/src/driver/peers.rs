@@ -211,6 +211,10 @@ impl Driver {
         while let Some(event) = self.tunnels.poll_event() {
             self.handle_tunnel_event(tick, event);
         }
+        if self.fib_stale {
+            // The peer may use a new session as soon as it has our answer: the workers first.
+            self.publish(tick.now);
+        }
         while let Some(transmit) = self.tunnels.poll_transmit() {
             self.send_on(transmit.path, &transmit.bytes);
         }
@@ -321,6 +325,10 @@ impl Driver {
                 }
             }
         }
+        if self.tunnels.current(id).is_none() {
+            // Nothing can be sealed: challenges would only use up the budget of their addresses.
+            return;
+        }
         let mut probes = Vec::new();
         while let Some(probe) =
             peer.agent
@@ -339,11 +347,8 @@ impl Driver {
         self.seal_on(id, probe.path, &InnerHeader::plain(InnerKind::Probe), &body);
     }
 
-    /// Sends what waits on the channel, if there is a session and a path.
+    /// Sends what waits on the channel, if there is a path.
     fn settle_channel(&mut self, tick: Tick, id: PeerId) {
-        if self.tunnels.current(id).is_none() {
-            return;
-        }
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;

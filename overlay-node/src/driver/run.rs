@@ -20,6 +20,7 @@ use super::peer::Peer;
 use super::questions::OpenQuestions;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
+use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
 use crate::workers::{Punt, SlowSender, TapWriter, WorkerPool};
@@ -41,6 +42,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How long the control plane may take to close its connections.
+const STOP: Duration = Duration::from_secs(2);
 
 /// The slow path. See the [module](super) for the order of things.
 pub(crate) struct Driver {
@@ -78,6 +82,8 @@ pub(crate) struct Driver {
     pub(crate) touched_networks: BTreeSet<NetIndex>,
     pub(crate) next_look: Instant,
     pub(crate) next_housekeeping: Instant,
+    /// The handshake timestamp that is on disk.
+    pub(crate) saved_timestamp: u64,
 }
 
 /// Where inputs come from.
@@ -132,7 +138,10 @@ impl Driver {
             self.open_questions.poll_timeout(),
             Some(self.next_look),
         ];
-        let peers = self.peers.values().filter_map(Peer::poll_timeout).min();
+        if !(self.touched_peers.is_empty() && self.touched_networks.is_empty()) {
+            return now;
+        }
+        let peers = self.peers.values().filter_map(|p| self.timer_of(p)).min();
         let networks = self
             .networks
             .iter()
@@ -150,12 +159,20 @@ impl Driver {
             })
     }
 
+    fn timer_of(&self, peer: &Peer) -> Option<Instant> {
+        peer.poll_timeout(self.tunnels.current(peer.id).is_some())
+    }
+
     fn handle_timeouts(&mut self, tick: Tick) {
         self.tunnels
             .handle_timeout(tick.now, tick.wall, &mut self.entropy);
         self.underlay.handle_timeout(tick.now, &mut self.entropy);
         for peer in self.peers.values_mut() {
-            if peer.poll_timeout().is_some_and(|due| due <= tick.now) {
+            let in_session = self.tunnels.current(peer.id).is_some();
+            if peer
+                .poll_timeout(in_session)
+                .is_some_and(|due| due <= tick.now)
+            {
                 peer.agent.handle_timeout(tick.now);
                 self.touched_peers.insert(peer.id);
             }
@@ -207,6 +224,9 @@ impl Driver {
                 break;
             }
         }
+        // What networks and peers asked of the others in the last round must not wait for a timer.
+        self.settle_underlay(tick);
+        self.settle_tunnels(tick);
     }
 
     /// Drains the underlay.
@@ -233,13 +253,7 @@ impl Driver {
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
         self.scan_interfaces();
-        self.save_directories();
-        if let Err(error) = self
-            .state
-            .save_handshake_time(self.tunnels.last_timestamp())
-        {
-            tracing::error!(%error, "the handshake time was not saved");
-        }
+        self.save_state();
         let unreached: Vec<PeerId> = self
             .peers
             .keys()
@@ -251,18 +265,32 @@ impl Driver {
         }
     }
 
-    /// Tells members that we go, saves what a restart needs; taps and bridges stay.
+    /// Saves what a restart needs, where it has changed.
+    fn save_state(&mut self) {
+        self.save_directories();
+        let timestamp = self.tunnels.last_timestamp();
+        if timestamp == self.saved_timestamp {
+            return;
+        }
+        match self.state.save_handshake_time(timestamp) {
+            Ok(()) => self.saved_timestamp = timestamp,
+            Err(error) => tracing::error!(%error, "the handshake time was not saved"),
+        }
+    }
+
+    /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
+    /// not told: their sessions end by themselves, or with the first handshake after the restart.
     async fn stop(mut self) {
         tracing::info!("stopping");
-        self.save_directories();
-        if let Err(error) = self
-            .state
-            .save_handshake_time(self.tunnels.last_timestamp())
-        {
-            tracing::error!(%error, "the handshake time was not saved");
-        }
-        self.control.stop().await;
+        notify("STOPPING=1");
+        self.save_state();
         self.workers.stop();
+        if tokio::time::timeout(STOP, self.control.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the control plane did not stop in time");
+        }
     }
 
     /// The directory of `net` may have outputs.

@@ -37,8 +37,8 @@ const PUNT_QUEUE: usize = 4096;
 /// Questions to the control plane that are open at once.
 const MAX_QUESTIONS: usize = 64;
 
-/// The x25519 static is signed anew at each start; a node that runs longer than this does it while
-/// running.
+/// The x25519 static is signed anew at each start. As long as a certificate lives by default: no
+/// node runs longer than that without a restart.
 const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the node until SIGTERM or SIGINT.
@@ -100,6 +100,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
+        saved_timestamp: 0,
         state,
     };
     driver.add_networks(tick)?;
