@@ -9,6 +9,8 @@
 
 mod counters;
 mod fib;
+#[cfg(test)]
+mod tests;
 
 pub use counters::{DropCounters, PeerCounters};
 pub use fib::{
