@@ -217,6 +217,10 @@ impl PathAgent {
         probed.unanswered = 0;
         self.settle(path);
         self.rechoose(now, Some(ChoiceReason::Established));
+        if self.chosen != Some(path) {
+            // The peer has restarted, and this is where it is now: does the old path still work?
+            self.suspect_chosen();
+        }
         if first {
             for probed in self.paths.values_mut().filter(|probed| !probed.proven) {
                 probed.burst(now);

@@ -1,15 +1,18 @@
 //! Networks and their taps, at the start and while the node runs.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::membership::certificate_hash;
+use overlay_proto::membership::{MemberVerifier, certificate_hash};
 use overlay_proto::switching::NetIndex;
 use tap_bridge::{FrameQueue, TapQueue};
 
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
+use super::startup;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
@@ -34,14 +37,20 @@ impl Driver {
                 continue;
             }
             let index = u16::try_from(self.networks.len()).context("too many networks")?;
-            let member = self.node.membership.own_member(tick.wall)?;
+            // A node that joined with several invites has a certificate for each.
+            let membership = &self.node.membership;
+            let chain = membership
+                .chain_for(&secret.id)
+                .with_context(|| format!("no certificate names the network {}", secret.name))?;
+            let member = chain.verify(membership.roots(), tick.wall)?;
+            let chain = chain.encode();
             let config = DirectoryConfig {
                 overlay: self.node.membership.overlay(),
                 network: secret.id,
                 epoch_key: secret.epoch_key,
                 birth: self.node.membership.roots().born(),
                 may_send: member.may_send(&secret.id),
-                chain: self.node.chain.clone(),
+                chain: chain.clone(),
                 replication: self.replication,
             };
             let mut directory = Directory::new(
@@ -59,7 +68,7 @@ impl Driver {
             directory
                 .set_own_entry(
                     tick.now,
-                    certificate_hash(&self.node.chain),
+                    certificate_hash(&chain),
                     self.node.static_public,
                     Vec::new(),
                 )
@@ -94,7 +103,7 @@ impl Driver {
     ///
     /// # Errors
     /// The record of attachments cannot be read.
-    pub(crate) fn open_taps(&mut self) -> Result<()> {
+    pub(crate) fn open_taps(&mut self, now: Instant) -> Result<()> {
         let records = attachments::load(self.state.path())?;
         let mut for_worker: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
         let mut for_driver: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
@@ -118,12 +127,12 @@ impl Driver {
         }
         self.workers.set_taps(0, for_worker);
         self.taps = TapWriter::new(for_driver);
-        self.scan_interfaces();
+        self.scan_interfaces(now);
         Ok(())
     }
 
     /// Looks at the host's addresses; those of guest networks are not the underlay's.
-    pub(crate) fn scan_interfaces(&mut self) {
+    pub(crate) fn scan_interfaces(&mut self, now: Instant) {
         let attached = self
             .networks
             .iter()
@@ -131,13 +140,13 @@ impl Driver {
         let skip: Vec<String> = attached
             .flat_map(|record| [record.tap.clone(), record.bridge.clone()])
             .collect();
-        self.underlay.scan_interfaces(&skip);
+        self.underlay.scan_interfaces(now, &skip);
     }
 
     /// `farlan attach` while the node runs.
     pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
         let line = attach_now(&self.state, &self.node.membership, request).await?;
-        self.open_taps()?;
+        self.open_taps(Instant::now())?;
         let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
         if !self.networks.iter().any(attached) {
             bail!(
@@ -154,7 +163,7 @@ impl Driver {
         if request.vm.is_none() {
             self.withdraw_all(&request.network);
         }
-        self.open_taps()?;
+        self.open_taps(Instant::now())?;
         Ok(line)
     }
 
@@ -194,12 +203,21 @@ impl Driver {
             self.node.chain = chain.encode();
         }
         self.add_networks(tick)?;
-        self.tunnels.set_networks(
-            self.networks
-                .iter()
-                .map(|network| network.secret.id)
-                .collect(),
-        );
+        let ids: Vec<NetworkId> = self.networks.iter().map(|n| n.secret.id).collect();
+        self.node.verifier = MemberVerifier::new(self.node.membership.roots().clone(), ids.clone());
+        self.tunnels.set_networks(ids);
+        self.gate.set(startup::member_state(&self.node.membership)?);
+        let bootstraps = startup::bootstraps_of(&self.node.membership)?;
+        self.ask(move |control| async move {
+            if let Err(error) = control.set_bootstraps(bootstraps).await {
+                tracing::warn!(%error, "the new bootstraps are not used");
+            }
+            None
+        });
+        // Cards show the certificates of their nodes to the new verifier.
+        for network in &mut self.networks {
+            network.register_at = None;
+        }
         self.tunnels
             .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
         Ok(format!("{} networks added", self.networks.len() - before))

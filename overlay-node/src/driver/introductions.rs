@@ -33,7 +33,7 @@ const REGISTER_EVERY: Duration = Duration::from_secs(240);
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
-const MAX_PEERS: usize = 4096;
+pub(crate) const MAX_PEERS: usize = 4096;
 
 /// What a question to the control plane brought.
 pub(crate) enum Answer {
@@ -64,7 +64,7 @@ impl Driver {
             } => {
                 tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
-                self.ask_for_allocation(peer);
+                self.ask_for_allocation(tick, peer);
                 self.infra.insert(peer);
                 for network in &mut self.networks {
                     network.register_at = None;
@@ -138,7 +138,8 @@ impl Driver {
     }
 
     /// Asks for an allocation at the relay of `infra`.
-    pub(crate) fn ask_for_allocation(&self, infra: PeerId) {
+    pub(crate) fn ask_for_allocation(&mut self, tick: Tick, infra: PeerId) {
+        self.underlay.note_asked(tick.now, infra);
         self.ask(move |control| async move {
             let allocation = control.allocate(infra).await.ok();
             Some(Answer::Allocation { infra, allocation })
@@ -209,7 +210,9 @@ impl Driver {
                 peer.agent.set_local_candidates(tick.now, &candidates);
                 peer.agent.set_nat(mapping, peer.mapping, false);
                 peer.agent.set_filter(tick.now, filter.clone());
-                peer.offer_relay(tick.now, &routes);
+                if peer.offer_relay(tick.now, &routes) {
+                    self.reach(tick, id);
+                }
             }
             self.tell_candidates(tick, id, sequence, &candidates);
             self.touch_peer(id);
@@ -251,12 +254,7 @@ impl Driver {
         let candidates = candidates.to_vec();
         let network = self.networks.get(usize::from(net.0))?;
         let card = Card {
-            entry: network
-                .directory
-                .members()
-                .find(|member| member.entry.node == self.node.me)?
-                .signed
-                .clone(),
+            entry: network.directory.member(&self.node.me)?.signed.clone(),
             chain: self.node.membership.chain_for(&network.secret.id)?.encode(),
             static_document: self.node.signed_static.clone(),
             candidates,
@@ -319,6 +317,7 @@ impl Driver {
         };
         peer.static_key = Some(static_key);
         peer.name = member.name;
+        self.peers_changed = true;
         if newcomer {
             self.permit(&[id]);
             self.welcome(tick, net, id);
@@ -341,6 +340,7 @@ impl Driver {
         };
         if peer.set_candidates(tick.now, sequence, candidates) {
             peer.offer_relay(tick.now, &routes);
+            self.peers_changed = true;
             self.touch_peer(id);
         }
     }
@@ -392,10 +392,27 @@ impl Driver {
         self.learn_card(tick, net, card);
     }
 
+    /// Is there a session with `peer` in every network that both are in, and a path for it?
+    pub(crate) fn is_reached(&self, id: PeerId) -> bool {
+        let Some(session) = self.tunnels.current(id) else {
+            return false;
+        };
+        let has_path = |peer: &Peer| peer.agent.chosen().is_some();
+        let mut common = self
+            .networks
+            .iter()
+            .filter(|network| network.directory.member(&id).is_some());
+        self.peers.get(&id).is_some_and(has_path)
+            && common.all(|network| {
+                let id = network.secret.id;
+                session.networks.iter().any(|shared| shared.network == id)
+            })
+    }
+
     /// Does what can be done to get a session with `peer`: a handshake on every path that may work,
     /// and a greeting through the control plane, so that it does the same.
     pub(crate) fn reach(&mut self, tick: Tick, id: PeerId) {
-        if self.tunnels.current(id).is_some() || id == self.node.me {
+        if self.is_reached(id) || id == self.node.me {
             return;
         }
         self.greet(tick, id);
@@ -427,12 +444,7 @@ impl Driver {
         let Some(net) = self
             .networks
             .iter()
-            .find(|network| {
-                network
-                    .directory
-                    .members()
-                    .any(|member| member.entry.node == id)
-            })
+            .find(|network| network.directory.member(&id).is_some())
             .map(|network| network.index)
         else {
             return;
@@ -452,6 +464,8 @@ impl Driver {
             }
             None
         });
+        // Whoever is greeted may be heard by the relay; an earlier permit may have got lost.
+        self.permit(&[id]);
     }
 
     /// Seals a signal to a member of `net`.
@@ -497,11 +511,12 @@ impl Driver {
         let mut agent = PathAgent::new(tick.now, filter, self.node.me < id);
         agent.set_local_candidates(tick.now, candidates);
         self.fib_stale = true;
-        Some(
-            self.peers
-                .entry(id)
-                .or_insert(Peer::new(id, agent, self.entropy.next_u32())),
-        )
+        Some(self.peers.entry(id).or_insert(Peer::new(
+            tick.now,
+            id,
+            agent,
+            self.entropy.next_u32(),
+        )))
     }
 
     /// A handshake proved who `id` is: it need not have shown a card before.
@@ -526,6 +541,7 @@ impl Driver {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.static_key = Some(static_key);
             peer.name = name;
+            self.peers_changed = true;
         }
         let shared: Vec<NetIndex> = self
             .networks

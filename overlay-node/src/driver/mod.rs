@@ -18,6 +18,7 @@
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
+//! - [`memory`]: what is kept on disk of peers.
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 
@@ -25,6 +26,7 @@ mod attaching;
 mod directory;
 mod frames;
 mod introductions;
+mod memory;
 mod network;
 mod node;
 mod peer;

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
 use nat_traversal::nat_kind::Mapping;
-use nat_traversal::path::{AllocationId, Path, PathKind, RelayRoute};
-use overlay_proto::ids::PeerId;
+use nat_traversal::path::{Path, PathKind, RelayRoute};
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
+
+use super::memory::Remembered;
+use super::underlay::RelaySpot;
 
 /// Paths on which one handshake is tried: the relay and the best candidates.
 const HANDSHAKE_PATHS: usize = 8;
@@ -26,15 +29,13 @@ const LONGEST_REDIAL: Duration = Duration::from_secs(300);
 /// peer that is gone answers none.
 const GREET_EVERY: Duration = Duration::from_secs(5);
 
-/// Relay addresses with our own allocation there.
-pub(crate) type Routes = [(SocketAddr, AllocationId)];
-
 /// When we last tried to reach a peer, and how often in vain.
 #[derive(Debug, Default)]
 struct Attempts {
     dialled: Option<Instant>,
     in_vain: u32,
     greeted: Option<Instant>,
+    greetings: u32,
 }
 
 /// Frame counts at the last look, to see whether traffic flows.
@@ -56,6 +57,8 @@ pub(crate) struct Peer {
     /// Where it says it can be reached.
     candidates: Vec<Candidate>,
     candidates_sequence: u64,
+    /// The relayed path that the agent was offered.
+    relay: Option<Path>,
     /// From candidates to the chosen path.
     pub(crate) agent: PathAgent,
     /// Reliable messages in the session.
@@ -68,6 +71,12 @@ pub(crate) struct Peer {
     pub(crate) heard_on: Option<Path>,
     /// How its NAT maps, as far as it says.
     pub(crate) mapping: Mapping,
+    /// Where it was last reached directly.
+    met_at: Option<SocketAddr>,
+    /// The networks of the session, as the directories know them.
+    pub(crate) shared: Vec<NetworkId>,
+    /// When it became known.
+    pub(crate) since: Instant,
     /// The kind of the path chosen last.
     pub(crate) last_kind: PathKind,
     /// That path was a relayed one, it died, and there is no other.
@@ -78,19 +87,23 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer of whom only the name is known. `channel_id` is random.
-    pub(crate) fn new(id: PeerId, agent: PathAgent, channel_id: u32) -> Self {
+    pub(crate) fn new(now: Instant, id: PeerId, agent: PathAgent, channel_id: u32) -> Self {
         Self {
             id,
             static_key: None,
             name: None,
             candidates: Vec::new(),
             candidates_sequence: 0,
+            relay: None,
             agent,
             channel: ReliableChannel::new(channel_id),
             counters: Arc::default(),
             told_sequence: 0,
             heard_on: None,
             mapping: Mapping::Unknown,
+            met_at: None,
+            shared: Vec::new(),
+            since: now,
             last_kind: PathKind::None,
             relay_lost: false,
             attempts: Attempts::default(),
@@ -128,29 +141,74 @@ impl Peer {
         true
     }
 
-    /// Tells the agent about the relay that both sides are at.
-    pub(crate) fn offer_relay(&mut self, now: Instant, routes: &Routes) {
+    /// Tells the agent about the relay that both sides are at. `true`: there is one, and it is
+    /// another than before, so a handshake may get through where none did.
+    pub(crate) fn offer_relay(&mut self, now: Instant, routes: &[RelaySpot]) -> bool {
         let path = self.relay_path(routes);
         self.agent.set_relay(now, path);
+        let new = path.is_some() && path != self.relay;
+        self.relay = path;
+        if new {
+            self.attempts = Attempts {
+                greeted: self.attempts.greeted,
+                ..Attempts::default()
+            };
+        }
+        new
     }
 
-    fn relay_path(&self, routes: &Routes) -> Option<Path> {
+    /// A path was chosen. `true`: a direct one from where it was not met before.
+    pub(crate) fn choose(&mut self, path: Path) -> bool {
+        self.last_kind = path.kind();
+        self.relay_lost = false;
+        let met_at = (path.kind() == PathKind::Direct).then_some(path.remote);
+        let new = met_at.is_some() && met_at != self.met_at;
+        self.met_at = met_at.or(self.met_at);
+        new
+    }
+
+    /// What to keep on disk; `None` before its key is known.
+    pub(crate) fn remember(&self) -> Option<Remembered> {
+        Some(Remembered {
+            id: self.id,
+            static_key: self.static_key?,
+            name: self.name.clone(),
+            sequence: self.candidates_sequence,
+            candidates: self.candidates.clone(),
+            met_at: self.met_at,
+        })
+    }
+
+    /// It was known before a restart.
+    pub(crate) fn recall(&mut self, now: Instant, kept: Remembered) {
+        self.static_key = Some(kept.static_key);
+        self.name = kept.name;
+        self.met_at = kept.met_at;
+        self.set_candidates(now, kept.sequence, kept.candidates);
+    }
+
+    fn relay_path(&self, routes: &[RelaySpot]) -> Option<Path> {
         let relayed = self
             .candidates
             .iter()
             .filter(|c| c.kind == CandidateKind::Relayed);
         relayed.into_iter().find_map(|candidate| {
-            let (addr, own) = routes.iter().find(|(addr, _)| *addr == candidate.addr)?;
+            let spot = routes.iter().find(|spot| spot.named == candidate.addr)?;
             let route = RelayRoute {
-                own: *own,
+                own: spot.own,
                 peer: candidate.allocation?,
             };
-            Some(Path::relayed(*addr, route))
+            Some(Path::relayed(spot.ours, route))
         })
     }
 
-    /// The paths on which a handshake may get through: the relay, then what the filter admits.
-    pub(crate) fn handshake_paths(&self, filter: &CandidateFilter, routes: &Routes) -> Vec<Path> {
+    /// The paths on which a handshake may get through: the relay, where it was met last, then what
+    /// the filter admits.
+    pub(crate) fn handshake_paths(
+        &self,
+        filter: &CandidateFilter,
+        routes: &[RelaySpot],
+    ) -> Vec<Path> {
         let reflexive: Vec<_> = self
             .candidates
             .iter()
@@ -163,8 +221,10 @@ impl Peer {
             .filter(|c| c.kind != CandidateKind::Relayed)
             .filter(|c| filter.admit(c, &reflexive).is_ok())
             .map(|c| Path::direct(c.addr));
+        let met_at = self.met_at.filter(|at| filter.admit_source(*at).is_ok());
         self.relay_path(routes)
             .into_iter()
+            .chain(met_at.map(Path::direct))
             .chain(direct)
             .take(HANDSHAKE_PATHS)
             .collect()
@@ -189,8 +249,8 @@ impl Peer {
 
     /// May it be greeted now? Counts it if so.
     pub(crate) fn may_greet(&mut self, now: Instant) -> bool {
-        // A peer that does not answer handshakes is greeted as rarely as it is dialled.
-        let wait = GREET_EVERY * 2_u32.saturating_pow(self.attempts.in_vain.min(6));
+        // A peer that does not answer is greeted ever more rarely, up to every five minutes.
+        let wait = GREET_EVERY * 2_u32.saturating_pow(self.attempts.greetings.min(6));
         if self
             .attempts
             .greeted
@@ -198,7 +258,9 @@ impl Peer {
         {
             return false;
         }
-        self.attempts.greeted = Some(now);
+        if self.attempts.greeted.replace(now).is_some() {
+            self.attempts.greetings += 1;
+        }
         true
     }
 

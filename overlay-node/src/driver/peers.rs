@@ -233,18 +233,29 @@ impl Driver {
             } => {
                 let networks: Vec<_> = session.networks.iter().map(|n| n.network).collect();
                 self.meet_in_handshake(tick, id, &networks, &peer_chain, static_key);
+                let in_session = self.tunnels.current(id).is_some();
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.agent.handle_established(tick.now, path);
+                    // A rekey moves no traffic: the address that a handshake came from proves
+                    // nothing (design.md 4). Without a path there is none to protect.
+                    if in_session && peer.agent.chosen().is_none() {
+                        peer.agent.handle_established(tick.now, path);
+                    }
                     self.touch_peer(id);
                 }
             }
             TunnelEvent::Usable { peer: id, path, .. } => {
                 tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, "session established");
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.agent.handle_established(tick.now, path);
+                    peer.reached();
+                    peer.told_sequence = 0;
+                    peer.shared.clear();
+                }
                 self.gain_neighbour(tick, id);
             }
             TunnelEvent::Rekeyed { peer, .. } => {
                 tracing::debug!(peer = %peer, "session rekeyed");
-                self.touch_peer(peer);
+                self.gain_neighbour(tick, peer);
             }
             TunnelEvent::Closed { peer, reason, .. } => {
                 tracing::debug!(peer = %peer, ?reason, "session closed");
@@ -259,14 +270,11 @@ impl Driver {
         }
     }
 
-    /// A session with `id` can be used: the directories compare what they know.
+    /// A session with `id` can be used: the directories of the networks that are new in it compare
+    /// what they know.
     fn gain_neighbour(&mut self, tick: Tick, id: PeerId) {
         let (sequence, candidates) = self.underlay.candidates();
         let candidates = candidates.to_vec();
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.reached();
-            peer.told_sequence = 0;
-        }
         let shared: Vec<_> = self
             .tunnels
             .current(id)
@@ -278,8 +286,13 @@ impl Driver {
                     .collect()
             })
             .unwrap_or_default();
+        let before = self
+            .peers
+            .get_mut(&id)
+            .map(|peer| std::mem::replace(&mut peer.shared, shared.clone()))
+            .unwrap_or_default();
         for network in &mut self.networks {
-            if shared.contains(&network.secret.id) {
+            if shared.contains(&network.secret.id) && !before.contains(&network.secret.id) {
                 network.directory.handle_neighbour_up(tick.now, id);
                 self.touched_networks.insert(network.index);
             }
@@ -306,17 +319,19 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let (mut chosen, mut lost) = (false, false);
         while let Some(event) = peer.agent.poll_event() {
             match event {
                 PathEvent::Chosen { path, why, .. } => {
                     tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, ?why, "path chosen");
-                    peer.last_kind = path.kind();
-                    peer.relay_lost = false;
+                    chosen = true;
+                    self.peers_changed |= peer.choose(path);
                     self.tunnels.set_path(id, path);
                     self.fib_stale = true;
                 }
                 PathEvent::Lost => {
                     tracing::info!(peer = %id, "no path works");
+                    lost = true;
                     peer.relay_lost = peer.last_kind == PathKind::Relayed;
                     self.fib_stale = true;
                 }
@@ -340,6 +355,12 @@ impl Driver {
             self.send_probe(id, &probe);
         }
         self.settle_channel(tick, id);
+        if chosen {
+            self.release_for_session(tick, id);
+        } else if lost {
+            // The peer may have moved or restarted: a handshake finds it where no challenge does.
+            self.reach(tick, id);
+        }
     }
 
     fn send_probe(&mut self, id: PeerId, probe: &Outgoing) {

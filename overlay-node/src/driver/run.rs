@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use control_plane::admission::MemberGate;
 use control_plane::{ControlEvent, ControlHandle};
 use nat_traversal::agent::ProbeBudget;
 use overlay_proto::directory::SignalInbox;
@@ -42,6 +43,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How long a peer may be known without being in a roster: its entry comes with the first
+/// comparison of a session.
+const ACQUAINTANCE: Duration = Duration::from_secs(60);
 
 /// How long the control plane may take to close its connections.
 const STOP: Duration = Duration::from_secs(2);
@@ -82,6 +87,10 @@ pub(crate) struct Driver {
     pub(crate) touched_networks: BTreeSet<NetIndex>,
     pub(crate) next_look: Instant,
     pub(crate) next_housekeeping: Instant,
+    /// Something about the peers is not on disk yet.
+    pub(crate) peers_changed: bool,
+    /// The gate of the control plane: a second `farlan join` changes what it goes by.
+    pub(crate) gate: Arc<MemberGate>,
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
 }
@@ -242,7 +251,7 @@ impl Driver {
                 UnderlayEvent::RelayLost(infra) => {
                     tracing::warn!(bootstrap = %infra, "the relay does not answer");
                     if self.infra.contains(&infra) {
-                        self.ask_for_allocation(infra);
+                        self.ask_for_allocation(tick, infra);
                     }
                 }
             }
@@ -252,22 +261,49 @@ impl Driver {
 
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
-        self.scan_interfaces();
+        self.scan_interfaces(tick.now);
         self.save_state();
+        self.forget_strangers(tick);
+        self.renew_allocations(tick);
         let unreached: Vec<PeerId> = self
             .peers
             .keys()
             .copied()
-            .filter(|id| self.tunnels.current(*id).is_none())
+            .filter(|id| !self.is_reached(*id))
             .collect();
         for id in unreached {
             self.reach(tick, id);
         }
     }
 
+    /// Bootstraps whose relay did not give or bind an allocation are asked again.
+    fn renew_allocations(&mut self, tick: Tick) {
+        for infra in self.underlay.without_relay(tick.now) {
+            if self.infra.contains(&infra) {
+                self.ask_for_allocation(tick, infra);
+            }
+        }
+    }
+
+    /// Forgets peers that are in no roster and have no session: they left, or never were members.
+    fn forget_strangers(&mut self, tick: Tick) {
+        let (tunnels, networks) = (&self.tunnels, &self.networks);
+        let before = self.peers.len();
+        self.peers.retain(|id, peer| {
+            tunnels.current(*id).is_some()
+                || tick.now.duration_since(peer.since) < ACQUAINTANCE
+                || networks.iter().any(|n| n.directory.member(id).is_some())
+        });
+        if self.peers.len() != before {
+            self.peers_changed = true;
+            self.fib_stale = true;
+        }
+    }
+
     /// Saves what a restart needs, where it has changed.
     fn save_state(&mut self) {
         self.save_directories();
+        self.save_peers();
         let timestamp = self.tunnels.last_timestamp();
         if timestamp == self.saved_timestamp {
             return;

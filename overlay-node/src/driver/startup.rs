@@ -13,7 +13,7 @@ use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
-use overlay_proto::membership::{SignedStatic, StaticBinding};
+use overlay_proto::membership::{Membership, SignedStatic, StaticBinding};
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
@@ -61,7 +61,8 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let mut ports = state.load_ports()?;
     let sockets = bind_data_path(&setup.config, &mut ports)?;
     let control_server = ControlServer::bind(&state.socket(), &setup.config.control.users)?;
-    let (control, control_events) = start_control(&setup, &mut ports).await?;
+    let gate = Arc::new(MemberGate::new(member_state(&setup.membership)?));
+    let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
     state.save_ports(&ports)?;
 
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
@@ -100,14 +101,17 @@ async fn run(setup: NodeSetup) -> Result<()> {
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
+        peers_changed: false,
+        gate,
         saved_timestamp: 0,
         state,
     };
     driver.add_networks(tick)?;
+    driver.recall_peers(tick);
     for line in setup.attach_configured().await? {
         tracing::info!("{line}");
     }
-    driver.open_taps()?;
+    driver.open_taps(tick.now)?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");
@@ -194,6 +198,7 @@ fn socket_ports(sockets: &UdpSockets) -> HashMap<SocketId, u16> {
 async fn start_control(
     setup: &NodeSetup,
     ports: &mut BoundPorts,
+    gate: &Arc<MemberGate>,
 ) -> Result<(ControlHandle, mpsc::Receiver<ControlEvent>)> {
     let data = ports.udp4.or(ports.udp6).unwrap_or(DEFAULT_PORT);
     let wanted = BoundPorts {
@@ -206,10 +211,10 @@ async fn start_control(
         tcp: Some(0),
         ..*ports
     };
-    let started = match control_plane::spawn(control_config(setup, &wanted)?) {
+    let started = match control_plane::spawn(control_config(setup, &wanted, gate)?) {
         Err(ControlError::PortBusy(addr)) => {
             tracing::warn!(%addr, "the control plane's port is in use, taking a free one");
-            control_plane::spawn(control_config(setup, &free)?)
+            control_plane::spawn(control_config(setup, &free, gate)?)
         }
         started => started,
     };
@@ -228,7 +233,11 @@ async fn start_control(
     Ok((handle, events))
 }
 
-fn control_config(setup: &NodeSetup, ports: &BoundPorts) -> Result<ControlConfig> {
+fn control_config(
+    setup: &NodeSetup,
+    ports: &BoundPorts,
+    gate: &Arc<MemberGate>,
+) -> Result<ControlConfig> {
     let membership = &setup.membership;
     let mut listen = Vec::new();
     for ip in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
@@ -239,25 +248,12 @@ fn control_config(setup: &NodeSetup, ports: &BoundPorts) -> Result<ControlConfig
         listen.extend(ports.quic.map(|port| addr::quic(SocketAddr::new(ip, port))));
         listen.extend(ports.tcp.map(|port| addr::tcp(SocketAddr::new(ip, port))));
     }
-    let bootstraps: Vec<Multiaddr> = membership
-        .bootstraps()
-        .iter()
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("the bootstrap address `{text}`"))
-        })
-        .collect::<Result<_>>()?;
-    let gate = MemberGate::new(MemberState {
-        roots: membership.roots().clone(),
-        chain: encoded_chain(setup)?,
-        bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
-    });
     Ok(ControlConfig {
         secret_key: setup.key.secret_bytes(),
         listen,
         external: Vec::new(),
-        bootstraps,
-        gate: Arc::new(gate),
+        bootstraps: bootstraps_of(membership)?,
+        gate: Arc::<MemberGate>::clone(gate),
         records: Arc::new(SignedRecords {
             overlay: membership.overlay(),
         }),
@@ -266,9 +262,29 @@ fn control_config(setup: &NodeSetup, ports: &BoundPorts) -> Result<ControlConfig
     })
 }
 
-fn encoded_chain(setup: &NodeSetup) -> Result<Vec<u8>> {
-    let chain = setup
-        .membership
+/// What the control plane's gate goes by.
+pub(super) fn member_state(membership: &Membership) -> Result<MemberState> {
+    let bootstraps = bootstraps_of(membership)?;
+    Ok(MemberState {
+        roots: membership.roots().clone(),
+        chain: encoded_chain(membership)?,
+        bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
+    })
+}
+
+/// The addresses of the bootstraps.
+pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
+    let texts = membership.bootstraps().iter();
+    texts
+        .map(|text| {
+            text.parse()
+                .with_context(|| format!("the bootstrap address `{text}`"))
+        })
+        .collect()
+}
+
+fn encoded_chain(membership: &Membership) -> Result<Vec<u8>> {
+    let chain = membership
         .chain()
         .ok_or_else(|| anyhow!("the membership has no chain"))?;
     Ok(chain.encode())
@@ -285,7 +301,7 @@ fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<No
         signed_static: SignedStatic::sign(&setup.key, setup.membership.overlay(), &binding)
             .encode(),
         static_public: setup.static_key.public,
-        chain: encoded_chain(setup)?,
+        chain: encoded_chain(&setup.membership)?,
         verifier: setup.verifier(),
         key: setup.key.clone(),
         membership: setup.membership.clone(),

@@ -3,7 +3,7 @@
 //! Everything here ends in one list of candidates with a sequence that grows whenever the list
 //! changes; the driver tells it to peers and lays it down at the rendezvous.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ use overlay_proto::wire::DatagramKind;
 
 /// Relays in use at once: one per bootstrap of the invite, and no more than this.
 const MAX_RELAYS: usize = 4;
+
+/// A relay that does not answer is asked for an allocation again after this.
+const ALLOCATE_AGAIN: Duration = Duration::from_secs(30);
 
 /// After a bootstrap is up, how long its first answers (reflexive address, relay) are waited for
 /// before candidates are shown without them: three round trips of 100 ms.
@@ -44,11 +47,29 @@ pub(crate) enum UnderlayEvent {
     RelayLost(PeerId),
 }
 
+/// A relay that we have an allocation at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RelaySpot {
+    /// One of its addresses: what a peer's candidate may say.
+    pub(crate) named: SocketAddr,
+    /// The address that we use.
+    pub(crate) ours: SocketAddr,
+    /// Our allocation.
+    pub(crate) own: AllocationId,
+}
+
 /// A bootstrap with its reflectors, and its relay once we have an allocation.
 #[derive(Debug)]
 struct Infra {
+    /// Its addresses, of all families: peers may use one that we cannot.
+    all_addrs: Vec<SocketAddr>,
+    /// Those that we have a socket for.
     data_addrs: Vec<SocketAddr>,
     relay: Option<Relay>,
+    /// When an allocation was last asked for.
+    asked: Option<Instant>,
+    /// Allocations that never answered: the next one is bound at another address.
+    failures: usize,
 }
 
 #[derive(Debug)]
@@ -56,6 +77,8 @@ struct Relay {
     client: RelayClient,
     /// Answers our keep-alives.
     bound: bool,
+    /// Did so once.
+    worked: bool,
 }
 
 /// Our own addresses.
@@ -75,8 +98,8 @@ pub(crate) struct Underlay {
     mapping: Mapping,
     sequence: u64,
     settled_at: Option<Instant>,
-    datagrams: Vec<UnderlayDatagram>,
-    events: Vec<UnderlayEvent>,
+    datagrams: VecDeque<UnderlayDatagram>,
+    events: VecDeque<UnderlayEvent>,
 }
 
 impl Underlay {
@@ -101,13 +124,13 @@ impl Underlay {
             mapping: Mapping::Unknown,
             sequence,
             settled_at: None,
-            datagrams: Vec::new(),
-            events: Vec::new(),
+            datagrams: VecDeque::new(),
+            events: VecDeque::new(),
         }
     }
 
     /// Looks at the interfaces again. `skip` names those that are part of a guest network.
-    pub(crate) fn scan_interfaces(&mut self, skip: &[String]) {
+    pub(crate) fn scan_interfaces(&mut self, now: Instant, skip: &[String]) {
         let interfaces = match if_addrs::get_if_addrs() {
             Ok(interfaces) => interfaces,
             Err(error) => {
@@ -143,6 +166,11 @@ impl Underlay {
                 let local = self.host_addrs(socket);
                 self.nats.of_mut(socket).set_local(&local);
             }
+            // Our mappings may be others now.
+            self.reflector.ask_now(now);
+            for relay in self.infra.values_mut().filter_map(|i| i.relay.as_mut()) {
+                relay.client.check_now(now);
+            }
             self.rebuild();
         }
     }
@@ -168,10 +196,14 @@ impl Underlay {
             .copied()
             .collect();
         let infra = self.infra.entry(peer).or_insert(Infra {
+            all_addrs: Vec::new(),
             data_addrs: Vec::new(),
             relay: None,
+            asked: None,
+            failures: 0,
         });
         infra.data_addrs = usable;
+        infra.all_addrs = data_addrs.to_vec();
         let all: Vec<SocketAddr> = self
             .infra
             .values()
@@ -186,7 +218,9 @@ impl Underlay {
         let Some(infra) = self.infra.get_mut(&peer) else {
             return;
         };
-        let Some(&addr) = infra.data_addrs.first() else {
+        // One of its addresses may be of no use from here.
+        let turn = infra.failures % infra.data_addrs.len().max(1);
+        let Some(&addr) = infra.data_addrs.get(turn) else {
             return;
         };
         let key = RelayKey(allocation.key);
@@ -194,6 +228,7 @@ impl Underlay {
         infra.relay = Some(Relay {
             client,
             bound: false,
+            worked: false,
         });
         self.relay_keys.insert(allocation.id, key);
         self.relay_keys.retain(|id, _| {
@@ -205,6 +240,25 @@ impl Underlay {
         self.rebuild();
     }
 
+    /// An allocation was asked for at the relay of `peer`.
+    pub(crate) fn note_asked(&mut self, now: Instant, peer: PeerId) {
+        if let Some(infra) = self.infra.get_mut(&peer) {
+            let failed = infra.relay.as_ref().is_some_and(|relay| !relay.worked);
+            infra.failures += usize::from(failed);
+            infra.asked = Some(now);
+        }
+    }
+
+    /// Bootstraps whose relay does not answer and was not asked for an allocation lately.
+    pub(crate) fn without_relay(&self, now: Instant) -> Vec<PeerId> {
+        let silent = self.infra.iter().filter(|(_, infra)| {
+            let lately = |at| now.duration_since(at) < ALLOCATE_AGAIN;
+            !infra.relay.as_ref().is_some_and(|relay| relay.bound)
+                && !infra.asked.is_some_and(lately)
+        });
+        silent.map(|(peer, _)| *peer).collect()
+    }
+
     /// Is the first list of candidates worth showing?
     pub(crate) fn is_settled(&self, now: Instant) -> bool {
         let Some(settled_at) = self.settled_at else {
@@ -214,10 +268,7 @@ impl Underlay {
             .infra
             .values()
             .any(|infra| infra.relay.as_ref().is_some_and(|relay| relay.bound))
-            && self
-                .candidates
-                .iter()
-                .any(|c| c.kind == CandidateKind::Reflexive);
+            && !self.reflexive().is_empty();
         complete || now >= settled_at
     }
 
@@ -297,7 +348,7 @@ impl Underlay {
     fn drain(&mut self, now: Instant) {
         let mut changed = false;
         while let Some(transmit) = self.reflector.poll_transmit() {
-            self.datagrams.push(UnderlayDatagram {
+            self.datagrams.push_back(UnderlayDatagram {
                 to: transmit.to,
                 bytes: transmit.bytes.to_vec(),
             });
@@ -316,15 +367,16 @@ impl Underlay {
                 continue;
             };
             while let Some((to, bytes)) = relay.client.poll_transmit() {
-                self.datagrams.push(UnderlayDatagram {
+                self.datagrams.push_back(UnderlayDatagram {
                     to,
                     bytes: bytes.to_vec(),
                 });
             }
             while let Some(event) = relay.client.poll_event() {
                 relay.bound = matches!(event, RelayClientEvent::Bound { .. });
+                relay.worked |= relay.bound;
                 if !relay.bound {
-                    self.events.push(UnderlayEvent::RelayLost(*peer));
+                    self.events.push_back(UnderlayEvent::RelayLost(*peer));
                 }
                 changed = true;
             }
@@ -337,12 +389,12 @@ impl Underlay {
     /// The next datagram to send.
     pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<UnderlayDatagram> {
         self.drain(now);
-        self.datagrams.pop()
+        self.datagrams.pop_front()
     }
 
     /// The next thing that happened.
     pub(crate) fn poll_event(&mut self) -> Option<UnderlayEvent> {
-        self.events.pop()
+        self.events.pop_front()
     }
 
     /// Makes the list of candidates anew; a change is an event.
@@ -383,7 +435,7 @@ impl Underlay {
             self.mapping = mapping;
             self.sequence += 1;
             if !self.events.contains(&UnderlayEvent::CandidatesChanged) {
-                self.events.push(UnderlayEvent::CandidatesChanged);
+                self.events.push_back(UnderlayEvent::CandidatesChanged);
             }
         }
     }
@@ -398,12 +450,18 @@ impl Underlay {
         &self.filter
     }
 
-    /// Relay addresses with our allocation there.
-    pub(crate) fn routes(&self) -> Vec<(SocketAddr, AllocationId)> {
-        let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
-        relays
-            .map(|relay| (relay.client.relay(), relay.client.allocation()))
-            .collect()
+    /// The relays that we have an allocation at, by every address that a peer may name.
+    pub(crate) fn routes(&self) -> Vec<RelaySpot> {
+        let mut spots = Vec::new();
+        for infra in self.infra.values() {
+            let Some(relay) = &infra.relay else { continue };
+            spots.extend(infra.all_addrs.iter().map(|&named| RelaySpot {
+                named,
+                ours: relay.client.relay(),
+                own: relay.client.allocation(),
+            }));
+        }
+        spots
     }
 
     /// Bootstraps with our allocation there.

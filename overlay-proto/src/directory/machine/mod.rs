@@ -37,7 +37,7 @@ use self::standing::Standing;
 use self::talkers::Talkers;
 use crate::directory::claim::generation_limit;
 use crate::directory::claims::{CLAIM_TTL, ClaimStore, StoredClaim};
-use crate::directory::roster::{Member, Roster};
+use crate::directory::roster::{Member, Presence, Roster};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::membership::NodeKey;
 use crate::switching::MacKey;
@@ -234,6 +234,13 @@ impl Directory {
     /// The members that are in the network, this node included.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.roster.joined()
+    }
+
+    /// `node`, if it is in the network.
+    #[must_use]
+    pub fn member(&self, node: &PeerId) -> Option<&Member> {
+        let joined = |member: &&Member| member.entry.presence == Presence::Joined;
+        self.roster.get(node).filter(joined)
     }
 
     /// Who holds `key`?
