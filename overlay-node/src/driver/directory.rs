@@ -23,6 +23,13 @@ const PROBE_TIME: Duration = Duration::from_millis(250);
 /// for an answer, and a move should not wait for the end of [`PROBE_TIME`].
 const PROBE_LOOK: Duration = Duration::from_millis(20);
 
+/// A MAC heard so lately has talked to the peers that had traffic since the last look.
+const TALKED_LATELY: Duration = Duration::from_secs(2);
+
+/// MACs and peers that are noted as talking to each other at one look, each: 4,096 pairs.
+const MAX_TALKING: usize = 64;
+const MAX_TALKERS: usize = 64;
+
 /// Local probes under way at once; above it a MAC counts as silent.
 const MAX_PROBES: usize = 64;
 
@@ -181,6 +188,25 @@ impl Driver {
             if millis > 0 {
                 let at = self.node.epoch + Duration::from_millis(millis);
                 network.directory.heard(at, *key);
+            }
+        }
+    }
+
+    /// Frames went to or came from `peers` in the last second. Which of our MACs they were for the
+    /// workers do not say: those heard lately count. Too many talkers cost a message at a move.
+    pub(crate) fn note_talkers(&mut self, tick: Tick, peers: &[PeerId]) {
+        for network in &mut self.networks {
+            let epoch = self.node.epoch;
+            let lately = |millis: u64| {
+                let heard = epoch + Duration::from_millis(millis);
+                millis > 0 && tick.now.saturating_duration_since(heard) <= TALKED_LATELY
+            };
+            let heard = network.local.iter();
+            let heard = heard.filter(|(_, local)| lately(local.last_heard_ms()));
+            for (key, _) in heard.take(MAX_TALKING) {
+                for &peer in peers.iter().take(MAX_TALKERS) {
+                    network.directory.note_talker(tick.now, *key, peer);
+                }
             }
         }
     }

@@ -54,10 +54,11 @@ impl Driver {
             return;
         };
         let ips: Vec<_> = evidence.ips.iter().collect();
+        // It came out of a bridge: that the bridge's port has carrier says nothing about the guest.
         let verdict =
             network
                 .directory
-                .handle_local_frame(tick.now, src, evidence.class, &ips, true);
+                .handle_local_frame(tick.now, src, evidence.class, &ips, false);
         self.touch_network(net);
         match verdict {
             LocalVerdict::Forward => {
@@ -73,6 +74,27 @@ impl Driver {
                 self.drops.add(DropReason::PendingOverflow, left);
             }
             LocalVerdict::Drop(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// A frame of one of our guests tells an address of it; the fast path has sent it.
+    pub(crate) fn learn_addresses(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
+        let Ok(frame) = EthernetFrame::parse(bytes) else {
+            return;
+        };
+        let Addresses { src, .. } = Addresses::of(&frame);
+        let evidence = classify(&frame);
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        if network.directory.owner(tick.now, &src) == Some(self.node.me) {
+            let ips: Vec<_> = evidence.ips.iter().collect();
+            // Our claim stands, so the verdict is to forward, which was done.
+            let _ =
+                network
+                    .directory
+                    .handle_local_frame(tick.now, src, evidence.class, &ips, false);
+            self.touch_network(net);
         }
     }
 

@@ -269,8 +269,8 @@ impl Peer {
         self.attempts = Attempts::default();
     }
 
-    /// Tells the agent whether frames went out and came in since the last look.
-    pub(crate) fn look_at_traffic(&mut self, now: Instant) {
+    /// Tells the agent whether frames went out and came in since the last look; `true` if any did.
+    pub(crate) fn look_at_traffic(&mut self, now: Instant) -> bool {
         let tx_frames = self.counters.tx_frames.load(Ordering::Relaxed);
         let rx_frames = self.counters.rx_frames.load(Ordering::Relaxed);
         if tx_frames != self.seen.tx_frames {
@@ -281,9 +281,11 @@ impl Peer {
         {
             self.agent.handle_traffic(now, path);
         }
+        let talked = tx_frames != self.seen.tx_frames || rx_frames != self.seen.rx_frames;
         self.seen = Seen {
             tx_frames,
             rx_frames,
         };
+        talked
     }
 }

@@ -27,6 +27,7 @@ impl Driver {
             Punt::LocalBroadcast { net, frame } => {
                 self.handle_partial_flood(tick, net, frame.into_vec());
             }
+            Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::PeerFrame {
                 forwarded: Some(_), ..
             } => {

@@ -205,10 +205,14 @@ impl Driver {
         self.answer_questions(tick);
         if tick.now >= self.next_look {
             self.next_look = tick.now + LOOK;
+            let mut talkers = Vec::new();
             for peer in self.peers.values_mut() {
-                peer.look_at_traffic(tick.now);
+                if peer.look_at_traffic(tick.now) {
+                    talkers.push(peer.id);
+                }
                 self.touched_peers.insert(peer.id);
             }
+            self.note_talkers(tick, &talkers);
         }
         if tick.now >= self.next_housekeeping {
             self.next_housekeeping = tick.now + HOUSEKEEPING;

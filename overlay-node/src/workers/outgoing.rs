@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ethernet::EthernetFrame;
+use overlay_proto::ethernet::{EthernetFrame, classify, ethertype};
 use overlay_proto::session::Session;
 use overlay_proto::switching::{FibPeer, Forward, MacKey, NetIndex};
 use overlay_proto::wire::{InnerHeader, Lane, Selector, max_frame, split};
 
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
+
+/// Frames that are shown to the slow path for the addresses in them, per second: a guest that
+/// floods ARP must not push handshakes out of the queue.
+const TOLD_PER_SECOND: u32 = 100;
 
 /// Frame ids have the lane in the top 8 bits.
 const FRAME_ID_BITS: u32 = 24;
@@ -22,6 +26,8 @@ pub(super) struct Outgoing {
     /// Wraps; at a million split frames a second a number comes again after 16 s, and its pieces
     /// are forgotten after one.
     next_frame_id: u32,
+    /// The second that the clock shows, and what was told in it.
+    told: (u64, u32),
 }
 
 impl Outgoing {
@@ -29,6 +35,7 @@ impl Outgoing {
         Self {
             lane,
             next_frame_id: 0,
+            told: (0, 0),
         }
     }
 
@@ -54,17 +61,16 @@ impl Outgoing {
                 session,
                 path,
                 selector,
-            } => self.send(
-                context,
-                &To {
+            } => {
+                let to = To {
                     peer,
                     session,
                     path,
                     selector,
-                },
-                bytes,
-                outbox,
-            ),
+                };
+                self.send(context, &to, bytes, outbox);
+                self.tell(context, net, &frame, bytes);
+            }
             Forward::Flood { network, punt } => {
                 for &slot in &network.flood {
                     match context.fib.sendable(slot, network.id) {
@@ -84,13 +90,37 @@ impl Outgoing {
                     let frame = bytes.into();
                     context.punt(Punt::LocalBroadcast { net, frame });
                 }
+                self.tell(context, net, &frame, bytes);
             }
-            Forward::Local => {}
+            Forward::Local => self.tell(context, net, &frame, bytes),
             Forward::Punt(reason) => {
                 let frame = bytes.into();
                 context.punt(Punt::LocalFrame { net, reason, frame });
             }
             Forward::Drop(reason) => context.drops.count(reason),
+        }
+    }
+
+    /// Shows the slow path a frame that tells an address of its source, a few times a second: what
+    /// one frame tells, the next of its kind tells again.
+    fn tell(
+        &mut self,
+        context: &Context<'_>,
+        net: NetIndex,
+        frame: &EthernetFrame<'_>,
+        bytes: &[u8],
+    ) {
+        if !matches!(frame.ethertype(), ethertype::ARP | ethertype::IPV6) {
+            return;
+        }
+        let second = context.now_ms / 1000;
+        if second != self.told.0 {
+            self.told = (second, 0);
+        }
+        if self.told.1 < TOLD_PER_SECOND && !classify(frame).ips.is_empty() {
+            self.told.1 += 1;
+            let frame = bytes.into();
+            context.punt(Punt::LocalEvidence { net, frame });
         }
     }
 

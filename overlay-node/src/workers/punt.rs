@@ -29,6 +29,14 @@ pub enum Punt {
         /// The whole frame.
         frame: Box<[u8]>,
     },
+    /// A frame from a local tap that tells an address of its source (ARP, ND). It was sent
+    /// already, where the `Fib` knew the way.
+    LocalEvidence {
+        /// The tap's network.
+        net: NetIndex,
+        /// The whole frame.
+        frame: Box<[u8]>,
+    },
     /// A frame from a peer. It was not delivered.
     PeerFrame {
         /// The network.
