@@ -1,5 +1,7 @@
 //! Frames that the fast path could not place.
 
+use std::time::Duration;
+
 use overlay_proto::directory::{LocalVerdict, Resolution};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify};
@@ -9,6 +11,9 @@ use overlay_proto::wire::{InnerHeader, SAFE_DATAGRAM, Selector, max_frame, split
 
 use super::node::Tick;
 use super::run::Driver;
+
+/// A punt is on its way no longer than this, unless the node is overloaded.
+const PUNT_TIME: Duration = Duration::from_millis(5);
 
 /// The parts of a frame that the slow path decides by.
 struct Addresses {
@@ -158,11 +163,23 @@ impl Driver {
     /// as they are connected. Without this the first ARP request of a guest would be lost.
     pub(crate) fn handle_partial_flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         for peer in self.members_of(net) {
-            if self.tunnels.current(peer).is_none() {
+            if self.was_missed(tick, peer) {
                 self.send_or_wait(tick, net, peer, bytes.clone());
             }
         }
         self.keep_for_newcomers(tick, net, bytes);
+    }
+
+    /// Could the fast path not send to `peer` when it punted? One that became ready just now may
+    /// get a frame twice; the other way it would get none.
+    fn was_missed(&self, tick: Tick, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get(&id) else {
+            return true;
+        };
+        let just = |at| tick.now.duration_since(at) < PUNT_TIME;
+        self.tunnels.current(id).is_none()
+            || peer.agent.chosen().is_none()
+            || peer.usable_since.is_some_and(just)
     }
 
     /// Members that become known within the next moments get it, too.

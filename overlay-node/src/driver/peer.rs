@@ -75,6 +75,8 @@ pub(crate) struct Peer {
     met_at: Option<SocketAddr>,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
+    /// When the first packet could be sent to it, in this run of its process.
+    pub(crate) usable_since: Option<Instant>,
     /// When it became known.
     pub(crate) since: Instant,
     /// The kind of the path chosen last.
@@ -103,6 +105,7 @@ impl Peer {
             mapping: Mapping::Unknown,
             met_at: None,
             shared: Vec::new(),
+            usable_since: None,
             since: now,
             last_kind: PathKind::None,
             relay_lost: false,
@@ -264,8 +267,12 @@ impl Peer {
         true
     }
 
-    /// A session is there: the next time is the first time again.
-    pub(crate) fn reached(&mut self) {
+    /// A first session is there: the next time is the first time again, and what was agreed in an
+    /// earlier session is void.
+    pub(crate) fn reached(&mut self, now: Instant) {
+        self.usable_since = Some(now);
+        self.told_sequence = 0;
+        self.shared.clear();
         self.attempts = Attempts::default();
     }
 

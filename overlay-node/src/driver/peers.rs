@@ -248,9 +248,7 @@ impl Driver {
                 tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, "session established");
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.agent.handle_established(tick.now, path);
-                    peer.reached();
-                    peer.told_sequence = 0;
-                    peer.shared.clear();
+                    peer.reached(tick.now);
                 }
                 self.gain_neighbour(tick, id);
             }
@@ -299,6 +297,12 @@ impl Driver {
             }
         }
         self.tell_candidates(tick, id, sequence, &candidates);
+        // Our claims go first: the peer checks the waiting frames' sources against them.
+        for net in std::mem::take(&mut self.touched_networks) {
+            self.settle_network(tick, net);
+            self.touch_network(net);
+        }
+        self.settle_channel(tick, id);
         self.touch_peer(id);
         self.release_for_session(tick, id);
     }
