@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 7] = [
+const ROOMS: [&str; 8] = [
     "nat-traversal",
     "overlay-proto",
     "tap-bridge",
@@ -10,6 +10,7 @@ const ROOMS: [&str; 7] = [
     "overlay-node",
     "bootstrap",
     "tests",
+    "fuzz",
 ];
 
 fn root() -> PathBuf {

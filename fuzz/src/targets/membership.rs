@@ -1,0 +1,303 @@
+//! Documents of the authority: roots, invites, chains, static keys.
+
+use std::sync::LazyLock;
+
+use data_encoding::BASE64URL_NOPAD;
+use nat_traversal::entropy::SeededEntropy;
+use overlay_proto::handshake::static_public;
+use overlay_proto::membership::{
+    AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, Label, Membership,
+    NetworkAuthority, NodeKey, OverlaySecret, Receipt, Rights, RootStore, SignedPart, SignedRoot,
+    SignedStatic, StaticBinding, issue_invite,
+};
+use overlay_proto::time::UnixTime;
+use sha2::{Digest, Sha256};
+
+use crate::input::{Input, chunk};
+use crate::{Seen, Target};
+
+/// The first second of the invented overlay.
+pub(super) const BORN: UnixTime = UnixTime(1_800_000_000);
+const HOUR: u64 = 3_600;
+const VERSION: u8 = 1;
+
+/// An invented overlay with one invite and one member; every secret is known here.
+pub(crate) struct Overlay {
+    authority: AuthorityKey,
+    delegated: DelegatedKey,
+    pub(crate) roots: RootStore,
+    pub(crate) secret: OverlaySecret,
+    pub(crate) node: NodeKey,
+    witness: NodeKey,
+    invite: String,
+    pub(crate) member: Membership,
+    pub(crate) static_secret: [u8; 32],
+    pub(crate) signed_static: SignedStatic,
+}
+
+/// Made once: the keys cost time.
+pub(crate) static OVERLAY: LazyLock<Overlay> = LazyLock::new(Overlay::new);
+
+impl Overlay {
+    fn new() -> Self {
+        let mut entropy = SeededEntropy::new(1);
+        let authority = AuthorityKey::generate(&mut entropy);
+        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
+        let secret = OverlaySecret::generate(&mut entropy);
+        let network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
+        let witness = NodeKey::generate(&mut entropy);
+        let node = NodeKey::generate(&mut entropy);
+        let address = format!("/ip4/192.0.2.1/udp/22611/quic-v1/p2p/{}", witness.peer_id());
+        let request = InviteRequest {
+            networks: vec![network.secret()],
+            rights: Rights::DEFAULT,
+            name: Some("ash".to_owned()),
+            join_until: UnixTime(BORN.0 + HOUR),
+            member_until: UnixTime(BORN.0 + 1000 * HOUR),
+            max_nodes: 1,
+            witness: None,
+            bootstraps: vec![address],
+        };
+        // The same draw as `issue_invite` makes.
+        let delegated = DelegatedKey::generate(&mut entropy.clone());
+        let invite =
+            issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
+        let text = invite.to_text().to_string();
+        let member = invite.accept(&node, BORN).unwrap();
+        let static_secret = [0x51; 32];
+        let binding = StaticBinding {
+            public: static_public(&static_secret),
+            sequence: 1,
+            not_after: UnixTime(BORN.0 + 1000 * HOUR),
+        };
+        let signed_static = SignedStatic::sign(&node, roots.overlay(), &binding);
+        Self {
+            authority,
+            delegated,
+            roots,
+            secret,
+            node,
+            witness,
+            invite: text,
+            member,
+            static_secret,
+            signed_static,
+        }
+    }
+
+    /// The member's chain, encoded.
+    pub(crate) fn chain(&self) -> Vec<u8> {
+        self.member.chain().unwrap().encode()
+    }
+
+    /// The invite's bytes without its checksum.
+    fn invite_body(&self) -> Vec<u8> {
+        let text = self.invite.strip_prefix(INVITE_PREFIX).unwrap();
+        let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+        bytes.truncate(bytes.len() - 8);
+        bytes
+    }
+}
+
+pub(super) fn all() -> Vec<Target> {
+    vec![
+        Target {
+            name: "membership_root",
+            run: root,
+            seeds: || vec![OVERLAY.roots.above(0)[0].encode()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_invite_text",
+            run: invite_text,
+            seeds: || vec![OVERLAY.invite.clone().into_bytes()],
+            speed: 100,
+        },
+        Target {
+            name: "membership_invite",
+            run: invite,
+            seeds: || vec![OVERLAY.invite_body()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_chain",
+            run: chain,
+            seeds: || vec![OVERLAY.chain()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_parts",
+            run: parts,
+            seeds: || vec![chain_parts(false), chain_parts(true)],
+            speed: 5,
+        },
+        Target {
+            name: "membership_static",
+            run: static_key,
+            seeds: || vec![OVERLAY.signed_static.encode()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_store",
+            run: store,
+            seeds: || vec![OVERLAY.member.to_bytes().to_vec()],
+            speed: 10,
+        },
+    ]
+}
+
+fn root(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    let root = SignedRoot::decode(bytes);
+    seen.result(&root);
+    if let Ok(root) = root {
+        assert_eq!(root.encode(), bytes, "one encoding");
+        seen.result(&OVERLAY.roots.clone().advance(root.clone()));
+        seen.note(&RootStore::from_roots([root]).is_ok());
+    }
+    // The same bytes as a document that the authority signed.
+    let signed = OVERLAY
+        .authority
+        .sign_part(Label::ROOT, OVERLAY.roots.overlay(), bytes.to_vec());
+    let encoded = with_version(&(signed.bytes, signed.signature));
+    if let Ok(root) = SignedRoot::decode(&encoded) {
+        seen.note(&"document");
+        seen.result(&OVERLAY.roots.clone().advance(root.clone()));
+        seen.note(&RootStore::from_roots([root]).is_ok());
+    }
+    seen.number()
+}
+
+fn invite_text(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    judge_invite(&mut seen, &String::from_utf8_lossy(bytes));
+    seen.number()
+}
+
+/// The invite's content, its checksum made right.
+fn invite(bytes: &[u8]) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"farlan/invite-checksum\0");
+    hash.update(bytes);
+    let sum: [u8; 32] = hash.finalize().into();
+    let text = BASE64URL_NOPAD.encode(&[bytes, &sum[..8]].concat());
+    let mut seen = Seen::default();
+    judge_invite(&mut seen, &format!("{INVITE_PREFIX}{text}"));
+    seen.number()
+}
+
+fn judge_invite(seen: &mut Seen, text: &str) {
+    match Invite::parse(text) {
+        Ok(invite) => {
+            let verdict = invite.verify(BORN);
+            seen.note(&verdict.as_ref().map_err(std::mem::discriminant));
+            let again = invite.to_text();
+            assert!(Invite::parse(&again).is_ok());
+            seen.note(&(invite.name().is_some(), invite.network_names().count()));
+            let accepted = invite.accept(&OVERLAY.node, BORN);
+            assert_eq!(accepted.is_ok(), verdict.is_ok());
+        }
+        Err(error) => seen.note(&error),
+    }
+}
+
+fn chain(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    judge_chain(&mut seen, bytes);
+    seen.number()
+}
+
+fn judge_chain(seen: &mut Seen, bytes: &[u8]) {
+    match Chain::decode(bytes) {
+        Ok(chain) => {
+            assert_eq!(chain.encode(), bytes, "one encoding");
+            match chain.verify(&OVERLAY.roots, BORN) {
+                Ok(member) => {
+                    assert_eq!(member.peer, chain.claimed_peer());
+                    seen.note(&(member.rights, member.name.is_some()));
+                }
+                Err(error) => seen.note(&std::mem::discriminant(&error)),
+            }
+        }
+        Err(error) => seen.note(&error),
+    }
+}
+
+/// The parts of a chain, each signed by whom it must be.
+fn parts(bytes: &[u8]) -> u64 {
+    let mut input = Input::new(bytes);
+    let overlay = OVERLAY.roots.overlay();
+    let invite = OVERLAY
+        .authority
+        .sign_part(Label::INVITE, overlay, input.chunk().to_vec());
+    let node = OVERLAY
+        .delegated
+        .sign_part(Label::NODE, overlay, input.chunk().to_vec());
+    let receipt = input.bool().then(|| {
+        OVERLAY
+            .witness
+            .sign_part(Label::RECEIPT, overlay, input.chunk().to_vec())
+    });
+    let mut seen = Seen::default();
+    judge_chain(&mut seen, &with_version(&(invite, node, receipt)));
+    seen.number()
+}
+
+fn chain_parts(with_receipt: bool) -> Vec<u8> {
+    let chain = OVERLAY.chain();
+    let (invite, node, _): (SignedPart, SignedPart, Option<SignedPart>) =
+        postcard::from_bytes(&chain[1..]).unwrap();
+    let receipt = Receipt {
+        peer: OVERLAY.node.peer_id(),
+        invite: overlay_proto::membership::InviteId(OVERLAY.delegated.public()),
+        time: BORN,
+    };
+    let receipt = receipt.sign(&OVERLAY.witness, OVERLAY.roots.overlay());
+    [
+        chunk(&invite.bytes),
+        chunk(&node.bytes),
+        vec![u8::from(with_receipt)],
+        chunk(&receipt.bytes),
+    ]
+    .concat()
+}
+
+fn static_key(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    let overlay = OVERLAY.roots.overlay();
+    // As it is, then as a body that the node signed.
+    let part = OVERLAY
+        .node
+        .sign_part(Label::STATIC, overlay, bytes.to_vec());
+    for bytes in [bytes.to_vec(), with_version(&part)] {
+        match SignedStatic::decode(&bytes) {
+            Ok(signed) => {
+                assert_eq!(signed.encode(), bytes, "one encoding");
+                assert!(bytes.len() <= SignedStatic::MAX_BYTES);
+                let binding = signed.verify(OVERLAY.node.peer_id(), overlay, BORN);
+                seen.note(&binding.is_ok());
+            }
+            Err(error) => seen.note(&error),
+        }
+    }
+    seen.number()
+}
+
+fn store(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    match Membership::from_bytes(bytes) {
+        Ok(member) => {
+            let again = member.to_bytes();
+            assert!(Membership::from_bytes(&again).is_ok());
+            seen.note(&(member.networks().len(), member.chains().len()));
+            seen.note(&member.own_member(BORN).is_ok());
+            seen.note(&member.clone().merge(OVERLAY.member.clone()).is_ok());
+        }
+        Err(error) => seen.note(&std::mem::discriminant(&error)),
+    }
+    seen.number()
+}
+
+fn with_version(body: &impl serde::Serialize) -> Vec<u8> {
+    postcard::to_extend(body, vec![VERSION]).unwrap()
+}
