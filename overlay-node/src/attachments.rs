@@ -5,6 +5,7 @@
 //! interface that nobody knows. An interface is ours if it carries our mark; one that does not is
 //! never touched, whatever its name.
 
+mod passage;
 mod store;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use tap_bridge::host::{self, Isolation, NewTap};
 use tap_bridge::tap::{self, TapKind};
 use tap_bridge::{Link, LinkKind, Links};
 
+pub use passage::keep_open;
 use store::Book;
 pub use store::{AttachmentRecord, VmTap};
 
@@ -87,8 +89,10 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
         return Err(error);
     }
     let mut lines = vec![summary(record)];
+    let record = record.clone();
     book.save(dir)?;
     lines.append(&mut told);
+    lines.extend(passage::open(&record).await);
     Ok(lines.join("\n"))
 }
 
@@ -107,8 +111,12 @@ pub async fn detach(dir: &Path, network: &NetworkName) -> anyhow::Result<String>
         "{network} is detached: {} and its taps are gone",
         record.tap
     );
+    let bridge = record.bridge_is_ours.then(|| record.bridge.clone());
     book.attachments.retain(|one| one.network != *network);
     book.save(dir)?;
+    if let Some(bridge) = bridge {
+        passage::close(bridge).await;
+    }
     Ok(done)
 }
 

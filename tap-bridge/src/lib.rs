@@ -8,6 +8,7 @@
 //! - [`tap`]: making taps that outlive the process.
 //! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
 //! - [`fdb`]: which MAC a bridge has behind which port, as news.
+//! - [`firewall`]: what the host's firewall does to bridged IP, and the one rule that lets it pass.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
 //!   LAN").
 //!
@@ -16,6 +17,7 @@
 pub mod batch;
 pub mod error;
 pub mod fdb;
+pub mod firewall;
 pub mod host;
 pub mod link;
 pub mod queue;

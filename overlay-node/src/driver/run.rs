@@ -1,7 +1,7 @@
 //! The driver's state and its loop.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::introductions::Answer;
 use super::network::Network;
@@ -21,6 +22,7 @@ use super::peer::Peer;
 use super::questions::OpenQuestions;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
+use crate::attachments;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
@@ -93,6 +95,9 @@ pub(crate) struct Driver {
     pub(crate) gate: Arc<MemberGate>,
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
+    /// The check of the host's firewall that is under way, and what it found it cannot do.
+    pub(crate) firewall_check: Option<JoinHandle<()>>,
+    pub(crate) firewall_failures: Arc<Mutex<Vec<String>>>,
 }
 
 /// Where inputs come from.
@@ -266,6 +271,7 @@ impl Driver {
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
         self.scan_interfaces(tick.now);
+        self.check_firewall();
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
@@ -278,6 +284,26 @@ impl Driver {
         for id in unreached {
             self.reach(tick, id);
         }
+    }
+
+    /// Puts back, beside the slow path, what a restart of the host's firewall has removed.
+    fn check_firewall(&mut self) {
+        let mut attached = self.networks.iter().filter_map(|n| n.attached.as_ref());
+        let under_way = self
+            .firewall_check
+            .as_ref()
+            .is_some_and(|check| !check.is_finished());
+        if under_way || !attached.any(|record| record.bridge_is_ours) {
+            return;
+        }
+        let dir = self.state.path().to_owned();
+        let failures = Arc::clone(&self.firewall_failures);
+        self.firewall_check = Some(tokio::task::spawn_blocking(move || {
+            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            for line in attachments::keep_open(&dir, &mut failures) {
+                tracing::warn!("{line}");
+            }
+        }));
     }
 
     /// Bootstraps whose relay did not give or bind an allocation are asked again.

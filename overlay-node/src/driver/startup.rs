@@ -104,6 +104,8 @@ async fn run(setup: NodeSetup) -> Result<()> {
         peers_changed: false,
         gate,
         saved_timestamp: 0,
+        firewall_check: None,
+        firewall_failures: Arc::default(),
         state,
     };
     driver.add_networks(tick)?;
