@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use overlay_proto::ids::OverlayId;
 
 /// First contact for the nodes of an overlay.
@@ -12,7 +12,7 @@ use overlay_proto::ids::OverlayId;
 /// to stop.
 #[derive(Debug, Parser)]
 #[command(name = "farlan-bootstrap", version)]
-pub(crate) struct Args {
+pub struct Args {
     /// An overlay to serve, as `farlan init` printed it; one or more
     #[arg(long, value_name = "ID", required = true, num_args = 1..)]
     overlay: Vec<String>,
@@ -23,20 +23,26 @@ pub(crate) struct Args {
         env = "FARLAN_STATE",
         default_value = "/var/lib/farlan-bootstrap"
     )]
-    pub(crate) state: PathBuf,
+    pub state: PathBuf,
     /// HOST:PORT (data PORT/udp, control PORT/tcp and PORT+1/udp) or a multiaddr; a second IP
     /// address makes a second reflector [default: port 22611 of all addresses]
     #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) listen: Vec<String>,
+    pub listen: Vec<String>,
     /// The same addresses as seen from outside, when a router translates them
     #[arg(long, value_name = "ADDR", num_args = 1..)]
-    pub(crate) external: Vec<String>,
+    pub external: Vec<String>,
     /// Print the addresses as JSON
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// What one member may send through the relay, in Mbit/s
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) relay_quota_mbit: u32,
+    pub relay_quota_mbit: u32,
+}
+
+/// What the command line takes, for man pages and shell completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Overlays that one process serves; each has a swarm of its own.
@@ -44,7 +50,10 @@ const MAX_OVERLAYS: usize = 64;
 
 impl Args {
     /// The overlays, without repeats.
-    pub(crate) fn overlays(&self) -> Result<Vec<OverlayId>> {
+    ///
+    /// # Errors
+    /// A word is no overlay id, or there are more than one process serves.
+    pub fn overlays(&self) -> Result<Vec<OverlayId>> {
         let mut ids = Vec::new();
         for text in &self.overlay {
             let id = text.parse().context("--overlay")?;

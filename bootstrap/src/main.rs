@@ -3,11 +3,10 @@
 //! It is no member: it holds no network key, and all it does for an overlay is checked by the
 //! members themselves. One swarm serves one overlay, because one DHT must not mix two; the data
 //! plane (reflector and relay) is shared by all. The rooms:
-//! - `args`: the command line; `listen`: which sockets that means.
+//! - `args` (in the library): the command line; `listen`: which sockets that means.
 //! - `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
 //! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
 
-mod args;
 mod data_plane;
 mod listen;
 mod notify;
@@ -18,6 +17,7 @@ mod state;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use bootstrap::args;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 

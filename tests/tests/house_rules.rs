@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 8] = [
+const ROOMS: [&str; 9] = [
     "nat-traversal",
     "overlay-proto",
     "tap-bridge",
     "control-plane",
     "overlay-node",
     "bootstrap",
+    "packaging",
     "tests",
     "fuzz",
 ];

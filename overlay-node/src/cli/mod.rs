@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
@@ -113,6 +113,12 @@ enum Command {
     },
     /// Print the version
     Version,
+}
+
+/// What the command line takes, for man pages and shell completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.
