@@ -128,6 +128,7 @@ impl Driver {
         self.workers.set_taps(0, for_worker);
         self.taps = TapWriter::new(for_driver);
         self.scan_interfaces(now);
+        self.look_at_bridges(true);
         Ok(())
     }
 

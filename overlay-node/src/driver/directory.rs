@@ -81,8 +81,12 @@ impl Driver {
             DirectoryAction::ProbeLocal { key, ips } => self.probe_local(tick, net, key, &ips),
             DirectoryAction::Moved { key, to, ips } => {
                 tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");
-                if matches!(to, Place::Remote(_)) {
-                    self.teach_bridge(net, key, &ips);
+                match to {
+                    Place::Remote(_) => {
+                        self.forget_on_bridge(net, key);
+                        self.teach_bridge(net, key, &ips);
+                    }
+                    Place::Local => self.free_on_bridge(net, key),
                 }
             }
             DirectoryAction::Unresolved { key } => {
@@ -255,6 +259,17 @@ impl Driver {
     /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
     fn probe_local(&mut self, tick: Tick, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
         let asker = self.node.probe_mac();
+        if let Some(network) = self.networks.get_mut(usize::from(net.0))
+            && network.directory.owner(tick.now, &key).is_none()
+            && network.bridge.has(&key)
+        {
+            // Nobody claims it, and the bridge knows where it is. Of one's own MAC this proves
+            // nothing: the bridge remembers a guest for minutes after it has left.
+            network
+                .directory
+                .handle_local_probe_result(tick.now, key, true);
+            return self.touch_network(net);
+        }
         for ip in ips {
             let frame = match ip {
                 IpAddr::V4(ip) => ArpPacket::probe(asker, *ip).to_frame(key.mac, key.vlan),

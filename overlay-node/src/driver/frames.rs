@@ -51,13 +51,15 @@ impl Driver {
             return self.drops.count(DropReason::BridgeReserved);
         }
         let evidence = classify(&frame);
-        if src.mac == self.node.probe_mac() || dst.mac == self.node.probe_mac() {
-            // A guest answers our own question; the workers have noted that they heard it.
-            return;
-        }
+        let probe_mac = self.node.probe_mac();
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
+        let is_answer = dst.mac == probe_mac;
+        if src.mac == probe_mac || (is_answer && network.local.contains_key(&src)) {
+            // A guest answers our own question; the workers have noted that they heard it.
+            return;
+        }
         let ips: Vec<_> = evidence.ips.iter().collect();
         // It came out of a bridge: that the bridge's port has carrier says nothing about the guest.
         let verdict =
@@ -66,6 +68,8 @@ impl Driver {
                 .handle_local_frame(tick.now, src, evidence.class, &ips, false);
         self.touch_network(net);
         match verdict {
+            // For us alone: a guest that nobody claimed answers our question.
+            _ if is_answer => {}
             LocalVerdict::Forward => {
                 // The claim goes first: the peer checks the frame's source against it.
                 self.settle_network(tick, net);

@@ -22,6 +22,7 @@ use overlay_proto::membership::rendezvous_blind;
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::PeerMessage;
 
+use super::bridges::BridgeLook;
 use super::node::Tick;
 use super::peer::Peer;
 use super::run::Driver;
@@ -53,6 +54,8 @@ pub(crate) enum Answer {
         key: MacKey,
         record: Option<Vec<u8>>,
     },
+    /// What the bridges look like; `None` if the kernel did not tell.
+    Bridges(Option<Vec<BridgeLook>>),
 }
 
 impl Driver {
@@ -115,6 +118,7 @@ impl Driver {
                 }
                 None => tracing::warn!(bootstrap = %infra, "no relay allocation"),
             },
+            Answer::Bridges(seen) => self.handle_looks(tick, seen),
             Answer::Record { net, key, record } => {
                 self.handle_record(tick, net, key, record.as_deref());
             }

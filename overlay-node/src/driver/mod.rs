@@ -17,12 +17,14 @@
 //! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`memory`]: what is kept on disk of peers.
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod attaching;
+mod bridges;
 mod directory;
 mod frames;
 mod introductions;

@@ -10,6 +10,7 @@ use overlay_proto::membership::NetworkSecret;
 use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
 use tap_bridge::TapQueue;
 
+use super::bridges::Bridge;
 use super::directory::LocalProbe;
 use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments::AttachmentRecord;
@@ -54,6 +55,8 @@ pub(crate) struct Network {
     pub(crate) directory: Directory,
     /// Tap and bridge, when the network is attached.
     pub(crate) attached: Option<AttachmentRecord>,
+    /// The bridge, as last seen.
+    pub(crate) bridge: Bridge,
     /// The open tap; workers and driver have clones.
     pub(crate) queue: Option<TapQueue>,
     /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
@@ -84,6 +87,7 @@ impl Network {
             secret,
             directory,
             attached: None,
+            bridge: Bridge::default(),
             queue: None,
             local: HashMap::new(),
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),

@@ -12,9 +12,11 @@ use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
+use tap_bridge::{FdbNews, FdbWatch};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::bridges::Looks;
 use super::introductions::Answer;
 use super::network::Network;
 use super::node::{Node, Tick};
@@ -95,6 +97,7 @@ pub(crate) struct Driver {
     pub(crate) gate: Arc<MemberGate>,
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
+    pub(crate) looks: Looks,
     /// The check of the host's firewall that is under way, and what it found it cannot do.
     pub(crate) firewall_check: Option<JoinHandle<()>>,
     pub(crate) firewall_failures: Arc<Mutex<Vec<String>>>,
@@ -106,6 +109,8 @@ pub(crate) struct Inputs {
     pub(crate) control: mpsc::Receiver<ControlEvent>,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) calls: mpsc::Receiver<ControlCall>,
+    /// News of the bridges; `None` where there are none to be had.
+    pub(crate) fdb: Option<FdbWatch>,
 }
 
 impl Driver {
@@ -132,6 +137,9 @@ impl Driver {
                 }
                 Some(call) = inputs.calls.recv() => {
                     self.handle_call(Tick::read(), call).await;
+                }
+                Some(news) = next_news(&mut inputs.fdb) => {
+                    self.handle_fdb_news(Tick::read(), news);
                 }
                 () = sleep => {}
             }
@@ -272,6 +280,7 @@ impl Driver {
     fn keep_house(&mut self, tick: Tick) {
         self.scan_interfaces(tick.now);
         self.check_firewall();
+        self.look_at_bridges(false);
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
@@ -367,5 +376,17 @@ impl Driver {
     /// The machines of `peer` may have outputs.
     pub(crate) fn touch_peer(&mut self, peer: PeerId) {
         self.touched_peers.insert(peer);
+    }
+}
+
+/// The next piece of news of the bridges; `None` once there will be no more.
+async fn next_news(watch: &mut Option<FdbWatch>) -> Option<FdbNews> {
+    match watch.as_mut()?.next().await {
+        Ok(news) => Some(news),
+        Err(error) => {
+            tracing::warn!(%error, "the bridges are no longer watched");
+            *watch = None;
+            None
+        }
     }
 }

@@ -20,6 +20,7 @@ use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::bridges::{self, Looks};
 use super::node::{Node, Tick};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
@@ -104,6 +105,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         peers_changed: false,
         gate,
         saved_timestamp: 0,
+        looks: Looks::start(),
         firewall_check: None,
         firewall_failures: Arc::default(),
         state,
@@ -125,6 +127,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
                 control: control_events,
                 answers,
                 calls,
+                fdb: bridges::watch(),
             },
             stop,
         )

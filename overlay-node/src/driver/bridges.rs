@@ -1,0 +1,377 @@
+//! The bridges of the attached networks: what they have learnt, and which of their ports live.
+//!
+//! A guest that only talks to neighbours on this host sends nothing through our tap; the bridge
+//! knows it all the same. News of its forwarding database ([`FdbNews`]) become ordinary evidence,
+//! but only for a MAC that nobody else claims: what the bridge learnt may be a frame that proves
+//! nothing (a paused migration target leaks some), so it never contests.
+//!
+//! News say that a MAC was forgotten, not why: it aged, or its port is gone. So a *look* at all
+//! links follows, beside the slow path; what was behind a port without carrier is withdrawn. The
+//! same look runs with the housekeeping, for the MACs that the bridge had forgotten before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use overlay_proto::ethernet::{EvidenceClass, VlanId};
+use overlay_proto::switching::{MacKey, NetIndex};
+use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, LinkKind, Links};
+
+use super::introductions::Answer;
+use super::node::Tick;
+use super::run::Driver;
+
+/// MACs behind the ports of one bridge: as many as one network may hold.
+const MAX_LEARNED: usize = 4096;
+
+/// Time for the kernel to finish what it began when it told of a change, and the shortest time
+/// between two looks.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The look that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    /// `None` where the kernel gives no netlink socket: then only frames tell.
+    links: Option<Links>,
+    under_way: bool,
+    /// Another one is wanted after it; `Some(true)`: with the whole database.
+    next: Option<bool>,
+}
+
+impl Looks {
+    /// Must be called within a tokio runtime.
+    pub(crate) fn start() -> Self {
+        let links = Links::connect();
+        if let Err(error) = &links {
+            tracing::warn!(%error, "the bridges cannot be watched");
+        }
+        Self {
+            links: links.ok(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Starts to listen to what the bridges learn. Must be called within a tokio runtime, and at most
+/// [`SETTLE`] after the first look at the whole database was asked for: nothing falls between then.
+pub(crate) fn watch() -> Option<FdbWatch> {
+    FdbWatch::start()
+        .inspect_err(|error| tracing::warn!(%error, "the bridges cannot be watched"))
+        .ok()
+}
+
+/// What one look saw of one network's bridge.
+#[derive(Debug)]
+pub(crate) struct BridgeLook {
+    net: NetIndex,
+    bridge: u32,
+    tap: u32,
+    /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
+    untagged: Option<VlanId>,
+    /// Ports with carrier but our tap; `true` for those that end in a guest, not on a wire.
+    ports: BTreeMap<u32, bool>,
+    /// The whole database, if it was asked for.
+    fdb: Option<Vec<FdbEntry>>,
+}
+
+/// A bridge as last seen, and the MACs behind its ports.
+#[derive(Debug, Default)]
+pub(crate) struct Bridge {
+    index: u32,
+    tap: u32,
+    untagged: Option<VlanId>,
+    ports: BTreeMap<u32, bool>,
+    /// Bound: [`MAX_LEARNED`]; removed when the port is gone, or once the bridge has forgotten a
+    /// MAC that is not ours.
+    learned: HashMap<MacKey, Learned>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Learned {
+    port: u32,
+    /// The bridge has it still; else it is the last port it was behind.
+    current: bool,
+}
+
+impl Bridge {
+    /// Does the bridge have `key` behind a live port other than our tap?
+    pub(crate) fn has(&self, key: &MacKey) -> bool {
+        let learned = self.learned.get(key);
+        learned.is_some_and(|one| one.current && self.ports.contains_key(&one.port))
+    }
+
+    fn key_of(&self, entry: &FdbEntry) -> MacKey {
+        let vlan = if Some(entry.vlan) == self.untagged {
+            VlanId::UNTAGGED
+        } else {
+            entry.vlan
+        };
+        MacKey {
+            vlan,
+            mac: entry.mac,
+        }
+    }
+
+    /// Notes that `entry` was learnt; `false` if it is behind our own tap, or there is no room.
+    fn learn(&mut self, entry: &FdbEntry) -> bool {
+        let key = self.key_of(entry);
+        if entry.port == self.tap {
+            self.learned.remove(&key);
+            return false;
+        }
+        let room = self.learned.len() < MAX_LEARNED || self.learned.contains_key(&key);
+        if room {
+            let learned = Learned {
+                port: entry.port,
+                current: true,
+            };
+            self.learned.insert(key, learned);
+        }
+        room
+    }
+}
+
+impl Driver {
+    /// A bridge on this host learnt or forgot something.
+    pub(crate) fn handle_fdb_news(&mut self, tick: Tick, news: FdbNews) {
+        match news {
+            FdbNews::Learned(entry) => {
+                let Some(net) = self.bridge_of(&entry) else {
+                    return;
+                };
+                let Some(bridge) = self.bridge_mut(net) else {
+                    return;
+                };
+                let key = bridge.key_of(&entry);
+                if bridge.learn(&entry) {
+                    // A port that came up after the last look.
+                    if !bridge.ports.contains_key(&entry.port) {
+                        self.look_at_bridges(false);
+                    }
+                    self.feed_learned(tick, net, key);
+                }
+            }
+            FdbNews::Gone(entry) => {
+                let Some(net) = self.bridge_of(&entry) else {
+                    return;
+                };
+                if let Some(bridge) = self.bridge_mut(net) {
+                    let key = bridge.key_of(&entry);
+                    let learned = bridge.learned.get_mut(&key);
+                    if let Some(learned) = learned.filter(|one| one.port == entry.port) {
+                        learned.current = false;
+                        self.look_at_bridges(false);
+                    }
+                }
+            }
+            FdbNews::Overrun => self.look_at_bridges(true),
+        }
+    }
+
+    /// Looks at the ports of the bridges, with `whole` at all they have learnt, too. One look at a
+    /// time; a wish meanwhile is granted after it.
+    pub(crate) fn look_at_bridges(&mut self, whole: bool) {
+        if self.looks.under_way {
+            self.looks.next = Some(whole || self.looks.next == Some(true));
+            return;
+        }
+        let Some(links) = self.looks.links.clone() else {
+            return;
+        };
+        let wanted: Vec<(NetIndex, String, String)> = self
+            .networks
+            .iter()
+            .filter_map(|network| Some((network.index, network.attached.as_ref()?)))
+            .map(|(net, record)| (net, record.bridge.clone(), record.tap.clone()))
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        self.looks.under_way = true;
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            let seen = look(&links, &wanted, whole).await;
+            if let Err(error) = &seen {
+                tracing::warn!(%error, "the bridges could not be looked at");
+            }
+            // The driver may have ended.
+            let _ = answers.send(Answer::Bridges(seen.ok())).await;
+        });
+    }
+
+    /// What a look saw; `None`: nothing.
+    pub(crate) fn handle_looks(&mut self, tick: Tick, seen: Option<Vec<BridgeLook>>) {
+        self.looks.under_way = false;
+        for look in seen.into_iter().flatten() {
+            self.handle_look(tick, look);
+        }
+        if let Some(whole) = self.looks.next.take() {
+            self.look_at_bridges(whole);
+        }
+    }
+
+    fn handle_look(&mut self, tick: Tick, look: BridgeLook) {
+        let net = look.net;
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let bridge = &mut network.bridge;
+        if bridge.index != look.bridge {
+            // Made anew; what the old one knew comes from the database of the new one.
+            bridge.learned.clear();
+        }
+        bridge.index = look.bridge;
+        bridge.tap = look.tap;
+        bridge.untagged = look.untagged;
+        bridge.ports = look.ports;
+        if let Some(entries) = &look.fdb {
+            for learned in bridge.learned.values_mut() {
+                learned.current = false;
+            }
+            for entry in entries {
+                bridge.learn(entry);
+            }
+        }
+        let mut lost = Vec::new();
+        let (ports, local) = (&bridge.ports, &network.local);
+        bridge.learned.retain(|key, learned| {
+            let alive = ports.contains_key(&learned.port);
+            if !alive && local.contains_key(key) {
+                lost.push(*key);
+            }
+            alive && (learned.current || local.contains_key(key))
+        });
+        let here: Vec<MacKey> = bridge
+            .learned
+            .iter()
+            .filter(|(key, one)| one.current && !local.contains_key(key))
+            .map(|(key, _)| *key)
+            .collect();
+        if !lost.is_empty() {
+            tracing::info!(network = %network.secret.name, macs = lost.len(), "a port is gone");
+            network.directory.handle_port_lost(tick.now, &lost);
+        }
+        for key in here {
+            self.feed_learned(tick, net, key);
+        }
+        self.touch_network(net);
+    }
+
+    /// The bridge has `key`: evidence, unless somebody else claims it.
+    fn feed_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+        if !key.mac.is_claimable() || key.mac == self.node.probe_mac() {
+            return;
+        }
+        let me = self.node.me;
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let Some(learned) = network.bridge.learned.get(&key) else {
+            return;
+        };
+        let on_wire = network.bridge.ports.get(&learned.port) == Some(&false);
+        if network.directory.owner(tick.now, &key).unwrap_or(me) != me {
+            return;
+        }
+        // What cannot be claimed is told when a frame of it comes.
+        let _ = network.directory.handle_local_frame(
+            tick.now,
+            key,
+            EvidenceClass::Ordinary,
+            &[],
+            !on_wire,
+        );
+        self.touch_network(net);
+    }
+
+    /// `key` has left this host: a stale entry would keep its frames from our tap.
+    pub(crate) fn forget_on_bridge(&mut self, net: NetIndex, key: MacKey) {
+        let Some(bridge) = self.bridge_mut(net) else {
+            return;
+        };
+        let (tap, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
+        if let Some(links) = self.looks.links.clone().filter(|_| known) {
+            tokio::spawn(async move {
+                said(links.fdb_replace(tap, key.mac, key.vlan).await);
+            });
+        }
+    }
+
+    /// `key` has come to this host: it is no longer behind our tap.
+    pub(crate) fn free_on_bridge(&mut self, net: NetIndex, key: MacKey) {
+        let tap = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
+        if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
+            tokio::spawn(async move {
+                said(links.fdb_delete(tap, key.mac, key.vlan).await);
+            });
+        }
+    }
+
+    fn bridge_of(&self, entry: &FdbEntry) -> Option<NetIndex> {
+        let mut networks = self.networks.iter();
+        let network = networks.find(|n| n.attached.is_some() && n.bridge.index == entry.bridge)?;
+        Some(network.index)
+    }
+
+    fn bridge_mut(&mut self, net: NetIndex) -> Option<&mut Bridge> {
+        let network = self.networks.get_mut(usize::from(net.0))?;
+        Some(&mut network.bridge)
+    }
+}
+
+/// Without the change the bridge keeps its entry until it hears more, as switches do.
+fn said(changed: Result<(), tap_bridge::Error>) {
+    if let Err(error) = changed {
+        tracing::debug!(%error, "a forwarding entry stays");
+    }
+}
+
+async fn look(
+    links: &Links,
+    wanted: &[(NetIndex, String, String)],
+    whole: bool,
+) -> Result<Vec<BridgeLook>, tap_bridge::Error> {
+    let all = links.all().await?;
+    let find = |name: &str| all.iter().find(|link| link.name == name);
+    let mut seen = Vec::new();
+    for (net, bridge, tap) in wanted {
+        let (Some(bridge), Some(tap)) = (find(bridge), find(tap)) else {
+            continue;
+        };
+        let lives = |link: &&Link| link.master == Some(bridge.index) && link.up && link.carrier;
+        let ports = all
+            .iter()
+            .filter(lives)
+            .filter(|link| link.index != tap.index);
+        let fdb = if whole {
+            Some(links.fdb(bridge.index).await?)
+        } else {
+            None
+        };
+        seen.push(BridgeLook {
+            net: *net,
+            bridge: bridge.index,
+            tap: tap.index,
+            untagged: untagged_vlan(&bridge.name),
+            ports: ports.map(|link| (link.index, is_guest(link))).collect(),
+            fdb,
+        });
+    }
+    Ok(seen)
+}
+
+/// A wire goes on working when the device at its far end is gone; a guest's tap or veth does not.
+fn is_guest(link: &Link) -> bool {
+    let device = format!("/sys/class/net/{}/device", link.name);
+    link.kind == LinkKind::Tun || !std::path::Path::new(&device).exists()
+}
+
+fn untagged_vlan(bridge: &str) -> Option<VlanId> {
+    let read = |file: &str| {
+        let path = format!("/sys/class/net/{bridge}/bridge/{file}");
+        std::fs::read_to_string(path).ok()
+    };
+    let filters = read("vlan_filtering")?.trim() == "1";
+    let id = read("default_pvid")?.trim().parse().ok()?;
+    VlanId::new(id).filter(|_| filters)
+}
