@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_no_single_host_fail() {
+    fn trust_19_addresses_of_no_single_host_fail() {
         for addr in [
             "127.0.0.1:9",
             "0.0.0.0:9",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_need_a_shared_subnet_or_site() {
+    fn trust_19_private_addresses_need_a_shared_subnet_or_site() {
         let same_site = ["203.0.113.9".parse().unwrap()];
         let other_site = ["203.0.113.10".parse().unwrap()];
         assert_eq!(filter().admit(&host("192.168.5.20:1"), &[]), Ok(()));

@@ -61,6 +61,7 @@ drop_reasons! {
     HandshakeReplayed = "handshake_replayed", "a handshake with a timestamp not above the last";
     HandshakeUnexpected = "handshake_unexpected", "an answer to a handshake that was not asked";
     HandshakeLimit = "handshake_limit", "too many half-open handshakes";
+    HandshakeCookie = "handshake_cookie", "under load: a handshake whose sender was first asked to show that it gets answers at its address";
     CertificateRefused = "certificate_refused", "a certificate chain that is expired, foreign or forged";
     SessionExpired = "session_expired", "the session's keys are past their time or count";
     ControlMalformed = "control_malformed", "a control message that does not parse";

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_source_cannot_fill_it() {
+    fn trust_7_pending_is_bounded_per_source() {
         let pending = Pending::default();
         let ip = |n: u8| Some(IpAddr::from([192, 0, 2, n]));
         let held: Vec<_> = (0..16).map(|n| pending.enter(ip(n)).unwrap()).collect();

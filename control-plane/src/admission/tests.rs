@@ -37,7 +37,7 @@ fn member_hello(roots: &overlay_proto::membership::RootStore, chain: Vec<u8>) ->
 }
 
 #[test]
-fn the_infra_gate_admits_members_only() {
+fn trust_7_the_infra_gate_admits_members_only() {
     let (mut ours, mut theirs) = (TestOverlay::new(1), TestOverlay::new(2));
     let (node, chain) = ours.join(YEAR);
     let hello = member_hello(&ours.roots, chain);
@@ -74,7 +74,7 @@ fn the_infra_gate_admits_members_only() {
 }
 
 #[test]
-fn the_member_gate_knows_its_bootstraps() {
+fn trust_6_the_member_gate_knows_its_bootstraps() {
     let mut overlay = TestOverlay::new(1);
     let (_, chain) = overlay.join(YEAR);
     let (other, other_chain) = overlay.join(YEAR);
@@ -199,7 +199,7 @@ async fn a_member_passes_and_is_answered() {
 }
 
 #[tokio::test]
-async fn strangers_get_no_byte() {
+async fn trust_7_strangers_get_no_byte() {
     let (mut ours, mut theirs) = (TestOverlay::new(1), TestOverlay::new(2));
     let (member, member_chain) = ours.join(YEAR);
     let (late, late_chain) = ours.join(-3600);

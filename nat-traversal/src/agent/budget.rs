@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twenty_a_minute_until_it_answers() {
+    fn trust_19_twenty_packets_a_minute_until_it_answers() {
         let now = Instant::now();
         let ip: IpAddr = "192.0.2.5".parse().unwrap();
         let mut budget = ProbeBudget::new();

@@ -216,7 +216,7 @@ fn a_rebooted_router_is_survived() {
 }
 
 #[test]
-fn an_unanswered_challenge_changes_nothing() {
+fn a_path_changes_only_by_an_answered_challenge() {
     let mut world = direct_world();
     let chosen = world.sides[0].agent.chosen();
     let stranger = Path::direct("198.51.100.99:9".parse().unwrap());

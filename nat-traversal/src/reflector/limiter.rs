@@ -93,7 +93,7 @@ mod tests {
     use crate::reflector::{TransactionId, decode_response, encode_request};
 
     #[test]
-    fn answers_with_the_source() {
+    fn trust_20_answers_are_never_answered() {
         let now = Instant::now();
         let from = "192.0.2.9:4000".parse().unwrap();
         let mut limiter = ReflectorLimiter::new(now);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_shares_one_bucket_and_refills() {
+    fn trust_20_a_prefix_shares_one_bucket_and_refills() {
         let now = Instant::now();
         let mut limiter = ReflectorLimiter::new(now);
         let admitted = (0..=255u8)

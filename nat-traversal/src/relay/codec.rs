@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_do_not_nest() {
+    fn trust_18_relays_do_not_nest() {
         let route = RelayRoute {
             own: AllocationId(1),
             peer: AllocationId(2),

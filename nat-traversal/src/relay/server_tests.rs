@@ -148,7 +148,7 @@ fn bound_and_permitted_peers_reach_each_other() {
 }
 
 #[test]
-fn forged_and_foreign_datagrams_are_silently_dropped() {
+fn trust_18_forged_and_foreign_datagrams_are_silently_dropped() {
     let mut it = Fixture::permitted(RelayServerConfig::default());
     let good = it.wrapped(&[4, 1]);
     let mut forged = good.clone();
@@ -172,7 +172,7 @@ fn forged_and_foreign_datagrams_are_silently_dropped() {
 }
 
 #[test]
-fn both_ends_must_permit() {
+fn trust_18_relay_needs_both_permits() {
     let mut it = Fixture::new(RelayServerConfig::default());
     it.bind_both();
     let datagram = it.wrapped(&[4]);
@@ -194,7 +194,7 @@ fn both_ends_must_permit() {
 }
 
 #[test]
-fn the_address_changes_only_by_a_challenge() {
+fn trust_18_the_address_changes_only_by_a_challenge() {
     let mut it = Fixture::permitted(RelayServerConfig::default());
     let moved = addr("198.51.100.2:7");
     let thief = addr("203.0.113.99:7");
@@ -236,7 +236,7 @@ fn the_address_changes_only_by_a_challenge() {
 }
 
 #[test]
-fn the_quota_holds_and_refills() {
+fn trust_18_the_quota_holds_and_refills() {
     let config = RelayServerConfig {
         bytes_per_second: 1_000.0,
         burst_bytes: 100.0,

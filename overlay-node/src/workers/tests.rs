@@ -273,7 +273,7 @@ fn what_the_fib_does_not_know_is_punted_and_not_sent() {
 }
 
 #[test]
-fn a_forged_source_and_a_late_frame_are_punted_and_not_delivered() {
+fn trust_17_a_forged_source_and_a_late_frame_are_not_delivered() {
     let (mut a, mut b) = two_joined("127.0.0.1:0");
     // A believes that the stranger is its own; B knows better.
     let local = MacEntry::Local(Arc::new(LocalMac::default()));

@@ -12,6 +12,7 @@ use crate::session::{RawSplit, Role, SharedNetwork, Suite};
 use crate::time::UnixTime;
 use crate::wire::{DatagramKind, SessionIndex};
 
+use super::cookie::{self, Cookie};
 use super::message::{
     Envelope, ListNumbers, MACS_LEN, MESSAGE1_LEN, Offer, Payload1, Payload2, Terms, WIRE_VERSION,
     mac1, wrap,
@@ -70,6 +71,8 @@ pub struct LocalIdentity {
 pub struct LocalParty {
     identity: LocalIdentity,
     own_mac1_key: Zeroizing<[u8; 32]>,
+    /// The public half of the static secret.
+    own_static: [u8; 32],
 }
 
 /// Without secrets.
@@ -100,6 +103,7 @@ impl LocalParty {
         Self {
             identity,
             own_mac1_key,
+            own_static: public,
         }
     }
 
@@ -287,6 +291,34 @@ impl Request {
 /// `MalformedDatagram`, `HandshakeMac`.
 pub fn check_request(local: &LocalParty, datagram: &[u8]) -> Result<(), DropReason> {
     local.check_mac1(&Envelope::parse(DatagramKind::HandshakeInit, datagram)?)
+}
+
+/// Answers a message 1 of good mac1 with a cookie reply, [`super::COOKIE_REPLY_LEN`] bytes.
+///
+/// # Errors
+/// `MalformedDatagram` when `datagram` is no message 1, `HandshakeInvalid` when the library fails.
+pub fn ask_for_cookie(
+    local: &LocalParty,
+    datagram: &[u8],
+    cookie: &Cookie,
+    entropy: &mut dyn Entropy,
+) -> Result<Vec<u8>, DropReason> {
+    let (secret, own) = (&local.overlay_secret, &local.own_static);
+    cookie::seal(secret, own, datagram, cookie, entropy)
+}
+
+/// Opens the cookie reply to `message1`, with which we began `initiation`.
+///
+/// # Errors
+/// `MalformedDatagram`; `HandshakeMac` when it was not made for this very message.
+pub fn read_cookie(
+    local: &LocalParty,
+    initiation: &Initiation,
+    message1: &[u8],
+    reply: &[u8],
+) -> Result<Cookie, DropReason> {
+    let secret = &local.overlay_secret;
+    cookie::open(secret, &initiation.static_key, message1, reply)
 }
 
 /// Opens message 1 and verifies its sender. Two Diffie-Hellman operations and the chain.

@@ -21,7 +21,7 @@ pub const MAX_NETWORKS: usize = MAX_INVITE_NETWORKS;
 pub(super) const HEAD_LEN: usize = 16;
 /// mac1 and mac2.
 pub(super) const MACS_LEN: usize = 32;
-const MAC_LEN: usize = 16;
+pub(super) const MAC_LEN: usize = 16;
 /// Message 1 has one length, so that message 2 is never larger than what was asked for.
 pub const MESSAGE1_LEN: usize = SAFE_DATAGRAM;
 /// Noise adds to message 1: ephemeral key, sealed static key, tag.
@@ -89,8 +89,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Puts the clear header in front of a Noise message and the two macs behind it. mac2 is zero: it
-/// is for the cookie, which a responder asks for under load.
+/// Puts the clear header in front of a Noise message and the two macs behind it. mac2 is zero until
+/// a responder under load has given a cookie ([`super::put_mac2`]).
 pub(super) fn wrap(
     kind: DatagramKind,
     sender: SessionIndex,

@@ -24,16 +24,25 @@
 //! A network is offered under a tag that only its members can compute, with the selector under
 //! which the sender wants to receive its frames; the answer names only the shared ones.
 //!
+//! A responder under load answers message 1 with a **cookie** instead, and goes on only when the
+//! message comes again with mac2 keyed by it.
+//!
 //! This room has no memory and no clock: [`crate::tunnels`] decides when to begin, what a
 //! timestamp means and when a session may be used.
 
+mod cookie;
 mod exchange;
 mod message;
 mod noise;
 
+pub use cookie::{
+    COOKIE_LIFETIME, COOKIE_REPLY_LEN, Cookie, CookieSecret, cookie_receiver, has_mac2, put_mac2,
+    without_mac2,
+};
 pub use exchange::{
     Agreement, FinishError, Initiation, LocalIdentity, LocalParty, PeerVerifier, Request,
-    VerifiedPeer, check_request, finish, initiate, read_request, respond, response_receiver,
+    VerifiedPeer, ask_for_cookie, check_request, finish, initiate, read_cookie, read_request,
+    respond, response_receiver,
 };
 pub use message::{
     ListNumbers, MAX_CHAIN, MAX_NETWORKS, MAX_SIGNED_STATIC, MESSAGE1_LEN, WIRE_VERSION,

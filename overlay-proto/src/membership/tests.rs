@@ -41,7 +41,7 @@ fn invite_to_member() {
 }
 
 #[test]
-fn keys_are_shared_by_members_and_by_nobody_else() {
+fn trust_2_keys_are_shared_by_members_and_by_nobody_else() {
     let overlay = TestOverlay::new(2, &["lab"]);
     let other = TestOverlay::new(3, &["lab"]);
     let (mine, theirs) = (overlay.networks[0].secret(), other.networks[0].secret());
@@ -112,7 +112,7 @@ fn issue_refuses() {
 }
 
 #[test]
-fn the_largest_chain_fits_the_handshake() {
+fn trust_11_the_largest_chain_fits_the_handshake() {
     let names = ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"];
     let mut overlay = TestOverlay::new(6, &names);
     let mut request = overlay.request(&names);
@@ -142,7 +142,7 @@ fn the_largest_chain_fits_the_handshake() {
 }
 
 #[test]
-fn expired_foreign_and_forged_have_their_own_errors() {
+fn trust_9_the_floor_of_the_clock_and_foreign_chains() {
     let mut overlay = TestOverlay::new(7, &["lab"]);
     let other = TestOverlay::new(8, &["lab"]);
     let (_, membership) = overlay.member(&["lab"]);
@@ -185,7 +185,7 @@ fn expired_foreign_and_forged_have_their_own_errors() {
 }
 
 #[test]
-fn an_exchanged_part_is_forged() {
+fn trust_3_an_exchanged_part_is_forged() {
     let mut overlay = TestOverlay::new(9, &["lab", "home"]);
     let request = overlay.request(&["lab"]);
     let other = overlay.request(&["home"]);
@@ -247,7 +247,7 @@ fn invite_text_errors() {
 }
 
 #[test]
-fn roots_follow_each_other() {
+fn trust_1_roots_follow_each_other() {
     let mut overlay = TestOverlay::new(12, &["lab"]);
     let (_, before) = overlay.member(&["lab"]);
     let new = AuthorityKey::generate(&mut overlay.entropy);
@@ -287,7 +287,7 @@ fn roots_follow_each_other() {
 }
 
 #[test]
-fn a_receipt_that_is_there_must_be_right() {
+fn trust_4_a_receipt_that_is_there_must_be_right() {
     let mut overlay = TestOverlay::new(14, &["lab"]);
     let (node, membership) = overlay.member(&["lab"]);
     let chain = membership.chain().unwrap();
@@ -406,7 +406,7 @@ fn flips(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
 }
 
 #[test]
-fn every_flipped_bit_is_refused() {
+fn trust_9_every_flipped_bit_is_refused() {
     let mut overlay = TestOverlay::new(19, &["lab"]);
     let request = overlay.request(&["lab"]);
     let text = overlay.issue(request).unwrap().to_text();

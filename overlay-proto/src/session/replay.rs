@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn edges_of_the_window() {
+    fn trust_12_edges_of_the_replay_window() {
         let mut window = ReplayWindow::default();
         assert_eq!(window.mark(0), Ok(()));
         assert_eq!(window.mark(0), Err(DropReason::Replayed));
@@ -118,7 +118,7 @@ mod tests {
 
         /// The ring answers as a set that remembers everything would.
         #[test]
-        fn equals_a_reference_set(
+        fn trust_12_the_replay_window_equals_a_reference_set(
             moves in proptest::collection::vec((any::<bool>(), 0u64..9_000), 1..400),
         ) {
             let mut window = ReplayWindow::default();

@@ -57,7 +57,7 @@ fn both_suites_and_all_lanes_carry_both_ways() {
 }
 
 #[test]
-fn lanes_and_directions_have_different_keys() {
+fn trust_12_lanes_and_directions_have_different_keys() {
     let (a, b) = pair(Suite::Aes256Gcm, start());
     let packet = seal(&a, 1, b"", b"same text").unwrap();
     let on_lane_2 = seal(&a, 2, b"", b"same text").unwrap();
@@ -68,7 +68,7 @@ fn lanes_and_directions_have_different_keys() {
 }
 
 #[test]
-fn a_forgery_does_not_move_the_window() {
+fn trust_12_a_forgery_does_not_move_the_window() {
     let (a, b) = pair(Suite::Aes256Gcm, start());
     let good = seal(&a, 0, b"", b"x").unwrap();
     let mut forged = good.clone();
@@ -80,7 +80,7 @@ fn a_forgery_does_not_move_the_window() {
 }
 
 #[test]
-fn limits_of_time() {
+fn trust_12_keys_end_by_time() {
     let now = start();
     let (a, _) = pair(Suite::Aes256Gcm, now);
     let just_before = now + REKEY_AFTER - Duration::from_millis(1);
@@ -91,7 +91,7 @@ fn limits_of_time() {
 }
 
 #[test]
-fn limits_of_count() {
+fn trust_12_keys_end_by_count() {
     let now = start();
     let (a, b) = pair(Suite::Aes256Gcm, now);
     a.seal[3]
@@ -113,7 +113,7 @@ fn limits_of_count() {
 }
 
 #[test]
-fn too_many_failed_opens_close_it() {
+fn trust_12_too_many_failed_opens_close_a_session() {
     let now = start();
     let (a, b) = pair(Suite::Aes256Gcm, now);
     b.failed_opens
@@ -150,7 +150,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_flipped_bit_is_refused(
+    fn trust_12_any_flipped_bit_is_refused(
         body in proptest::collection::vec(any::<u8>(), 0..200),
         at in any::<prop::sample::Index>(),
         bit in 0u8..8,

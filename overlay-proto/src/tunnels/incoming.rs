@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::drop_reason::DropReason;
 use crate::handshake::{
-    Agreement, FinishError, PeerVerifier, check_request, finish, read_request, respond,
-    response_receiver,
+    Agreement, FinishError, PeerVerifier, ask_for_cookie, check_request, cookie_receiver, finish,
+    has_mac2, read_cookie, read_request, respond, response_receiver, without_mac2,
 };
 use crate::ids::PeerId;
 use crate::session::{Role, Session, SessionNames};
@@ -46,8 +46,7 @@ impl Tunnels {
             DatagramKind::HandshakeResponse => {
                 self.handle_response(now, wall, verifier, datagram, from)
             }
-            // We never send a message that asks for one.
-            DatagramKind::CookieReply => Err(DropReason::HandshakeUnexpected),
+            DatagramKind::CookieReply => self.handle_cookie(datagram, from),
             _ => Err(DropReason::UnknownDatagramKind),
         }
     }
@@ -86,7 +85,8 @@ impl Tunnels {
         from: Path,
     ) -> Result<(), DropReason> {
         check_request(&self.local, datagram)?;
-        let digest: [u8; 32] = Sha256::digest(datagram).into();
+        // A repetition with the mac2 we asked for is the same request.
+        let digest: [u8; 32] = Sha256::digest(without_mac2(datagram)).into();
         if let Some(next) = self
             .half_open
             .peer_of(&digest)
@@ -96,6 +96,9 @@ impl Tunnels {
             return Ok(());
         }
         // All limits before the costly part.
+        if self.load.request(now, self.half_open.len()) {
+            self.demand_cookie(now, entropy, datagram, from)?;
+        }
         let source = Source::of(&from);
         self.half_open.admit(source)?;
         let index = self.draw_index(entropy)?;
@@ -131,6 +134,43 @@ impl Tunnels {
             expires: now + CONFIRM_WITHIN,
         });
         self.put(now, peer, state);
+        Ok(())
+    }
+
+    /// Under load: goes on only with a message that carries the mac2 of its source.
+    fn demand_cookie(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        datagram: &[u8],
+        from: Path,
+    ) -> Result<(), DropReason> {
+        let cookie = self.cookies.cookie(now, entropy, &from);
+        if has_mac2(datagram, &cookie) {
+            return Ok(());
+        }
+        let reply = ask_for_cookie(&self.local, datagram, &cookie, entropy)?;
+        push_transmit(&mut self.transmits, from, reply);
+        Err(DropReason::HandshakeCookie)
+    }
+
+    /// The responder is under load: message 1 goes out again on this path, at once and from now
+    /// on with mac2.
+    fn handle_cookie(&mut self, datagram: &[u8], from: Path) -> Result<(), DropReason> {
+        let index = cookie_receiver(datagram)?;
+        let pending = self
+            .by_index
+            .get(&index)
+            .and_then(|peer| self.peers.get_mut(peer)?.pending.as_mut())
+            .filter(|pending| pending.index == index && pending.paths.contains(&from))
+            .ok_or(DropReason::HandshakeUnexpected)?;
+        let cookie = read_cookie(&self.local, &pending.initiation, &pending.message, datagram)?;
+        if pending.cookies.contains(&(from, cookie)) {
+            return Ok(());
+        }
+        pending.cookies.retain(|(path, _)| *path != from);
+        pending.cookies.push((from, cookie));
+        push_transmit(&mut self.transmits, from, pending.message_for(&from));
         Ok(())
     }
 

@@ -63,6 +63,11 @@ pub(super) struct HalfOpen {
 }
 
 impl HalfOpen {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_request.len()
+    }
+
     /// Is there room for one more from `source`?
     pub(super) fn admit(&self, source: Source) -> Result<(), DropReason> {
         let from_there = self.by_source.get(&source).copied().unwrap_or(0);
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     #[allow(clippy::disallowed_methods)]
-    fn indices_rest() {
+    fn trust_13_an_index_rests_for_three_key_lifetimes() {
         let now = Instant::now();
         let mut indices = Indices::default();
         let first = indices.draw(&mut SeededEntropy::new(1), |_| false).unwrap();

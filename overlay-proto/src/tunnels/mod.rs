@@ -21,6 +21,9 @@
 //!   path it was first heard on. An identical repetition gets the identical response.
 //! - The initiator of the current session rekeys at its limit; the responder steps in 20 s later.
 //!   Neither does when the peer is not [wanted](Tunnels::set_wanted).
+//! - Under load (many requests a second, or half of the half-open room taken) a message 1 is looked
+//!   into only with mac2, which shows that its sender gets answers at its address; others are asked
+//!   by a cookie reply, which costs two hashes and no memory. The initiator repeats with mac2.
 //! - A peer that restarted is known by its *incarnation*: its old sessions go at once.
 //!
 //! Memory: [`MAX_SESSIONS`] sessions and handshakes in all, [`MAX_HALF_OPEN`] half open for either
@@ -28,6 +31,7 @@
 
 mod incoming;
 mod limits;
+mod load;
 mod peer;
 mod timing;
 
@@ -40,7 +44,7 @@ use nat_traversal::path::Path;
 use zeroize::Zeroizing;
 
 use crate::drop_reason::DropReason;
-use crate::handshake::{ListNumbers, LocalIdentity, LocalParty, initiate};
+use crate::handshake::{CookieSecret, ListNumbers, LocalIdentity, LocalParty, initiate};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::membership::OverlaySecret;
 use crate::session::Session;
@@ -49,6 +53,8 @@ use crate::wire::SessionIndex;
 
 use limits::{HalfOpen, Indices, Timestamps};
 pub use limits::{MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOURCE, MAX_SESSIONS};
+use load::Load;
+pub use load::{HALF_OPEN_UNDER_LOAD, MAX_REQUESTS_PER_SECOND};
 use peer::{Backoff, Held, MAX_PATHS, Peer, Pending};
 
 /// First repetition of message 1.
@@ -182,6 +188,8 @@ pub struct Tunnels {
     timers: BTreeSet<(Instant, PeerId)>,
     pending: usize,
     half_open: HalfOpen,
+    load: Load,
+    cookies: CookieSecret,
     indices: Indices,
     timestamps: Timestamps,
     last_timestamp: u64,
@@ -225,6 +233,8 @@ impl Tunnels {
             timers: BTreeSet::new(),
             pending: 0,
             half_open: HalfOpen::default(),
+            load: Load::default(),
+            cookies: CookieSecret::default(),
             indices: Indices::default(),
             timestamps: Timestamps::default(),
             last_timestamp,
@@ -276,7 +286,7 @@ impl Tunnels {
             for &path in paths {
                 if pending.paths.len() < MAX_PATHS && !pending.paths.contains(&path) {
                     pending.paths.push(path);
-                    push_transmit(&mut self.transmits, path, pending.message.clone());
+                    push_transmit(&mut self.transmits, path, pending.message_for(&path));
                 }
             }
         } else {
@@ -433,13 +443,14 @@ impl Tunnels {
             message,
             index,
             paths: distinct,
+            cookies: Vec::new(),
             resend: Backoff::new(now, RESEND_FIRST, RESEND_LONGEST, HANDSHAKE_TIMEOUT),
         })
     }
 
     fn resend(&mut self, pending: &Pending) {
         for &path in &pending.paths {
-            push_transmit(&mut self.transmits, path, pending.message.clone());
+            push_transmit(&mut self.transmits, path, pending.message_for(&path));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::path::Path;
 
-use crate::handshake::Initiation;
+use crate::handshake::{Cookie, Initiation, put_mac2};
 use crate::ids::PeerId;
 use crate::session::{DEAD_AFTER, REKEY_AFTER, Session};
 use crate::wire::SessionIndex;
@@ -69,7 +69,21 @@ pub(super) struct Pending {
     pub(super) message: Vec<u8>,
     pub(super) index: SessionIndex,
     pub(super) paths: Vec<Path>,
+    /// What the responder asked for, by the path on which it sees us; at most one for each of
+    /// `paths`. They live shorter than the secret behind them is kept.
+    pub(super) cookies: Vec<(Path, Cookie)>,
     pub(super) resend: Backoff,
+}
+
+impl Pending {
+    /// Message 1 as it goes out on `path`.
+    pub(super) fn message_for(&self, path: &Path) -> Vec<u8> {
+        let mut message = self.message.clone();
+        if let Some((_, cookie)) = self.cookies.iter().find(|(of, _)| of == path) {
+            put_mac2(&mut message, cookie);
+        }
+        message
+    }
 }
 
 /// A session of this peer.

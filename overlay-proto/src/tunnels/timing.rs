@@ -59,7 +59,7 @@ impl Tunnels {
             });
         } else if pending.resend.due(now) {
             for &path in &pending.paths {
-                push_transmit(&mut self.transmits, path, pending.message.clone());
+                push_transmit(&mut self.transmits, path, pending.message_for(&path));
             }
         }
     }

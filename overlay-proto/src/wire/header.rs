@@ -155,7 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn kinds_are_their_bytes_and_below_quic() {
+    fn trust_14_kinds_are_their_bytes_and_below_quic() {
         let mut known = 0;
         for first in 0..=u8::MAX {
             match DatagramKind::parse(&[first, 9]) {

@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn trust_15_unknown_flags_and_kinds_are_refused() {
         let parse = |bytes: &[u8]| InnerHeader::parse(bytes).map(|_| ());
         let with = |at: usize, value: u8| {
             let mut bytes = [0; INNER_LEN];

@@ -125,7 +125,7 @@ fn claims_that_nobody_may_make_are_refused() {
 }
 
 #[test]
-fn a_claim_counts_only_as_signed() {
+fn trust_9_a_claim_counts_only_as_signed() {
     let node = test_node(1);
     let signed = Signed::seal(&claim(1, 1, 1), &node, &OVERLAY).unwrap();
     assert!(VerifiedClaim::open(&signed, &OVERLAY, &NETWORK, 1).is_ok());
@@ -231,7 +231,7 @@ fn a_signal_is_bound_to_its_route() {
 }
 
 #[test]
-fn a_storer_checks_what_it_cannot_read() {
+fn trust_9_a_storer_checks_what_it_cannot_read() {
     let node = test_node(1);
     let own = verified(&node, &claim(1, 5, 2));
     let keys = RecordKey::derive(&EPOCH_KEY, &mac_key(1));

@@ -71,7 +71,7 @@ fn survives_loss_duplication_and_reordering() {
 }
 
 #[test]
-fn simultaneous_start_both_complete_and_the_lower_one_sends() {
+fn trust_11_simultaneous_start_both_complete_and_the_lower_one_sends() {
     for seed in 0..20 {
         let mut pair = Pair::new(seed);
         pair.connect(1);
@@ -144,7 +144,7 @@ fn an_identical_repetition_gets_the_identical_answer() {
 }
 
 #[test]
-fn both_messages_fit_with_the_largest_chain() {
+fn trust_11_both_messages_fit_with_the_largest_chain() {
     let mut pair = Pair::new(6);
     let networks: Vec<_> = (0..8).map(|n| crate::ids::NetworkId([n; 32])).collect();
     pair.verifier.networks.clone_from(&networks);

@@ -31,7 +31,7 @@ fn rekeying_keeps_traffic() {
 }
 
 #[test]
-fn every_established_session_is_closed_once() {
+fn trust_13_indices_are_not_used_again() {
     let mut pair = Pair::new(2);
     pair.loss = 200;
     pair.duplication = 100;
@@ -132,7 +132,7 @@ fn a_restart_replaces_the_session() {
 }
 
 #[test]
-fn timestamps_grow_over_a_restart_with_the_clock_back() {
+fn trust_11_timestamps_grow_over_a_restart_with_the_clock_back() {
     let mut pair = Pair::new(6);
     pair.start = pair.now;
     pair.connect(0);

@@ -60,7 +60,7 @@ pub(super) fn peer_id(n: usize) -> PeerId {
 }
 
 pub(super) fn static_secret(n: usize) -> [u8; 32] {
-    [0x51 + n as u8; 32]
+    [0x51_u8.wrapping_add(n as u8); 32]
 }
 
 pub(super) fn static_key(n: usize) -> [u8; 32] {

@@ -56,7 +56,7 @@ fn two_frames_interleaved_and_backwards() {
 }
 
 #[test]
-fn contradictions_discard_the_frame() {
+fn trust_17_contradictions_discard_the_frame() {
     let now = start();
     let pieces = cut(&frame(1514), 1);
     let (first, body) = &pieces[0];
@@ -110,7 +110,7 @@ fn wrong_size_is_refused_before_it_costs_anything() {
 }
 
 #[test]
-fn sessions_do_not_mix() {
+fn trust_17_sessions_do_not_mix() {
     let (now, mut joiner) = (start(), reassembler());
     let pieces = cut(&frame(1514), 1);
     let (a, b) = (&pieces[0], &pieces[1]);
@@ -126,7 +126,7 @@ fn sessions_do_not_mix() {
 }
 
 #[test]
-fn late_pieces_do_not_complete() {
+fn trust_17_late_pieces_do_not_complete() {
     let (now, mut joiner) = (start(), reassembler());
     let pieces = cut(&frame(1514), 1);
     let (a, b) = (&pieces[0], &pieces[1]);
@@ -140,7 +140,7 @@ fn late_pieces_do_not_complete() {
 }
 
 #[test]
-fn bounded_in_frames_and_bytes() {
+fn trust_17_bounded_in_frames_and_bytes() {
     let (now, mut joiner) = (start(), reassembler());
     for id in 0..100 {
         let (inner, body) = &cut(&frame(1514), id)[0];
