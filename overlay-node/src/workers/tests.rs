@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 
 use super::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
+mod again;
+
 const NET: NetIndex = NetIndex(0);
 const EXPERIMENTAL: u16 = 0x88b5;
 const MAC_A: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);

@@ -348,3 +348,30 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::fixture::TestOverlay;
+
+    #[test]
+    fn trust_4_the_node_part_may_only_narrow() {
+        let mut overlay = TestOverlay::new(41, &["lab", "home"]);
+        let (_, membership) = overlay.member(&["lab", "home"]);
+        let Chain { invite, node, .. } = membership.chain().unwrap().clone();
+        assert_eq!(node.narrow(&invite).unwrap().len(), 2);
+        let refused = |change: &dyn Fn(&mut NodePart)| {
+            let mut node = node.clone();
+            change(&mut node);
+            node.narrow(&invite) == Err(MembershipError::Widened)
+        };
+        assert!(refused(&|node| node.rights = node.rights | Rights::WITNESS));
+        assert!(refused(&|node| node.grants[1].rights = Rights::ROUTER));
+        assert!(refused(&|node| node.grants[1].index = 2));
+        assert!(refused(&|node| node.grants.swap(0, 1)));
+        let mut less = node.clone();
+        less.grants.pop();
+        less.rights = Rights::NONE;
+        assert_eq!(less.narrow(&invite).unwrap().len(), 1);
+    }
+}

@@ -160,7 +160,7 @@ fn reserved_addresses_are_dropped_both_ways() {
 }
 
 #[test]
-fn a_frame_is_delivered_only_if_its_sender_claims_its_source() {
+fn trust_17_a_frame_is_delivered_only_if_its_sender_claims_its_source() {
     let (fib, from) = usual();
     let into = |src, dst| fib.accept(&from, Selector(1100), key(src), dst);
     assert!(matches!(into(ALICES, OURS), Accept::Deliver(NET, _)));

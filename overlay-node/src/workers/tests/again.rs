@@ -1,0 +1,216 @@
+//! What was delivered once and comes again, in any shape: a worker's receiving half and the path
+//! agent behind it must not care.
+
+use nat_traversal::agent::{PathAgent, PathEvent, ProbeBudget};
+use nat_traversal::candidate::CandidateFilter;
+use nat_traversal::entropy::{Entropy, SeededEntropy};
+use overlay_proto::wire::PieceBudget;
+
+use super::*;
+use crate::workers::incoming::{Incoming, Taps};
+use crate::workers::punt::Context;
+
+/// Mutations of each kind.
+const ROUNDS: usize = 10_000;
+
+/// A node that receives, without threads and sockets.
+struct Receiver {
+    fib: Fib,
+    drops: DropCounters,
+    sender: mpsc::Sender<Punt>,
+    punts: mpsc::Receiver<Punt>,
+    incoming: Incoming,
+    taps: Taps,
+    guest: MemoryTap,
+    agent: PathAgent,
+    peer: Session,
+    now: Instant,
+}
+
+/// What one datagram did.
+#[derive(Debug, PartialEq, Eq)]
+struct Effect {
+    delivered: usize,
+    dropped: u64,
+    /// Handed on as no data of ours: the slow path drops it, counted.
+    foreign: usize,
+}
+
+const NOTHING_BUT_A_COUNTER: Effect = Effect {
+    delivered: 0,
+    dropped: 1,
+    foreign: 0,
+};
+const DELIVERED: Effect = Effect {
+    delivered: 1,
+    dropped: 0,
+    foreign: 0,
+};
+
+fn home() -> Path {
+    Path::direct("198.51.100.1:22611".parse().unwrap())
+}
+
+impl Receiver {
+    /// A session stands, and its path is [`home`].
+    fn new() -> Self {
+        let now = Instant::now();
+        let own = Arc::new(session(1, 20, 10, Role::Responder));
+        let (guest, tap) = MemoryTap::pair().unwrap();
+        let (sender, punts) = mpsc::channel(16);
+        let mut agent = PathAgent::new(now, CandidateFilter::default(), false);
+        agent.handle_established(now, home());
+        while agent.poll_event().is_some() {}
+        Self {
+            fib: fib(MAC_B, MAC_A, &own),
+            drops: DropCounters::default(),
+            sender,
+            punts,
+            incoming: Incoming::new(PieceBudget::default()),
+            taps: Taps(vec![(NET, Box::new(tap))]),
+            guest,
+            agent,
+            peer: session(2, 10, 20, Role::Initiator),
+            now,
+        }
+    }
+
+    /// A frame as the peer seals it.
+    fn sealed(&self, len: usize) -> Vec<u8> {
+        let mut inner = [0; InnerHeader::MAX_LEN];
+        let inner_len = InnerHeader::frame(Selector(20)).write(&mut inner);
+        let mut out = vec![0; 2_000];
+        let frame = frame(MAC_B, MAC_A, len);
+        let len = self
+            .peer
+            .seal_into(Lane(1), &inner[..inner_len], &frame, &mut out)
+            .unwrap();
+        out.truncate(len);
+        out
+    }
+
+    fn receive(&mut self, from: Path, datagram: &[u8]) -> Effect {
+        let before: u64 = self.drops.occurred().map(|(_, count)| count).sum();
+        let context = Context {
+            fib: &self.fib,
+            drops: &self.drops,
+            punts: &self.sender,
+            now: self.now,
+            now_ms: 0,
+        };
+        let mut bytes = datagram.to_vec();
+        self.incoming
+            .handle_datagram(&context, from, &mut bytes, &mut self.taps);
+        let mut foreign = 0;
+        while let Ok(punt) = self.punts.try_recv() {
+            match punt {
+                // As the driver does.
+                Punt::Opened { path, .. } => self.agent.handle_traffic(self.now, path),
+                Punt::Datagram { .. } => foreign += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        let after: u64 = self.drops.occurred().map(|(_, count)| count).sum();
+        Effect {
+            delivered: self.guest.read_batch(&mut FrameBatch::default()).unwrap(),
+            dropped: after - before,
+            foreign,
+        }
+    }
+
+    /// No word of another path.
+    fn assert_unmoved(&mut self) {
+        assert_eq!(self.agent.chosen(), Some(home()));
+        let event = self.agent.poll_event();
+        assert!(
+            !matches!(event, Some(PathEvent::Chosen { .. })),
+            "{event:?}"
+        );
+    }
+}
+
+/// A receiver, and datagrams that it has delivered.
+fn after_traffic() -> (Receiver, Vec<Vec<u8>>) {
+    let mut receiver = Receiver::new();
+    let delivered: Vec<_> = (0..500).map(|n| receiver.sealed(60 + n)).collect();
+    for datagram in &delivered {
+        assert_eq!(receiver.receive(home(), datagram), DELIVERED);
+    }
+    (receiver, delivered)
+}
+
+/// Sends [`ROUNDS`] copies that `change` has changed; it also says whence they come.
+fn again(change: impl Fn(&mut Vec<u8>, &mut SeededEntropy) -> Path) {
+    let (mut receiver, delivered) = after_traffic();
+    let mut chance = SeededEntropy::new(4);
+    for round in 0..ROUNDS {
+        let mut datagram = delivered[chance.next_u32() as usize % delivered.len()].clone();
+        let from = change(&mut datagram, &mut chance);
+        let effect = receiver.receive(from, &datagram);
+        let silent = effect.delivered == 0 && effect.dropped + effect.foreign as u64 == 1;
+        assert!(silent, "round {round}: {effect:?}");
+        receiver.assert_unmoved();
+    }
+    // What is new still arrives.
+    let fresh = receiver.sealed(100);
+    assert_eq!(receiver.receive(home(), &fresh), DELIVERED);
+}
+
+#[test]
+fn trust_12_sent_again_as_it_was_and_out_of_order() {
+    again(|_, _| home());
+}
+
+#[test]
+fn trust_12_sent_again_truncated() {
+    again(|datagram, chance| {
+        datagram.truncate(chance.next_u32() as usize % datagram.len());
+        home()
+    });
+}
+
+#[test]
+fn trust_12_sent_again_with_a_flipped_bit() {
+    again(|datagram, chance| {
+        let bit = chance.next_u32() as usize % (datagram.len() * 8);
+        datagram[bit / 8] ^= 1 << (bit % 8);
+        home()
+    });
+}
+
+#[test]
+fn trust_12_sent_again_from_another_address() {
+    again(|_, chance| {
+        let [a, b, c, d] = chance.next_u32().to_be_bytes();
+        Path::direct(SocketAddr::from((
+            [203, 0, 113, a],
+            u16::from_be_bytes([b, c]) | u16::from(d) | 1,
+        )))
+    });
+}
+
+#[test]
+fn a_fresh_datagram_from_elsewhere_is_delivered_once_and_moves_no_path() {
+    let (mut receiver, _) = after_traffic();
+    let (mut budget, mut entropy) = (ProbeBudget::default(), SeededEntropy::new(6));
+    while receiver
+        .agent
+        .poll_transmit(receiver.now, &mut budget, &mut entropy)
+        .is_some()
+    {}
+    let elsewhere = Path::direct("203.0.113.66:9".parse().unwrap());
+    for _ in 0..100 {
+        let fresh = receiver.sealed(100);
+        assert_eq!(receiver.receive(elsewhere, &fresh), DELIVERED);
+        receiver.assert_unmoved();
+        for from in [elsewhere, home()] {
+            assert_eq!(receiver.receive(from, &fresh), NOTHING_BUT_A_COUNTER);
+        }
+    }
+    // The address is asked, sealed; as long as it does not answer, nothing moves.
+    let asked = receiver
+        .agent
+        .poll_transmit(receiver.now, &mut budget, &mut entropy);
+    assert!(asked.is_some_and(|probe| probe.path == elsewhere));
+    receiver.assert_unmoved();
+}
