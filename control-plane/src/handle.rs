@@ -1,7 +1,7 @@
 //! The handle through which the node asks the control plane.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::join_all;
@@ -18,6 +18,9 @@ use crate::records::RecordRules;
 /// A lookup, or a put that only Kademlia can take, lasts this long at most (directory.md, "Storage
 /// and lookup").
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A failure within this time is a link that broke, not a peer that is silent.
+const QUICK_FAILURE: Duration = Duration::from_secs(2);
 
 /// Commands that wait for the control plane's task.
 pub(crate) const COMMAND_QUEUE: usize = 256;
@@ -335,7 +338,19 @@ impl ControlHandle {
         answer.await.ok().flatten()
     }
 
+    /// Asks once more when the answer failed quickly: a link that a newer one replaces takes the
+    /// requests on it along, and the newer one is there by then. All requests may be repeated.
     async fn request(&self, peer: PeerId, request: Request) -> Result<Response, RequestError> {
+        let began = Instant::now();
+        match self.request_once(peer, request.clone()).await {
+            Err(RequestError::NoAnswer) if began.elapsed() < QUICK_FAILURE => {
+                self.request_once(peer, request).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn request_once(&self, peer: PeerId, request: Request) -> Result<Response, RequestError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Request {
             peer,

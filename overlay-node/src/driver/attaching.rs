@@ -117,6 +117,8 @@ impl Driver {
                     for_driver.push((network.index, Box::new(driver)));
                 }
                 Ok(None) => network.close_tap(),
+                // Without the right to open taps no network works, now or later.
+                Err(error) if is_missing_right(&error) => return Err(error),
                 Err(error) => {
                     // One network without a tap does not keep the others from working.
                     let name = &network.secret.name;
@@ -236,4 +238,11 @@ fn open_tap(network: &mut Network, record: &AttachmentRecord) -> Result<[TapQueu
     network.queue = Some(queue);
     network.attached = Some(record.clone());
     Ok(clones)
+}
+
+fn is_missing_right(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(tap_bridge::Error::NotPermitted { .. })
+    )
 }

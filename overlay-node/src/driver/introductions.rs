@@ -33,6 +33,15 @@ const REGISTER_EVERY: Duration = Duration::from_secs(240);
 /// After a bootstrap did not take a card.
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 
+/// Waits before the tries to get a relay allocation: without one a pair behind two hard NATs has no
+/// path at all.
+const ALLOCATE_TRIES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+];
+
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
 pub(crate) const MAX_PEERS: usize = 4096;
 
@@ -145,8 +154,17 @@ impl Driver {
     pub(crate) fn ask_for_allocation(&mut self, tick: Tick, infra: PeerId) {
         self.underlay.note_asked(tick.now, infra);
         self.ask(move |control| async move {
-            let allocation = control.allocate(infra).await.ok();
-            Some(Answer::Allocation { infra, allocation })
+            for wait in ALLOCATE_TRIES {
+                tokio::time::sleep(wait).await;
+                if let Ok(allocation) = control.allocate(infra).await {
+                    let allocation = Some(allocation);
+                    return Some(Answer::Allocation { infra, allocation });
+                }
+            }
+            Some(Answer::Allocation {
+                infra,
+                allocation: None,
+            })
         });
     }
 
