@@ -217,19 +217,25 @@ fn a_rebooted_router_is_survived() {
 
 #[test]
 fn a_path_changes_only_by_an_answered_challenge() {
-    let mut world = direct_world();
-    let chosen = world.sides[0].agent.chosen();
-    let stranger = Path::direct("198.51.100.99:9".parse().unwrap());
-    world.sides[0].agent.handle_traffic(world.now, stranger);
-    let forged = ProbeMessage::Answer {
-        id: 1,
-        observed: None,
-    };
-    world.sides[0]
-        .agent
-        .handle_probe(world.now, stranger, forged);
-    world.run(seconds(10), true);
-    assert_eq!(world.sides[0].agent.chosen(), chosen);
+    // A direct path would be welcome in the second world.
+    let mut relayed = World::new([SYMMETRIC, SYMMETRIC]);
+    relayed.run(seconds(20), true);
+    for mut world in [direct_world(), relayed] {
+        let chosen = world.sides[0].agent.chosen();
+        let stranger = Path::direct("198.51.100.99:9".parse().unwrap());
+        world.sides[0].agent.handle_traffic(world.now, stranger);
+        let forged = ProbeMessage::Answer {
+            id: 1,
+            observed: None,
+        };
+        for _ in 0..2 {
+            let agent = &mut world.sides[0].agent;
+            agent.handle_probe(world.now, stranger, forged);
+            assert_eq!(agent.chosen(), chosen);
+        }
+        world.run(seconds(10), true);
+        assert_eq!(world.sides[0].agent.chosen(), chosen);
+    }
 }
 
 #[test]

@@ -186,6 +186,15 @@ fn trust_18_relay_needs_both_permits() {
     );
     it.server.permit(it.now, B, b, &[A]).unwrap();
     assert!(it.send(addr_a(), &datagram).is_ok());
+
+    // The receiver alone is not enough either.
+    let mut other = Fixture::new(RelayServerConfig::default());
+    other.bind_both();
+    let (b, datagram) = (other.b.allocation(), other.wrapped(&[4]));
+    other.server.permit(other.now, B, b, &[A]).unwrap();
+    let refused = other.send(addr_a(), &datagram);
+    assert_eq!(refused, Err(RelayError::NotPermitted));
+
     it.server.revoke_owner(&B);
     assert_eq!(
         it.send(addr_a(), &datagram),
