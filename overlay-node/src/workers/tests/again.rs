@@ -4,7 +4,7 @@
 use nat_traversal::agent::{PathAgent, PathEvent, ProbeBudget};
 use nat_traversal::candidate::CandidateFilter;
 use nat_traversal::entropy::{Entropy, SeededEntropy};
-use overlay_proto::wire::PieceBudget;
+use overlay_proto::wire::{L4Checksum, PieceBudget};
 
 use super::*;
 use crate::workers::incoming::{Incoming, Taps};
@@ -77,8 +77,12 @@ impl Receiver {
 
     /// A frame as the peer seals it.
     fn sealed(&self, len: usize) -> Vec<u8> {
+        self.sealed_as(&InnerHeader::frame(Selector(20)), len)
+    }
+
+    fn sealed_as(&self, header: &InnerHeader, len: usize) -> Vec<u8> {
         let mut inner = [0; InnerHeader::MAX_LEN];
-        let inner_len = InnerHeader::frame(Selector(20)).write(&mut inner);
+        let inner_len = header.write(&mut inner);
         let mut out = vec![0; 2_000];
         let frame = frame(MAC_B, MAC_A, len);
         let len = self
@@ -213,4 +217,32 @@ fn a_fresh_datagram_from_elsewhere_is_delivered_once_and_moves_no_path() {
         .poll_transmit(receiver.now, &mut budget, &mut entropy);
     assert!(asked.is_some_and(|probe| probe.path == elsewhere));
     receiver.assert_unmoved();
+}
+
+#[test]
+fn trust_13_an_index_proves_nothing() {
+    let (mut receiver, _) = after_traffic();
+    // Another session, even one with the same keys.
+    let other = FibSession {
+        session: Arc::new(session(1, 21, 10, Role::Responder)),
+        peer: PeerSlot(0),
+    };
+    receiver.fib.sessions.insert(SessionIndex(21), other);
+    let mut datagram = receiver.sealed(100);
+    datagram[7] = 21;
+    let effect = receiver.receive(home(), &datagram);
+    assert_eq!(effect, NOTHING_BUT_A_COUNTER);
+    assert_eq!(receiver.drops.get(DropReason::BadTag), 1);
+    receiver.assert_unmoved();
+}
+
+#[test]
+fn trust_16_a_partial_checksum_is_refused_where_nobody_completes_it() {
+    let mut receiver = Receiver::new();
+    let mut header = InnerHeader::frame(Selector(20));
+    header.checksum = L4Checksum::Partial;
+    let datagram = receiver.sealed_as(&header, 100);
+    let effect = receiver.receive(home(), &datagram);
+    assert_eq!(effect, NOTHING_BUT_A_COUNTER);
+    assert_eq!(receiver.drops.get(DropReason::UnknownFlags), 1);
 }
