@@ -5,6 +5,7 @@
 //! interface that nobody knows. An interface is ours if it carries our mark; one that does not is
 //! never touched, whatever its name.
 
+mod nic;
 mod passage;
 mod store;
 
@@ -19,7 +20,7 @@ use tap_bridge::{Link, LinkKind, Links};
 
 pub use passage::keep_open;
 use store::Book;
-pub use store::{AttachmentRecord, VmTap};
+pub use store::{AttachmentRecord, NicPort, VmTap};
 
 /// The guests' IP MTU unless the network says otherwise, in bytes.
 pub const DEFAULT_MTU: u32 = 1500;
@@ -62,6 +63,8 @@ pub enum AttachTarget {
     Bridge(String),
     /// A new tap of this name for a hypervisor, on the network's bridge.
     Vm(String),
+    /// A NIC that this host does not need, on the network's own bridge.
+    Nic(String),
 }
 
 /// Attaches. What is attached so already is no error. Returns what to tell the user.
@@ -104,6 +107,9 @@ pub async fn detach(dir: &Path, network: &NetworkName) -> anyhow::Result<String>
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
     let record = attached(&book, network)?;
+    if let Some(nic) = &record.nic {
+        nic::unplug(&links, nic, &record.bridge).await?;
+    }
     for name in interfaces(record) {
         remove_if_ours(&links, name, &book.mark).await?;
     }
@@ -140,6 +146,25 @@ pub async fn detach_vm(dir: &Path, network: &NetworkName, vm: &str) -> anyhow::R
     }
     book.save(dir)?;
     Ok(format!("tap {vm} is gone from {network}"))
+}
+
+/// Gives the NIC `name` of a network back; the network stays attached.
+///
+/// # Errors
+/// No such NIC, or the kernel refuses.
+pub async fn detach_nic(dir: &Path, network: &NetworkName, name: &str) -> anyhow::Result<String> {
+    let links = Links::connect()?;
+    let mut book = Book::load(dir)?;
+    let record = attached(&book, network)?;
+    let Some(nic) = record.nic.as_ref().filter(|nic| nic.name == name) else {
+        bail!("{name} is no NIC of {network}; `farlan networks` lists what is attached");
+    };
+    nic::unplug(&links, nic, &record.bridge).await?;
+    if let Some(record) = book.find_mut(network) {
+        record.nic = None;
+    }
+    book.save(dir)?;
+    Ok(format!("the NIC {name} is no longer on {network}"))
 }
 
 /// What is attached, as recorded.
@@ -212,6 +237,7 @@ async fn check_target(links: &Links, book: &Book, spec: &AttachSpec) -> anyhow::
                 bail!("bridge {name} carries network {other}; two networks on one bridge are one");
             }
         }
+        AttachTarget::Nic(name) => nic::check(links, book, record, name).await?,
         AttachTarget::Vm(name) => {
             tap::check_name(name)?;
             let taken = book.attachments.iter().find(|other| {
@@ -236,7 +262,7 @@ async fn check_target(links: &Links, book: &Book, spec: &AttachSpec) -> anyhow::
 async fn new_record(links: &Links, spec: &AttachSpec) -> anyhow::Result<AttachmentRecord> {
     let network = spec.network.to_string();
     let (bridge, bridge_is_ours, mtu) = match &spec.target {
-        AttachTarget::DefaultBridge | AttachTarget::Vm(_) => {
+        AttachTarget::DefaultBridge | AttachTarget::Vm(_) | AttachTarget::Nic(_) => {
             let name = host::free_name(links, "br-", &network).await?;
             (name, true, spec.mtu)
         }
@@ -253,6 +279,7 @@ async fn new_record(links: &Links, spec: &AttachSpec) -> anyhow::Result<Attachme
         bridge_is_ours,
         mtu,
         addresses: Vec::new(),
+        nic: None,
         vms: Vec::new(),
     })
 }
@@ -266,6 +293,15 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
         && !record.addresses.contains(&address)
     {
         record.addresses.push(address);
+    }
+    if let AttachTarget::Nic(name) = &spec.target
+        && record.nic.is_none()
+    {
+        record.nic = Some(NicPort {
+            name: name.clone(),
+            was_up: true,
+            had_ipv6: false,
+        });
     }
     if let AttachTarget::Vm(name) = &spec.target
         && !record.vms.iter().any(|vm| vm.name == *name)
@@ -322,6 +358,9 @@ async fn make_whole(
             ..tap
         };
         make_port(links, tap, &bridge, told).await?;
+    }
+    if let Some(nic) = &mut record.nic {
+        nic::plug(links, nic, &bridge, told).await?;
     }
     Ok(())
 }
@@ -425,6 +464,12 @@ async fn clear(
     before: Option<&AttachmentRecord>,
     mark: &str,
 ) {
+    if let Some(nic) = &now.nic
+        && before.is_none_or(|record| record.nic.is_none())
+        && let Err(error) = nic::unplug(links, nic, &now.bridge).await
+    {
+        tracing::warn!(%error, interface = nic.name, "cannot give the NIC back");
+    }
     let had = |name: &str| before.is_some_and(|record| interfaces(record).any(|one| one == name));
     for name in interfaces(now).filter(|name| !had(name)) {
         if let Err(error) = remove_if_ours(links, name, mark).await {
@@ -454,6 +499,9 @@ fn summary(record: &AttachmentRecord) -> String {
         ..
     } = record;
     let mut text = format!("{network} is attached: tap {tap} on bridge {bridge}");
+    if let Some(nic) = &record.nic {
+        text.push_str(&format!(", NIC {}", nic.name));
+    }
     if !record.vms.is_empty() {
         let names: Vec<&str> = record.vms.iter().map(|vm| vm.name.as_str()).collect();
         text.push_str(&format!(", for VMs: {}", names.join(" ")));

@@ -24,7 +24,7 @@ const MAX_NUMBERED_NAMES: u32 = 999;
 
 /// (file below `/proc/sys/net`, value), `IF` being the interface.
 const ISOLATED: &[(&str, &str)] = &[
-    ("ipv6/conf/IF/disable_ipv6", "1"),
+    (DISABLE_IPV6, "1"),
     ("ipv6/conf/IF/accept_ra", "0"),
     ("ipv6/conf/IF/autoconf", "0"),
     ("ipv6/conf/IF/accept_redirects", "0"),
@@ -35,6 +35,8 @@ const ISOLATED: &[(&str, &str)] = &[
     // Answer for no address at all (kernel's ip-sysctl: 8).
     (ARP_IGNORE, "8"),
 ];
+
+const DISABLE_IPV6: &str = "ipv6/conf/IF/disable_ipv6";
 
 const ARP_IGNORE: &str = "ipv4/conf/IF/arp_ignore";
 
@@ -169,6 +171,20 @@ pub async fn open_for_address(links: &Links, link: &Link, ipv6: bool) -> Isolati
         write_sysctl(link, file, value, &mut isolation);
     }
     isolation
+}
+
+/// Keeps the host from speaking IPv6 by a NIC that becomes a port of a bridge; `true` if it did
+/// until now.
+#[must_use]
+pub fn silence_port(link: &Link) -> bool {
+    let path = format!("/proc/sys/net/{}", DISABLE_IPV6.replace("IF", &link.name));
+    let had = std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    had && write_sysctl(link, DISABLE_IPV6, "1", &mut Isolation::default())
+}
+
+/// Undoes [`silence_port`] for a NIC that it silenced.
+pub fn unsilence_port(link: &Link) {
+    write_sysctl(link, DISABLE_IPV6, "0", &mut Isolation::default());
 }
 
 async fn isolate(links: &Links, link: &Link) -> Isolation {

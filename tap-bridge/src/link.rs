@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
@@ -48,6 +49,8 @@ pub struct Link {
     pub up: bool,
     /// The free text that an administrator, or [`Links::set_alias`], has put on it.
     pub alias: Option<String>,
+    /// The host's interface to itself.
+    pub is_loopback: bool,
     /// Has carrier; a tap has it while somebody holds it open.
     pub carrier: bool,
 }
@@ -271,6 +274,34 @@ impl Links {
         }
     }
 
+    /// The addresses of `link` with their prefixes, without the link-local ones that the kernel gives
+    /// to every interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn addresses(&self, link: &Link) -> Result<Vec<(IpAddr, u8)>, Error> {
+        let request = self.0.address().get();
+        let messages: Vec<AddressMessage> = request
+            .set_link_index_filter(link.index)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| netlink_error("cannot list addresses", error))?;
+        let mut addresses = Vec::new();
+        for message in messages {
+            for attribute in &message.attributes {
+                match attribute {
+                    AddressAttribute::Address(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {}
+                    AddressAttribute::Address(ip) => {
+                        addresses.push((*ip, message.header.prefix_len));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(addresses)
+    }
+
     /// Tells the bridge that `mac` is behind the port with number `port`, until it is heard
     /// elsewhere or ages. `vlan` other than untagged needs a bridge that filters VLANs.
     ///
@@ -357,6 +388,7 @@ impl Link {
             mtu: 0,
             mac: MacAddr::ZERO,
             alias: None,
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             up: message.header.flags.contains(LinkFlags::Up),
             carrier: message.header.flags.contains(LinkFlags::LowerUp),
         };

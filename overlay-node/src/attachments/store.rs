@@ -34,8 +34,22 @@ pub struct AttachmentRecord {
     /// The addresses that the administrator gave the host on the own bridge, as `IP/PREFIX`.
     #[serde(default)]
     pub addresses: Vec<ipnet::IpNet>,
+    /// The NIC of `attach --nic`.
+    #[serde(default)]
+    pub nic: Option<NicPort>,
     /// The taps of `attach --vm`, in the order they were made.
     pub vms: Vec<VmTap>,
+}
+
+/// A NIC on the own bridge, and how it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicPort {
+    /// Its name.
+    pub name: String,
+    /// It was up.
+    pub was_up: bool,
+    /// The host spoke IPv6 by it.
+    pub had_ipv6: bool,
 }
 
 /// A tap for a hypervisor.

@@ -25,6 +25,9 @@ pub(super) struct AttachArgs {
     /// A persistent tap of this name, for QEMU or libvirt to open
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     vm: Option<String>,
+    /// A NIC of this host, for the bridge br-NETWORK; this host must not be reached by it
+    #[arg(long, value_name = "IF", conflicts_with_all = ["vm", "bridge"], value_parser = parse_interface)]
+    nic: Option<String>,
 }
 
 /// What the kernel takes for an interface (`dev_valid_name`).
@@ -43,6 +46,7 @@ impl AttachArgs {
             network: self.network.clone(),
             bridge: self.bridge.clone(),
             vm: self.vm.clone(),
+            nic: self.nic.clone(),
             address: None,
         }
     }
@@ -64,10 +68,11 @@ pub async fn attach_now(
             request.network
         );
     };
-    let target = match (&request.bridge, &request.vm) {
-        (Some(bridge), _) => AttachTarget::Bridge(bridge.clone()),
-        (None, Some(vm)) => AttachTarget::Vm(vm.clone()),
-        (None, None) => AttachTarget::DefaultBridge,
+    let target = match (&request.bridge, &request.vm, &request.nic) {
+        (Some(bridge), ..) => AttachTarget::Bridge(bridge.clone()),
+        (None, Some(vm), _) => AttachTarget::Vm(vm.clone()),
+        (None, None, Some(nic)) => AttachTarget::Nic(nic.clone()),
+        (None, None, None) => AttachTarget::DefaultBridge,
     };
     let spec = AttachSpec {
         mtu: u32::from(network.mtu),
@@ -85,6 +90,9 @@ pub async fn attach_now(
 pub async fn detach_now(state: &StateDir, request: &AttachRequest) -> Result<String> {
     if let Some(vm) = &request.vm {
         return attachments::detach_vm(state.path(), &request.network, vm).await;
+    }
+    if let Some(nic) = &request.nic {
+        return attachments::detach_nic(state.path(), &request.network, nic).await;
     }
     if let Some(bridge) = &request.bridge {
         let records = attachments::load(state.path())?;

@@ -116,6 +116,7 @@ impl NodeSetup {
                 network: attach.network.clone(),
                 bridge: attach.bridge.clone(),
                 vm: attach.vm.clone(),
+                nic: None,
                 address: None,
             };
             match attach_now(&self.state, &self.membership, &request).await {

@@ -73,6 +73,9 @@ pub struct AttachRequest {
     pub bridge: Option<String>,
     /// The tap of a VM.
     pub vm: Option<String>,
+    /// A NIC for the own bridge.
+    #[serde(default)]
+    pub nic: Option<String>,
     /// An address for the host on the own bridge; `attach` only.
     pub address: Option<IpNet>,
 }

@@ -163,7 +163,7 @@ impl Driver {
     /// `farlan detach` while the node runs.
     pub(crate) async fn detach(&mut self, request: &AttachRequest) -> Result<String> {
         let line = detach_now(&self.state, request).await?;
-        if request.vm.is_none() {
+        if request.vm.is_none() && request.nic.is_none() {
             self.withdraw_all(&request.network);
         }
         self.open_taps(Instant::now())?;

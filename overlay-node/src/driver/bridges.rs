@@ -9,12 +9,12 @@
 //! links follows, beside the slow path; what was behind a port without carrier is withdrawn. The
 //! same look runs with the housekeeping, for the MACs that the bridge had forgotten before.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use overlay_proto::ethernet::{EvidenceClass, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
-use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, LinkKind, Links};
+use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, Links};
 
 use super::introductions::Answer;
 use super::node::Tick;
@@ -67,8 +67,8 @@ pub(crate) struct BridgeLook {
     tap: u32,
     /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
     untagged: Option<VlanId>,
-    /// Ports with carrier but our tap; `true` for those that end in a guest, not on a wire.
-    ports: BTreeMap<u32, bool>,
+    /// Ports with carrier, without our tap.
+    ports: BTreeSet<u32>,
     /// The whole database, if it was asked for.
     fdb: Option<Vec<FdbEntry>>,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Bridge {
     index: u32,
     tap: u32,
     untagged: Option<VlanId>,
-    ports: BTreeMap<u32, bool>,
+    ports: BTreeSet<u32>,
     /// Bound: [`MAX_LEARNED`]; removed when the port is gone, or once the bridge has forgotten a
     /// MAC that is not ours.
     learned: HashMap<MacKey, Learned>,
@@ -96,7 +96,7 @@ impl Bridge {
     /// Does the bridge have `key` behind a live port other than our tap?
     pub(crate) fn has(&self, key: &MacKey) -> bool {
         let learned = self.learned.get(key);
-        learned.is_some_and(|one| one.current && self.ports.contains_key(&one.port))
+        learned.is_some_and(|one| one.current && self.ports.contains(&one.port))
     }
 
     fn key_of(&self, entry: &FdbEntry) -> MacKey {
@@ -144,7 +144,7 @@ impl Driver {
                 let key = bridge.key_of(&entry);
                 if bridge.learn(&entry) {
                     // A port that came up after the last look.
-                    if !bridge.ports.contains_key(&entry.port) {
+                    if !bridge.ports.contains(&entry.port) {
                         self.look_at_bridges(false);
                     }
                     self.feed_learned(tick, net, key);
@@ -235,7 +235,7 @@ impl Driver {
         let mut lost = Vec::new();
         let (ports, local) = (&bridge.ports, &network.local);
         bridge.learned.retain(|key, learned| {
-            let alive = ports.contains_key(&learned.port);
+            let alive = ports.contains(&learned.port);
             if !alive && local.contains_key(key) {
                 lost.push(*key);
             }
@@ -266,10 +266,6 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
-        let Some(learned) = network.bridge.learned.get(&key) else {
-            return;
-        };
-        let on_wire = network.bridge.ports.get(&learned.port) == Some(&false);
         if network.directory.owner(tick.now, &key).unwrap_or(me) != me {
             return;
         }
@@ -279,7 +275,8 @@ impl Driver {
             key,
             EvidenceClass::Ordinary,
             &[],
-            !on_wire,
+            // As for frames: the port says nothing about the guest.
+            false,
         );
         self.touch_network(net);
     }
@@ -353,17 +350,11 @@ async fn look(
             bridge: bridge.index,
             tap: tap.index,
             untagged: untagged_vlan(&bridge.name),
-            ports: ports.map(|link| (link.index, is_guest(link))).collect(),
+            ports: ports.map(|link| link.index).collect(),
             fdb,
         });
     }
     Ok(seen)
-}
-
-/// A wire goes on working when the device at its far end is gone; a guest's tap or veth does not.
-fn is_guest(link: &Link) -> bool {
-    let device = format!("/sys/class/net/{}/device", link.name);
-    link.kind == LinkKind::Tun || !std::path::Path::new(&device).exists()
 }
 
 fn untagged_vlan(bridge: &str) -> Option<VlanId> {
