@@ -87,6 +87,15 @@ impl Authority {
         Self::init_with_clock(lab, name, networks, None)
     }
 
+    /// Adds a network whose guests may send packets of up to `mtu` bytes.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn add_network(&self, name: &str, mtu: u16) -> Result<()> {
+        self.run(&["network", "add", name, "--mtu", &mtu.to_string()])?;
+        Ok(())
+    }
+
     /// As [`Authority::init`], with the clock of all its commands shifted, e.g. by `-2h`.
     ///
     /// # Errors

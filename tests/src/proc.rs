@@ -199,6 +199,49 @@ impl Proc {
     }
 }
 
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory, in KiB.
+    pub memory_kib: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: u64,
+}
+
+impl Usage {
+    /// Of the process `pid`, now.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of(pid: u32) -> Result<Self> {
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let status = std::fs::read_to_string(dir.join("status"))?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|rest| rest.split_whitespace().next());
+            Ok(number
+                .with_context(|| format!("no {name} in {status}"))?
+                .parse()?)
+        };
+        Ok(Self {
+            memory_kib: field("VmRSS:")?,
+            threads: field("Threads:")?,
+            descriptors: std::fs::read_dir(dir.join("fd"))?.count(),
+        })
+    }
+
+    /// Whether this is no more than `before`, apart from what an allocator keeps (a quarter and
+    /// 8 MiB), a few sockets and connections under way, and threads of a pool.
+    #[must_use]
+    pub const fn is_flat(&self, before: &Self) -> bool {
+        self.memory_kib <= before.memory_kib + before.memory_kib / 4 + 8192
+            && self.descriptors <= before.descriptors + 8
+            && self.threads <= before.threads + 2
+    }
+}
+
 impl Drop for Proc {
     fn drop(&mut self) {
         self.kill();

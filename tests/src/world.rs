@@ -43,9 +43,19 @@ impl World {
     /// # Errors
     /// When something cannot be made.
     pub fn build(nats: &[NatKind], family: Family, model: LinkModel) -> Result<Self> {
+        Self::build_with_mtu(nats, family, model, 1500)
+    }
+
+    fn build_with_mtu(
+        nats: &[NatKind],
+        family: Family,
+        model: LinkModel,
+        mtu: u16,
+    ) -> Result<Self> {
         let lab = Lab::new()?;
         let host = lab.bootstrap_host("boot", 1, family, model)?;
-        let authority = Authority::init(&lab, "main", &[NETWORK])?;
+        let authority = Authority::init(&lab, "main", &[])?;
+        authority.add_network(NETWORK, mtu)?;
         let boot = Bootstrap::start(&host, &authority.id)?;
         let mut world = Self {
             nodes: Vec::new(),
@@ -99,7 +109,19 @@ impl World {
     /// # Errors
     /// When that takes longer than 30 s.
     pub fn running(nats: &[NatKind], family: Family, model: LinkModel) -> Result<Self> {
-        let mut world = Self::build(nats, family, model)?;
+        Self::build(nats, family, model)?.start()
+    }
+
+    /// As [`World::running`] over IPv4, with a network of another MTU.
+    ///
+    /// # Errors
+    /// As [`World::running`].
+    pub fn running_with_mtu(nats: &[NatKind], mtu: u16) -> Result<Self> {
+        Self::build_with_mtu(nats, Family::V4, LinkModel::default(), mtu)?.start()
+    }
+
+    fn start(mut self) -> Result<Self> {
+        let world = &mut self;
         for node in &mut world.nodes {
             node.up(&[])?;
         }
@@ -112,6 +134,6 @@ impl World {
             let took = crate::probe::first_ping(&vm.ns, to, start, Duration::from_secs(30))?;
             println!("{} reached {to} after {took:?}", vm.ns.name());
         }
-        Ok(world)
+        Ok(self)
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use farlan_tests::nat::NatKind;
-use farlan_tests::probe::first_ping;
+use farlan_tests::probe::{figure, first_ping};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
@@ -34,15 +34,16 @@ fn round() -> Duration {
 #[test]
 fn up_to_first_ping_between_guests() {
     require_lab!();
-    // FARLAN_REPEAT=20 gives the number that the project states.
+    // `./test --long first-ping` repeats it 20 times and gates at the figure itself.
     let repeat = std::env::var("FARLAN_REPEAT")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(3);
     let mut times: Vec<Duration> = (0..repeat).map(|_| round()).collect();
-    println!("up to first ping, raw: {times:?}");
+    println!("sample up to first ping: {times:?}");
     times.sort();
     let (median, max) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("up to first ping: median {median:?} max {max:?} of {repeat}");
-    assert!(median <= LIMIT, "median {median:?} is over {LIMIT:?}");
+    println!("sample up to first ping: median {median:?} max {max:?} of {repeat}");
+    let limit = figure(LIMIT);
+    assert!(median <= limit, "median {median:?} is over {limit:?}");
 }

@@ -1,0 +1,146 @@
+//! Nodes that die without a word and come back: `kill -9` under traffic, also without the bootstrap,
+//! and a reboot of everything.
+
+use std::time::{Duration, SystemTime};
+
+use farlan_tests::nat::NatKind;
+use farlan_tests::probe::{Ping, figure, first_answer_after};
+use farlan_tests::proc::Proc;
+use farlan_tests::require_lab;
+use farlan_tests::site::Family;
+use farlan_tests::wan::model::LinkModel;
+use farlan_tests::world::{BRIDGE, TAP, World};
+
+/// From the restart to the first answer between guests.
+const BACK: Duration = Duration::from_secs(2);
+/// From the restart of everything to the first answer: first contact, then as any start.
+const REBOOT: Duration = Duration::from_secs(10);
+
+fn running(nats: &[NatKind]) -> World {
+    World::running(nats, Family::V4, LinkModel::default()).unwrap()
+}
+
+/// Pings the first guest from the second, without pause, for two minutes at most.
+fn traffic(world: &World) -> Proc {
+    let ping = Ping::new(&world.vms[0].ip)
+        .count(6000)
+        .interval(Duration::from_millis(20))
+        .spawn(&world.vms[1].ns)
+        .unwrap();
+    first_answer_after(&ping, SystemTime::now(), Duration::from_secs(5)).unwrap();
+    ping
+}
+
+/// Watches the links of node `n`'s host: a tap or bridge that goes is written there.
+fn watch_links(world: &World, n: usize) -> Proc {
+    let host = &world.sites[n].hosts[0].ns;
+    let watch = host.spawn("link-monitor", "ip monitor link").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    watch
+}
+
+fn assert_links_stayed(world: &World, n: usize, watch: &Proc, before: &str) {
+    let gone: Vec<String> = watch
+        .log()
+        .lines()
+        .filter(|line| line.contains("Deleted"))
+        .map(str::to_owned)
+        .collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    assert_eq!(links(world, n), before);
+}
+
+/// Index and master of the tap, and index of the bridge, of node `n`'s host.
+fn links(world: &World, n: usize) -> String {
+    let host = &world.sites[n].hosts[0].ns;
+    [TAP, BRIDGE]
+        .map(|link| {
+            let path = format!("/sys/class/net/{link}");
+            let line = format!("cat {path}/ifindex; readlink {path}/master || true");
+            host.sh(&line).unwrap().stdout
+        })
+        .concat()
+}
+
+/// Kills node `n` with SIGKILL, leaves it dead for a second, starts it; gives the time from the
+/// start to the first answer.
+fn kill_and_restart(world: &mut World, n: usize, ping: &Proc) -> Duration {
+    world.nodes[n].process().kill();
+    assert!(links(world, n).lines().count() >= 3, "tap and bridge stay");
+    std::thread::sleep(Duration::from_secs(1));
+    let start = SystemTime::now();
+    world.nodes[n].up(&[]).unwrap();
+    first_answer_after(ping, start, Duration::from_secs(30)).unwrap()
+}
+
+#[test]
+fn guests_pass_again_after_a_kill_under_traffic() {
+    require_lab!();
+    let mut world = running(&[NatKind::PortRewriting, NatKind::PortPreserving]);
+    let ping = traffic(&world);
+    for n in [1, 0] {
+        let (watch, before) = (watch_links(&world, n), links(&world, n));
+        let took = kill_and_restart(&mut world, n, &ping);
+        println!("sample kill node {n} to first answer after its restart: {took:?}");
+        assert_links_stayed(&world, n, &watch, &before);
+        assert!(took <= figure(BACK), "{took:?}");
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn guests_pass_again_without_the_bootstrap() {
+    require_lab!();
+    let mut world = running(&[NatKind::PortRewriting, NatKind::PortPreserving]);
+    // The peer is reachable: its NAT holds the mapping towards this node.
+    world.nodes[1]
+        .wait_kind("a", "direct", Duration::from_secs(15))
+        .unwrap();
+    let ping = traffic(&world);
+    world.boot.process.kill();
+    // Both know each other for a while, as nodes do.
+    std::thread::sleep(Duration::from_secs(3));
+    let (watch, before) = (watch_links(&world, 1), links(&world, 1));
+    let took = kill_and_restart(&mut world, 1, &ping);
+    println!("sample kill without a bootstrap to first answer after the restart: {took:?}");
+    assert_links_stayed(&world, 1, &watch, &before);
+    assert!(took <= figure(BACK), "{took:?}");
+}
+#[test]
+fn a_reboot_of_all_nodes_at_once_recovers() {
+    require_lab!();
+    let mut world = running(&[
+        NatKind::PortRewriting,
+        NatKind::PortPreserving,
+        NatKind::PortRewriting,
+    ]);
+    let ping = traffic(&world);
+    world.boot.process.kill();
+    for n in 0..3 {
+        world.nodes[n].process().kill();
+        // A reboot leaves no interface.
+        let host = &world.sites[n].hosts[0].ns;
+        host.ip(&format!("link del {TAP}")).unwrap();
+        host.ip(&format!("link del {BRIDGE}")).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let start = SystemTime::now();
+    let host = world.boot.host.clone();
+    world.boot = farlan_tests::overlay::Bootstrap::start(&host, &world.authority.id).unwrap();
+    for node in &mut world.nodes {
+        node.up(&[]).unwrap();
+    }
+    for (n, node) in world.nodes.iter_mut().enumerate() {
+        node.ready().unwrap();
+        // The hypervisor starts the guest again on its bridge.
+        let host = &world.sites[n].hosts[0].ns;
+        host.ip(&format!("link set vm{} master {BRIDGE} up", n + 1))
+            .unwrap();
+    }
+    let took = first_answer_after(&ping, start, Duration::from_secs(60)).unwrap();
+    println!("sample reboot of everything to first answer: {took:?}");
+    let (third, first) = (&world.vms[2], &world.vms[0]);
+    let result = Ping::new(&first.ip).count(20).run(&third.ns).unwrap();
+    assert!(result.received >= 10, "{result:?}");
+    assert!(took <= figure(REBOOT), "{took:?}");
+}
