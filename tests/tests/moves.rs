@@ -65,6 +65,12 @@ fn the_dht_alone_resolves_a_mac() {
     world.nodes[1].up(&["--config", &config]).unwrap();
     world.nodes[1].ready().unwrap();
     let (asker, silent) = (&world.vms[0], &world.vms[1]);
+    // Its kernel solicits routers; whoever hears that looks its source up.
+    for vm in [asker, silent] {
+        vm.ns
+            .sysctl("net/ipv6/conf/eth0/disable_ipv6", "1")
+            .unwrap();
+    }
     let raw = RawPort::open(&silent.ns, "eth0").unwrap();
     raw.send(&gratuitous_arp(mac(&silent.mac), [10, 9, 0, 2]))
         .unwrap();
