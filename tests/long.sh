@@ -5,7 +5,8 @@
 #   repeat       the lab, 10 times (FARLAN_REPEAT)
 #   fuzz         every fuzz target, an hour in all (FARLAN_SECONDS), release speed with debug assertions
 #   churn        10 minutes (FARLAN_SECONDS) of nodes killed, links cut, MACs moved; nothing may grow
-#   packaging    the debs, with cargo-deb installed where it is missing; keeps no samples
+#   packaging    the debs, with cargo-deb installed where it is missing, then on a clean Debian that boots
+#                its own systemd in QEMU; keeps no samples
 #
 # Each writes its raw samples to docs/results/PART-DATE.txt, with the commit and the machine.
 
@@ -74,9 +75,10 @@ long_part() {
             tests churn lab_tests --test churn
             kept=("$logs/churn.log") ;;
         packaging)
+            need_tools debootstrap:debootstrap
             # shellcheck disable=SC2086
             part debs packaging/build-deb $build_debs
-            tests packaging cargo test --release -p farlan-tests --test packaging --locked -- --nocapture
+            tests packaging cargo test --release -p farlan-tests --test packaging --test clean_install --locked -- --nocapture
             return ;;
     esac
     record "$name" $((failed - before)) "${kept[@]}"
