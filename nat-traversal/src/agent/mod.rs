@@ -4,7 +4,7 @@
 //! the agent sends sealed challenges to every address the filter admits, in bursts that both sides
 //! start at about the same time, so that each side's probe opens its own NAT for the other's. A
 //! path is *proven* when a challenge was answered on it, and only then may it be chosen
-//! ([`choose`]); data from a new address only makes the agent ask there. The chosen path is asked
+//! ([`choose()`]); data from a new address only makes the agent ask there. The chosen path is asked
 //! every 15 s, or quickly once frames go out and nothing comes back; when it dies, the reserves have
 //! been asked already and one of them takes over. Without a direct path the burst is repeated, with
 //! back-off from 5 s to 10 min.
