@@ -5,6 +5,7 @@
 //! plane (reflector and relay) is shared by all. The rooms:
 //! - `args` (in the library): the command line; `listen`: which sockets that means.
 //! - `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
+//! - `witness`: who used which invite.
 //! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
 
 mod data_plane;
@@ -13,6 +14,7 @@ mod notify;
 mod relay;
 mod serve;
 mod state;
+mod witness;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -21,6 +21,7 @@ use crate::args::Args;
 use crate::data_plane::DataPlane;
 use crate::listen::Addresses;
 use crate::relay::SharedRelay;
+use crate::witness::Books;
 use crate::{notify, state};
 
 /// How far up free ports are looked for, for each overlay after the first.
@@ -69,6 +70,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         listen: &listen,
         external: &external,
         relay,
+        books: Arc::new(Books::new(&args.state, &key)),
     };
     let mut handles = Vec::new();
     let mut printed = Printed {
@@ -102,6 +104,7 @@ struct Starter<'a> {
     listen: &'a Addresses,
     external: &'a Addresses,
     relay: Arc<SharedRelay>,
+    books: Arc<Books>,
 }
 
 impl Starter<'_> {
@@ -127,7 +130,12 @@ impl Starter<'_> {
             listen: self.listen.control_above(step)?,
             external: self.external.control_above(step)?,
             bootstraps: Vec::new(),
-            gate: Arc::new(InfraGate::new(overlay, self.data_addrs(), None)),
+            gate: Arc::new(InfraGate::new(
+                overlay,
+                self.data_addrs(),
+                None,
+                Some(self.books.clone()),
+            )),
             records: Arc::new(SignedRecords { overlay }),
             kad_server: true,
             infra: Some(self.relay.clone()),

@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use libp2p::Multiaddr;
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{SignedPart, WitnessRefusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -161,6 +162,21 @@ impl ControlHandle {
         let request = Request::Permit { allocation, peers };
         match self.request(infra, request).await? {
             Response::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks `infra`, the witness of a further invite, for the receipt of the certificate in `chain`.
+    ///
+    /// # Errors
+    /// As [`RequestError`] says; the inner one is the witness's own word.
+    pub async fn receipt(
+        &self,
+        infra: PeerId,
+        chain: Vec<u8>,
+    ) -> Result<Result<SignedPart, WitnessRefusal>, RequestError> {
+        match self.request(infra, Request::Receipt { chain }).await? {
+            Response::Receipt(outcome) => Ok(outcome),
             other => Err(unexpected(&other)),
         }
     }

@@ -2,6 +2,7 @@
 
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{MAX_CHAIN_BYTES, SignedPart, WitnessRefusal};
 use serde::{Deserialize, Serialize};
 
 /// The largest encoded request or response, in bytes.
@@ -67,6 +68,11 @@ pub enum Request {
         /// The signed record, at most [`MAX_RECORD`].
         value: Vec<u8>,
     },
+    /// Member to the witness of a further invite: the receipt for this certificate of mine.
+    Receipt {
+        /// The encoded certificate, at most [`MAX_CHAIN_BYTES`].
+        chain: Vec<u8>,
+    },
 }
 
 /// The answer. Variants are only ever added at the end.
@@ -86,6 +92,8 @@ pub enum Response {
     Record(Option<Vec<u8>>),
     /// The request was understood and refused.
     Refused(RefusedReason),
+    /// To `Receipt`.
+    Receipt(Result<SignedPart, WitnessRefusal>),
 }
 
 /// An allocation at a relay (trust.md 18).
@@ -131,6 +139,7 @@ impl Request {
                 envelope.len() <= MAX_ENVELOPE
             }
             Self::PutRecord { value, .. } => value.len() <= MAX_RECORD,
+            Self::Receipt { chain } => chain.len() <= MAX_CHAIN_BYTES,
             Self::Allocate | Self::GetRecord { .. } => true,
         }
     }

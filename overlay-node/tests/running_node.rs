@@ -20,6 +20,7 @@ use overlay_node::control_socket::server::{ControlCall, ControlServer};
 use overlay_node::state::StateDir;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::{OverlayId, PeerId};
+use overlay_proto::time::UnixTime;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -102,6 +103,8 @@ fn status() -> StatusReport {
         overlay: OverlayId([2; 32]),
         version: "0.1.0".to_owned(),
         uptime_s: 61,
+        member_until: Some(UnixTime(2_000_000_000)),
+        refused: None,
         nat: NatReport::default(),
         networks: vec![NetworkReport {
             name: "lab".parse().unwrap(),

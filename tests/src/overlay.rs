@@ -279,6 +279,18 @@ impl Node {
         proc::finish_with_input(cmd.args(["join", "-"]), &format!("{invite}\n"))
     }
 
+    /// As [`Node::join`], with the clock of the command shifted, e.g. by `-2h`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn join_with_clock(&self, invite: &str, shift: &str) -> Result<Finished> {
+        let mut cmd = self.host.ns.command("timeout");
+        cmd.args(["-k", "5", "60", "faketime", "-f", shift]);
+        let mut cmd = with_state(cmd, &self.state);
+        cmd.arg(program("farlan")).args(["join", "-"]);
+        proc::finish_with_input(&mut cmd, &format!("{invite}\n"))
+    }
+
     /// Starts `farlan up` and returns at once.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! Who may not join gets a clear error, and no frame in or out.
 
+use std::time::Duration;
+
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::{Authority, Bootstrap, InviteSpec, Node};
 use farlan_tests::probe::Ping;
-use farlan_tests::proc::Finished;
+use farlan_tests::proc::{Finished, wait_for};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
@@ -52,12 +54,28 @@ fn members() -> World {
 }
 
 fn outsider(world: &World) -> Node {
+    outsider_at(world, "z", 9)
+}
+
+fn outsider_at(world: &World, name: &str, number: u8) -> Node {
     let nat = NatKind::PortRewriting;
     let site = world
         .lab
-        .site("z", 9, nat, Family::V4, 1, LinkModel::default())
+        .site(name, number, nat, Family::V4, 1, LinkModel::default())
         .unwrap();
-    Node::new(&site.hosts[0], "z")
+    Node::new(&site.hosts[0], name)
+}
+
+/// `farlan status` of the running node says why the witness gives no receipt.
+fn wait_refused(node: &Node, why: &str) {
+    let what = format!("{} is told: {why}", node.name);
+    let (told, took) = wait_for(&what, Duration::from_secs(10), || {
+        let told = node.status().ok()?["refused"].as_str()?.to_owned();
+        told.contains(why).then_some(told)
+    })
+    .unwrap();
+    println!("after {took:?}: {told}");
+    assert!(node.farlan(&["status"]).unwrap().contains(why));
 }
 
 #[test]
@@ -85,6 +103,64 @@ fn an_expired_invite() {
     let good = Node::new(&node.host, "zz");
     let joined = good.join(&old.invite(&spec("24h")).unwrap()).unwrap();
     assert_eq!(joined.code, 0, "{joined:?}");
+}
+
+#[test]
+fn trust_4_an_invite_used_once_too_often() {
+    require_lab!();
+    let mut world = members();
+    let invite = world.invite("z").unwrap();
+    let mut first = outsider(&world);
+    assert_eq!(first.join(&invite).unwrap().code, 0);
+    first.up_and_ready().unwrap();
+    first
+        .wait_path("a", Duration::from_secs(20), |p| p.kind != "none")
+        .unwrap();
+
+    // The same line on a second host; the bootstrap has been started anew in between.
+    world.boot.process.stop(Duration::from_secs(5)).unwrap();
+    world.boot = Bootstrap::start(&world.boot.host, &world.authority.id).unwrap();
+    let mut second = outsider_at(&world, "y", 8);
+    assert_eq!(second.join(&invite).unwrap().code, 0);
+    second.up_and_ready().unwrap();
+    wait_refused(&second, "has been used by as many");
+    second.stop().unwrap();
+    gets_no_frame(&world, &mut second);
+
+    // The first one stays a member, also over its own restart.
+    first.stop().unwrap();
+    first.up_and_ready().unwrap();
+    first
+        .wait_path("a", Duration::from_secs(20), |p| p.kind != "none")
+        .unwrap();
+}
+
+#[test]
+fn trust_4_an_invite_joined_in_time_and_used_too_late() {
+    require_lab!();
+    let world = members();
+    let mut node = outsider(&world);
+    // An overlay that was born two hours ago; the node's clock was wrong when it joined.
+    let old = Authority::init_with_clock(&world.lab, "old", &[NETWORK], Some("-2h")).unwrap();
+    let boot = world
+        .lab
+        .bootstrap_host("boot2", 2, Family::V4, LinkModel::default())
+        .unwrap();
+    let boot = Bootstrap::start(&boot, &old.id).unwrap();
+    let invite = old
+        .invite(&InviteSpec {
+            networks: &[NETWORK],
+            name: "z",
+            bootstraps: &boot.addresses,
+            expires: "1h",
+        })
+        .unwrap();
+    let joined = node.join_with_clock(&invite, "-2h").unwrap();
+    assert_eq!(joined.code, 0, "{joined:?}");
+    node.up_and_ready().unwrap();
+    wait_refused(&node, "the invite could be used until");
+    node.stop().unwrap();
+    gets_no_frame(&world, &mut node);
 }
 
 #[test]

@@ -5,12 +5,16 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use overlay_proto::ids::PeerId;
 
 use super::{AdmissionError, Admitted, Gatekeeper, MAX_HELLO};
+
+/// How long a refused node may take to read why: a lost packet and its retransmission.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Runs the exchange on a fresh connection whose other side holds the key of `peer`.
 pub(super) async fn run(
@@ -24,7 +28,7 @@ pub(super) async fn run(
         drive(muxer, write_hello(&mut stream, &gate.own_hello()))
             .await?
             .map_err(lost)?;
-        // The listener answers only a member, so an early end is its verdict.
+        // The listener answers a member, or one who could be; else an early end is its verdict.
         let hello = drive(muxer, read_hello(&mut stream))
             .await
             .map_err(|_| AdmissionError::NotAdmitted)?
@@ -36,12 +40,31 @@ pub(super) async fn run(
     } else {
         let mut stream = accept(muxer).await?;
         let hello = drive(muxer, read_hello(&mut stream)).await??;
-        let admitted = gate.admit(peer, &hello, false)?;
-        drive(muxer, write_hello(&mut stream, &gate.own_hello()))
-            .await?
-            .map_err(lost)?;
-        Ok(admitted)
+        let verdict = gate.admit(peer, &hello, false);
+        if let Some(answer) = gate.answer(&verdict) {
+            drive(muxer, write_hello(&mut stream, &answer))
+                .await?
+                .map_err(lost)?;
+            if verdict.is_err() {
+                // Dropped at once, the connection could end before its last word has arrived.
+                let _ = tokio::time::timeout(LAST_WORD, ended(muxer)).await;
+            }
+        }
+        Ok(verdict?)
     }
+}
+
+/// The other side has read all that there was, and hung up.
+async fn ended(muxer: &mut StreamMuxerBox) {
+    poll_fn(|cx| match muxer.poll_unpin(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        Poll::Ready(Ok(_)) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
 }
 
 async fn open(muxer: &mut StreamMuxerBox) -> Result<SubstreamBox, AdmissionError> {

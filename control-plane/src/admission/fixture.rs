@@ -1,18 +1,50 @@
 //! An overlay with members and a bootstrap, for tests.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{
-    AuthorityKey, InviteRequest, NetworkAuthority, NodeKey, OverlaySecret, Rights, RootStore,
-    SignedRoot, issue_invite,
+    Application, AuthorityKey, Chain, InviteId, InviteRequest, InviteUses, NetworkAuthority,
+    NodeKey, OverlaySecret, Rights, RootStore, SignedPart, SignedRoot, WitnessRefusal,
+    issue_invite,
 };
 use overlay_proto::time::UnixTime;
 
 use super::gates::MemberState;
-use super::{InfraGate, MemberGate};
+use super::{InfraGate, MemberGate, Witness};
+
+/// A witness's books in memory.
+#[derive(Debug)]
+pub(crate) struct Books {
+    key: NodeKey,
+    uses: Mutex<BTreeMap<InviteId, InviteUses>>,
+}
+
+impl Books {
+    fn new(key: &NodeKey) -> Self {
+        Self {
+            key: key.clone(),
+            uses: Mutex::default(),
+        }
+    }
+}
+
+impl Witness for Books {
+    fn receipt(
+        &self,
+        overlay: OverlayId,
+        application: &Application,
+        now: UnixTime,
+    ) -> Result<SignedPart, WitnessRefusal> {
+        let mut all = self.uses.lock().unwrap();
+        let uses = all.entry(application.member.invite_id).or_default();
+        let receipt = uses.count(application, now)?;
+        Ok(receipt.sign(&self.key, overlay))
+    }
+}
 
 pub(crate) struct TestOverlay {
     authority: AuthorityKey,
@@ -21,7 +53,7 @@ pub(crate) struct TestOverlay {
     network: NetworkAuthority,
     pub(crate) infra: NodeKey,
     entropy: SeededEntropy,
-    now: UnixTime,
+    pub(crate) now: UnixTime,
 }
 
 impl TestOverlay {
@@ -48,9 +80,18 @@ impl TestOverlay {
         self.roots.overlay()
     }
 
-    /// A node and its encoded chain, a member from a year ago until `seconds` from now.
+    /// A node and its encoded chain with its receipt, a member from a year ago until `seconds` from now.
     pub(crate) fn join(&mut self, seconds: i64) -> (NodeKey, Vec<u8>) {
         let issued = UnixTime(self.now.0 - 365 * 86_400);
+        let (node, chain) = self.apply(issued, seconds);
+        let application = chain.apply(&self.roots, issued).unwrap();
+        let receipt = Books::new(&self.infra).receipt(self.id(), &application, issued);
+        (node, chain.with_receipt(receipt.unwrap()).encode())
+    }
+
+    /// A node with an invite for one, issued at `issued` for an hour, and its certificate without a
+    /// receipt, good until `seconds` from now.
+    pub(crate) fn apply(&mut self, issued: UnixTime, seconds: i64) -> (NodeKey, Chain) {
         let infra = self.infra.peer_id();
         let request = InviteRequest {
             networks: vec![self.network.secret()],
@@ -73,7 +114,7 @@ impl TestOverlay {
         .unwrap();
         let node = NodeKey::generate(&mut self.entropy);
         let membership = invite.accept(&node, issued).unwrap();
-        let chain = membership.chain().unwrap().encode();
+        let chain = membership.chain().unwrap().clone();
         (node, chain)
     }
 
@@ -87,6 +128,11 @@ impl TestOverlay {
 
     pub(crate) fn infra_gate(&self) -> Arc<InfraGate> {
         let addrs = vec!["0.0.0.0:7".parse().unwrap(), "192.0.2.9:8".parse().unwrap()];
-        Arc::new(InfraGate::new(self.id(), addrs, None))
+        Arc::new(InfraGate::new(
+            self.id(),
+            addrs,
+            None,
+            Some(Arc::new(Books::new(&self.infra))),
+        ))
     }
 }

@@ -1,22 +1,25 @@
 //! The two judges: a member's gate and a bootstrap's.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay_proto::ids::{OverlayId, PeerId};
-use overlay_proto::membership::{Chain, MembershipError, RevocationNumber, RootStore, SignedRoot};
+use overlay_proto::membership::{
+    Chain, MembershipError, RevocationNumber, RootStore, SignedPart, SignedRoot, WitnessRefusal,
+};
 use overlay_proto::time::UnixTime;
 
 use super::hello::{Hello, MAX_DATA_ADDRS};
-use super::{Admitted, Gatekeeper, Refusal};
+use super::{Admitted, Gatekeeper, Refusal, Witness};
 
 /// What a member's gate goes by.
 #[derive(Debug, Clone)]
 pub struct MemberState {
     /// The root documents this member trusts.
     pub roots: RootStore,
-    /// Its own encoded certificate chain.
+    /// Its own encoded certificate chain; while that has no receipt, only the witness is let in, and
+    /// asked for it.
     pub chain: Vec<u8>,
     /// The bootstraps that its invites pin; few.
     pub bootstraps: Vec<PeerId>,
@@ -51,8 +54,33 @@ impl MemberGate {
         self.lock().roots.clone()
     }
 
+    /// The own certificate, with the receipt once the witness has given it: to be kept on disk then.
+    #[must_use]
+    pub fn chain(&self) -> Vec<u8> {
+        self.lock().chain.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, MemberState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MemberState {
+    fn has_receipt(&self) -> Result<bool, Refusal> {
+        Ok(Chain::decode(&self.chain)?.has_receipt())
+    }
+
+    /// A bootstrap lets us in: with the receipt, if we have none.
+    fn take_receipt(&mut self, receipt: Option<SignedPart>) -> Result<(), Refusal> {
+        let chain = Chain::decode(&self.chain)?;
+        if chain.has_receipt() {
+            return Ok(());
+        }
+        let receipt = receipt.ok_or(Refusal::NotYetMember)?;
+        let chain = chain.with_receipt(receipt);
+        chain.verify(&self.roots, wall())?;
+        self.chain = chain.encode();
+        Ok(())
     }
 }
 
@@ -81,8 +109,18 @@ impl Gatekeeper for MemberGate {
             Hello::Infra { overlay, .. } if overlay != state.roots.overlay() => {
                 Err(Refusal::OtherOverlay(overlay))
             }
-            Hello::Infra { data_addrs, .. } => Ok(Admitted::Infra { data_addrs }),
+            Hello::Infra {
+                data_addrs,
+                receipt,
+                ..
+            } => {
+                state.take_receipt(receipt)?;
+                Ok(Admitted::Infra { data_addrs })
+            }
+            Hello::NoReceipt(_) if !pinned => Err(Refusal::NotPinned),
+            Hello::NoReceipt(refusal) => Err(Refusal::NoReceipt(refusal)),
             Hello::Member { .. } if pinned && we_dialed => Err(Refusal::WrongRole),
+            Hello::Member { .. } if !state.has_receipt()? => Err(Refusal::NotYetMember),
             Hello::Member {
                 roots,
                 chain,
@@ -95,6 +133,7 @@ impl Gatekeeper for MemberGate {
                 Ok(Admitted::Member {
                     root_number,
                     revocation_number,
+                    receipt: None,
                 })
             }
         }
@@ -108,24 +147,62 @@ pub struct InfraGate {
     data_addrs: Vec<SocketAddr>,
     /// `None` until the first member has shown the documents; then never older ones.
     roots: Mutex<Option<RootStore>>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl InfraGate {
     /// A gate for the members of `overlay`. They are told `data_addrs`, of which the first
     /// [`MAX_DATA_ADDRS`] count; an unspecified IP stands for the one they are connected to.
-    /// `roots`: what was known before a restart.
+    /// `roots`: what was known before a restart. `witness`: the books; without them nobody gets a
+    /// receipt here.
     #[must_use]
     pub fn new(
         overlay: OverlayId,
         mut data_addrs: Vec<SocketAddr>,
         roots: Option<RootStore>,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Self {
         data_addrs.truncate(MAX_DATA_ADDRS);
         Self {
             overlay,
             data_addrs,
             roots: Mutex::new(roots.filter(|roots| roots.overlay() == overlay)),
+            witness,
         }
+    }
+
+    fn hello(&self, receipt: Option<SignedPart>) -> Vec<u8> {
+        Hello::Infra {
+            overlay: self.overlay,
+            data_addrs: self.data_addrs.clone(),
+            revocation_number: RevocationNumber::NONE.0,
+            receipt,
+        }
+        .encode()
+    }
+
+    /// The receipt that `chain` lacks; `None` if it has one that counts.
+    fn judge(
+        &self,
+        peer: PeerId,
+        chain: &[u8],
+        roots: &RootStore,
+    ) -> Result<Option<SignedPart>, Refusal> {
+        let chain = Chain::decode(chain)?;
+        let application = chain.apply(roots, wall())?;
+        if application.member.peer != peer {
+            return Err(Refusal::WrongPeer(application.member.peer));
+        }
+        if chain.has_receipt() {
+            chain.verify(roots, wall())?;
+            return Ok(None);
+        }
+        let witness = self.witness.as_ref();
+        witness
+            .ok_or(WitnessRefusal::OtherWitness)
+            .and_then(|books| books.receipt(self.overlay, &application, roots.now(wall())))
+            .map(Some)
+            .map_err(Refusal::NoReceipt)
     }
 
     /// The root documents learnt: to be kept on disk when they grew.
@@ -141,12 +218,24 @@ impl InfraGate {
 
 impl Gatekeeper for InfraGate {
     fn own_hello(&self) -> Vec<u8> {
-        Hello::Infra {
-            overlay: self.overlay,
-            data_addrs: self.data_addrs.clone(),
-            revocation_number: RevocationNumber::NONE.0,
+        self.hello(None)
+    }
+
+    fn answer(&self, verdict: &Result<Admitted, Refusal>) -> Option<Vec<u8>> {
+        match verdict {
+            Ok(Admitted::Member { receipt, .. }) => Some(self.hello(receipt.clone())),
+            Err(Refusal::NoReceipt(refusal)) => Some(Hello::NoReceipt(*refusal).encode()),
+            _ => None,
         }
-        .encode()
+    }
+
+    fn receipt(&self, peer: PeerId, chain: &[u8]) -> Result<SignedPart, WitnessRefusal> {
+        let roots = self.roots().ok_or(WitnessRefusal::Unable)?;
+        match self.judge(peer, chain, &roots) {
+            Ok(Some(receipt)) => Ok(receipt),
+            Err(Refusal::NoReceipt(refusal)) => Err(refusal),
+            _ => Err(WitnessRefusal::OtherWitness),
+        }
     }
 
     fn admit(&self, peer: PeerId, hello: &[u8], _we_dialed: bool) -> Result<Admitted, Refusal> {
@@ -159,13 +248,19 @@ impl Gatekeeper for InfraGate {
         else {
             return Err(Refusal::WrongRole);
         };
-        let mut known = self.lock();
+        let known = self.roots();
         let newer = learn(known.as_ref(), self.overlay, &roots)?;
-        verify(peer, &chain, &newer)?;
-        *known = Some(newer);
+        // The witness may wait for its disk, so nothing is locked meanwhile.
+        let receipt = self.judge(peer, &chain, &newer)?;
+        let mut held = self.lock();
+        let version = |roots: &RootStore| roots.newest().version;
+        if held.as_ref().map(version) < Some(version(&newer)) {
+            *held = Some(newer);
+        }
         Ok(Admitted::Member {
             root_number,
             revocation_number,
+            receipt,
         })
     }
 }

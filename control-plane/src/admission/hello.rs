@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use overlay_proto::ids::OverlayId;
+use overlay_proto::membership::{SignedPart, WitnessRefusal};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_HELLO, Refusal};
@@ -39,7 +40,11 @@ pub enum Hello {
         data_addrs: Vec<SocketAddr>,
         /// The highest revocation list it knows; 0 is none.
         revocation_number: u64,
+        /// To a node whose certificate had none: the receipt of its witness.
+        receipt: Option<SignedPart>,
     },
+    /// The witness, to a node that gets no receipt: the last word of this connection.
+    NoReceipt(WitnessRefusal),
 }
 
 impl Hello {
@@ -84,6 +89,7 @@ mod tests {
             overlay: OverlayId([3; 32]),
             data_addrs: vec!["192.0.2.1:22611".parse().unwrap(); addrs],
             revocation_number: 0,
+            receipt: None,
         }
     }
 

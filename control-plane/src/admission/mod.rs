@@ -5,9 +5,14 @@
 //! with the same about itself. A stranger gets no byte of it, and no `NetworkBehaviour` and no
 //! protocol negotiation ever meets one.
 //!
+//! A node whose certificate has no receipt yet is let in by nobody but the witness that its invite
+//! names, which is a bootstrap: that one writes the use down and puts the receipt into its answer,
+//! so that the node is a member from then on, or answers why not and ends the connection.
+//!
 //! - [`hello`]: the content of both messages.
 //! - `exchange`: the two messages on a muxer that nobody else drives yet.
 //! - `gated`: the transport that wraps both around libp2p's; `pending` bounds those who wait.
+//! - [`witness`]: who counts the uses of invites.
 //! - [`gates`]: the two judges, for members and for bootstraps.
 
 mod exchange;
@@ -16,6 +21,7 @@ pub mod gates;
 pub mod hello;
 mod pending;
 mod table;
+pub mod witness;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -25,16 +31,19 @@ mod tests;
 use std::net::SocketAddr;
 
 use overlay_proto::ids::{OverlayId, PeerId};
-use overlay_proto::membership::MembershipError;
+use overlay_proto::membership::{MembershipError, SignedPart, WitnessRefusal};
 
 pub(crate) use gated::Gated;
 pub use gates::{InfraGate, MemberGate};
 pub(crate) use table::AdmittedTable;
+pub use witness::Witness;
 
 /// The largest hello in bytes, without its length prefix.
 pub const MAX_HELLO: usize = 4096;
 
-/// Judges the other side. Called from several tasks at once; must not block on anything slow.
+/// Judges the other side. Called from several tasks at once; must not block on anything slow. (The
+/// first use of an invite waits for the disk of its witness: a small file, and the authority has
+/// signed for each.)
 pub trait Gatekeeper: Send + Sync {
     /// The encoded [`hello::Hello`] that proves who we are.
     fn own_hello(&self) -> Vec<u8>;
@@ -44,6 +53,20 @@ pub trait Gatekeeper: Send + Sync {
     /// # Errors
     /// Why it may not come in.
     fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal>;
+
+    /// What a listener answers to `verdict`, and nothing if `None`: a stranger gets no byte.
+    fn answer(&self, verdict: &Result<Admitted, Refusal>) -> Option<Vec<u8>> {
+        verdict.is_ok().then(|| self.own_hello())
+    }
+
+    /// The receipt for a further certificate of the admitted member `peer`, encoded in `chain`.
+    ///
+    /// # Errors
+    /// Why there is none; here: nobody but a bootstrap is a witness.
+    fn receipt(&self, peer: PeerId, chain: &[u8]) -> Result<SignedPart, WitnessRefusal> {
+        let _ = (peer, chain);
+        Err(WitnessRefusal::OtherWitness)
+    }
 }
 
 /// Who the other side has proved to be.
@@ -55,6 +78,8 @@ pub enum Admitted {
         root_number: u32,
         /// The highest revocation list it knows.
         revocation_number: u64,
+        /// The receipt that this admission gave it.
+        receipt: Option<SignedPart>,
     },
     /// A bootstrap of our overlay, pinned by its peer id.
     Infra {
@@ -82,6 +107,12 @@ pub enum Refusal {
     /// It claims to be a bootstrap, but the pinned list does not name it.
     #[error("it is not in the list of bootstraps")]
     NotPinned,
+    /// The invite was used by as many as may, or is too old, or this is not its witness.
+    #[error("no receipt for the invite: {0}")]
+    NoReceipt(WitnessRefusal),
+    /// Without a receipt this node speaks to its witness only.
+    #[error("this node has no receipt of its witness yet")]
+    NotYetMember,
     /// We dialled a pinned bootstrap, and it says that it is a member, or the other way round.
     #[error("it does not have the expected role")]
     WrongRole,

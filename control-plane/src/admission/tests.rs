@@ -9,7 +9,8 @@ use libp2p::core::transport::{DialOpts, PortUse, Transport, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, noise, quic, tcp, yamux};
-use overlay_proto::membership::{NodeKey, SignedRoot};
+use overlay_proto::membership::{NodeKey, SignedRoot, WitnessRefusal};
+use overlay_proto::time::UnixTime;
 use tokio::time::timeout;
 
 use super::fixture::TestOverlay;
@@ -94,6 +95,51 @@ fn trust_6_the_member_gate_knows_its_bootstraps() {
         gate.admit(overlay.infra.peer_id(), &foreign, true),
         Err(Refusal::OtherOverlay(elsewhere.id()))
     );
+}
+
+#[test]
+fn trust_4_without_a_receipt_only_the_witness_is_met() {
+    let mut overlay = TestOverlay::new(1);
+    let (member, chain) = overlay.join(YEAR);
+    let member_gate = overlay.member_gate(chain.clone());
+    let now = overlay.now;
+    let (node, bare) = overlay.apply(now, YEAR);
+    let gate = overlay.member_gate(bare.encode());
+    let hello = gate.own_hello();
+    assert_eq!(
+        member_gate.admit(node.peer_id(), &hello, false),
+        Err(Refusal::Membership(
+            overlay_proto::membership::MembershipError::ReceiptMissing
+        ))
+    );
+    let theirs = member_hello(&overlay.roots, chain);
+    let met = gate.admit(member.peer_id(), &theirs, false);
+    assert_eq!(met, Err(Refusal::NotYetMember));
+
+    // The witness counts it and answers with the receipt; the node is a member from then on.
+    let infra = overlay.infra_gate();
+    let verdict = infra.admit(node.peer_id(), &hello, false);
+    let answer = infra.answer(&verdict).unwrap();
+    gate.admit(overlay.infra.peer_id(), &answer, true).unwrap();
+    assert!(
+        member_gate
+            .admit(node.peer_id(), &gate.own_hello(), false)
+            .is_ok()
+    );
+    // A bootstrap that gives none is not let in.
+    let bare_gate = overlay.member_gate(bare.encode());
+    let silent = bare_gate.admit(overlay.infra.peer_id(), &infra.own_hello(), true);
+    assert_eq!(silent, Err(Refusal::NotYetMember));
+
+    // The time to join has passed: the reason arrives.
+    let (late, bare) = overlay.apply(UnixTime(now.0 - 86_400), YEAR);
+    let gate = overlay.member_gate(bare.encode());
+    let verdict = infra.admit(late.peer_id(), &gate.own_hello(), false);
+    let answer = infra.answer(&verdict).unwrap();
+    assert!(matches!(
+        gate.admit(overlay.infra.peer_id(), &answer, true),
+        Err(Refusal::NoReceipt(WitnessRefusal::TooLate(_)))
+    ));
 }
 
 /// A gated listener on loopback; reports the first connection that passes, if any does.

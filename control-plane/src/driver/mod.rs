@@ -112,6 +112,7 @@ pub fn spawn(
         queries: HashMap::new(),
         server: Server::new(config.infra, config.kad_server),
         records: records.clone(),
+        gate: config.gate,
     };
     tokio::spawn(driver.run());
     let handle = ControlHandle {
@@ -139,6 +140,7 @@ struct Driver {
     queries: HashMap<QueryId, Query>,
     server: Server,
     records: std::sync::Arc<dyn crate::records::RecordRules>,
+    gate: std::sync::Arc<dyn crate::admission::Gatekeeper>,
 }
 
 /// Whom the answer to a request goes to.

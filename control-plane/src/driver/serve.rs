@@ -105,6 +105,7 @@ impl Driver {
                 Response::Record(self.kad().store_mut().value(&key).map(<[u8]>::to_vec))
             }
             Request::PutRecord { key, value } => self.put_record(peer, key, value),
+            Request::Receipt { chain } => Response::Receipt(self.gate.receipt(peer, &chain)),
             request => self.server.infra(peer, request, now),
         };
         self.respond(channel, response);

@@ -6,9 +6,9 @@ use data_encoding::BASE64URL_NOPAD;
 use nat_traversal::entropy::SeededEntropy;
 use overlay_proto::handshake::static_public;
 use overlay_proto::membership::{
-    AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, Label, Membership,
-    NetworkAuthority, NodeKey, OverlaySecret, Receipt, Rights, RootStore, SignedPart, SignedRoot,
-    SignedStatic, StaticBinding, issue_invite,
+    AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, InviteUses, Label,
+    Membership, NetworkAuthority, NodeKey, OverlaySecret, Receipt, Rights, RootStore, SignedPart,
+    SignedRoot, SignedStatic, StaticBinding, issue_invite,
 };
 use overlay_proto::time::UnixTime;
 use sha2::{Digest, Sha256};
@@ -63,7 +63,12 @@ impl Overlay {
         let invite =
             issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
         let text = invite.to_text().to_string();
-        let member = invite.accept(&node, BORN).unwrap();
+        let mut member = invite.accept(&node, BORN).unwrap();
+        let bare = member.chain().unwrap().clone();
+        let application = bare.apply(&roots, BORN).unwrap();
+        let receipt = InviteUses::default().count(&application, BORN).unwrap();
+        let receipt = receipt.sign(&witness, roots.overlay());
+        member.take_receipt(bare.with_receipt(receipt)).unwrap();
         let static_secret = [0x51; 32];
         let binding = StaticBinding {
             public: static_public(&static_secret),

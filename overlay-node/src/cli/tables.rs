@@ -1,6 +1,7 @@
 //! Reports as tables for people.
 
 use overlay_proto::drop_reason::DropReason;
+use overlay_proto::membership::Utc;
 
 use super::duration;
 use super::output::{Table, or_dash};
@@ -23,8 +24,16 @@ pub(super) fn status(report: &StatusReport) -> String {
     } else {
         reflexive.join(", ")
     };
+    let member = report
+        .member_until
+        .map_or_else(|| "-".to_owned(), |until| format!("until {}", Utc(until)));
+    let refused = report
+        .refused
+        .as_ref()
+        .map_or_else(String::new, |why| format!("refused   {why}\n"));
     let mut text = format!(
-        "node      {}\nname      {name}\noverlay   {}\nversion   {}, up {}\n\
+        "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{refused}\
+         version   {}, up {}\n\
          nat       mapping {}, filtering {}, seen as {seen}\n\n",
         report.node,
         report.overlay,

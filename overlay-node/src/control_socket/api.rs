@@ -9,6 +9,7 @@ use nat_traversal::nat_kind::{Filtering, Mapping};
 use nat_traversal::path::PathKind;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::{NetworkName, OverlayId, PeerId};
+use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 /// What a command asks.
@@ -141,6 +142,10 @@ pub struct StatusReport {
     pub version: String,
     /// Seconds since the node started.
     pub uptime_s: u64,
+    /// The last second of the membership, in seconds since 1970; `null` if it does not count.
+    pub member_until: Option<UnixTime>,
+    /// Why a bootstrap last refused this node; `null` once one has let it in.
+    pub refused: Option<String>,
     /// The NAT in front of this node.
     pub nat: NatReport,
     /// The networks of this node.
@@ -242,6 +247,8 @@ mod tests {
             overlay: OverlayId([1; 32]),
             version: "0.1.0".to_owned(),
             uptime_s: 1,
+            member_until: None,
+            refused: None,
             nat: NatReport {
                 mapping: Mapping::AddressAndPortDependent,
                 filtering: Filtering::Unknown,
@@ -271,7 +278,7 @@ mod tests {
         };
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
-            "version": "0.1.0", "uptime_s": 1,
+            "version": "0.1.0", "member_until": null, "refused": null, "uptime_s": 1,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
             "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500}],

@@ -5,14 +5,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::membership::{MemberVerifier, certificate_hash};
 use overlay_proto::switching::NetIndex;
 use tap_bridge::{FrameQueue, TapQueue};
 
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
-use super::startup;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
@@ -37,20 +35,13 @@ impl Driver {
                 continue;
             }
             let index = u16::try_from(self.networks.len()).context("too many networks")?;
-            // A node that joined with several invites has a certificate for each.
-            let membership = &self.node.membership;
-            let chain = membership
-                .chain_for(&secret.id)
-                .with_context(|| format!("no certificate names the network {}", secret.name))?;
-            let member = chain.verify(membership.roots(), tick.wall)?;
-            let chain = chain.encode();
             let config = DirectoryConfig {
                 overlay: self.node.membership.overlay(),
                 network: secret.id,
                 epoch_key: secret.epoch_key,
                 birth: self.node.membership.roots().born(),
-                may_send: member.may_send(&secret.id),
-                chain: chain.clone(),
+                may_send: false,
+                chain: self.node.chain.clone(),
                 replication: self.replication,
             };
             let mut directory = Directory::new(
@@ -65,19 +56,9 @@ impl Driver {
             {
                 tracing::warn!(network = %secret.name, reason = reason.name(), "the saved directory is unreadable; starting without it");
             }
-            directory
-                .set_own_entry(
-                    tick.now,
-                    certificate_hash(&chain),
-                    self.node.static_public,
-                    Vec::new(),
-                )
-                .map_err(|reason| {
-                    anyhow::anyhow!("the own roster entry is refused: {}", reason.meaning())
-                })?;
             self.networks
                 .push(Network::new(NetIndex(index), secret, directory));
-            self.touch_network(NetIndex(index));
+            self.show_own_chain(tick, usize::from(index))?;
         }
         self.fib_stale = true;
         Ok(())
@@ -201,28 +182,10 @@ impl Driver {
     pub(crate) fn reload(&mut self, tick: Tick) -> Result<String> {
         let membership = self.state.require_membership()?;
         let before = self.networks.len();
-        self.node.membership = membership;
-        if let Some(chain) = self.node.membership.chain() {
-            self.node.chain = chain.encode();
+        self.adopt(tick, membership)?;
+        for infra in self.infra.clone() {
+            self.ask_for_receipts(infra);
         }
-        self.add_networks(tick)?;
-        let ids: Vec<NetworkId> = self.networks.iter().map(|n| n.secret.id).collect();
-        self.node.verifier = MemberVerifier::new(self.node.membership.roots().clone(), ids.clone());
-        self.tunnels.set_networks(ids);
-        self.gate.set(startup::member_state(&self.node.membership)?);
-        let bootstraps = startup::bootstraps_of(&self.node.membership)?;
-        self.ask(move |control| async move {
-            if let Err(error) = control.set_bootstraps(bootstraps).await {
-                tracing::warn!(%error, "the new bootstraps are not used");
-            }
-            None
-        });
-        // Cards show the certificates of their nodes to the new verifier.
-        for network in &mut self.networks {
-            network.register_at = None;
-        }
-        self.tunnels
-            .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
         Ok(format!("{} networks added", self.networks.len() - before))
     }
 }

@@ -18,13 +18,14 @@ use overlay_proto::directory::{
 };
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::rendezvous_blind;
+use overlay_proto::membership::{Chain, rendezvous_blind};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::PeerMessage;
 
 use super::bridges::BridgeLook;
 use super::node::Tick;
 use super::peer::Peer;
+use super::receipts::Outcome;
 use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
@@ -65,6 +66,8 @@ pub(crate) enum Answer {
     },
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
+    /// What a witness said about a certificate of ours.
+    Receipt { chain: Box<Chain>, outcome: Outcome },
 }
 
 impl Driver {
@@ -75,6 +78,7 @@ impl Driver {
                 peer, data_addrs, ..
             } => {
                 tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
+                self.take_receipts(tick, peer);
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
                 self.ask_for_allocation(tick, peer);
                 self.infra.insert(peer);
@@ -131,6 +135,7 @@ impl Driver {
             Answer::Record { net, key, record } => {
                 self.handle_record(tick, net, key, record.as_deref());
             }
+            Answer::Receipt { chain, outcome } => self.handle_receipt(tick, *chain, outcome),
         }
     }
 

@@ -18,6 +18,7 @@
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
+//! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`memory`]: what is kept on disk of peers.
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
@@ -35,6 +36,7 @@ mod peer;
 mod peers;
 mod publish;
 mod questions;
+mod receipts;
 mod reports;
 mod requests;
 mod run;

@@ -24,6 +24,13 @@ impl Driver {
             overlay: self.node.membership.overlay(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: tick.now.duration_since(self.node.epoch).as_secs(),
+            member_until: self
+                .node
+                .membership
+                .own_member(tick.wall)
+                .ok()
+                .map(|member| member.member_until),
+            refused: self.last_refusal.clone(),
             nat: self.nat_report(),
             networks: self.network_reports(),
             peers: self.peer_reports(),

@@ -13,7 +13,7 @@ use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
-use overlay_proto::membership::{Membership, SignedStatic, StaticBinding};
+use overlay_proto::membership::{Chain, Membership, SignedStatic, StaticBinding};
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
@@ -277,15 +277,22 @@ pub(super) fn member_state(membership: &Membership) -> Result<MemberState> {
     })
 }
 
-/// The addresses of the bootstraps.
+/// The addresses of the bootstraps to dial: of all, or of the witness while it has not given the
+/// receipt.
 pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
     let texts = membership.bootstraps().iter();
-    texts
+    let all: Vec<Multiaddr> = texts
         .map(|text| {
             text.parse()
                 .with_context(|| format!("the bootstrap address `{text}`"))
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    let awaited = membership
+        .chain()
+        .filter(|chain| !chain.has_receipt())
+        .map(Chain::claimed_witness);
+    let wanted = |at: &Multiaddr| awaited.is_none() || addr::peer_of(at) == awaited;
+    Ok(all.into_iter().filter(wanted).collect())
 }
 
 fn encoded_chain(membership: &Membership) -> Result<Vec<u8>> {

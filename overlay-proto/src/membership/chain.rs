@@ -222,6 +222,23 @@ impl Chain {
         self.invite.root_version
     }
 
+    /// Does it carry a receipt? Not verified.
+    #[must_use]
+    pub const fn has_receipt(&self) -> bool {
+        self.wire.receipt.is_some()
+    }
+
+    /// The one node whose receipt counts; not verified.
+    #[must_use]
+    pub const fn claimed_witness(&self) -> PeerId {
+        self.invite.witness
+    }
+
+    /// Are both of the same node and invite? Then they differ in the receipt at most.
+    pub(super) fn is_same_but_receipt(&self, other: &Self) -> bool {
+        self.wire.invite == other.wire.invite && self.wire.node == other.wire.node
+    }
+
     /// The same certificate with the receipt of its witness.
     #[must_use]
     pub fn with_receipt(mut self, receipt: SignedPart) -> Self {
@@ -238,6 +255,20 @@ impl Chain {
         })
     }
 
+    /// What a witness needs to decide about a receipt: everything is checked as by
+    /// [`Chain::verify`], but the receipt may be missing.
+    ///
+    /// # Errors
+    /// As [`Chain::verify`].
+    pub fn apply(&self, roots: &RootStore, wall: UnixTime) -> Result<Application, MembershipError> {
+        Ok(Application {
+            member: self.check(roots, wall, ReceiptPolicy::IfPresent)?,
+            witness: self.invite.witness,
+            join_until: self.invite.join_until,
+            max_nodes: self.invite.max_nodes,
+        })
+    }
+
     /// The whole check, offline: overlay, both signatures, narrowing, receipt, dates. `wall` is the
     /// wall clock; the store puts its floor under it, and dates have 10 minutes of tolerance.
     ///
@@ -249,6 +280,15 @@ impl Chain {
     /// [`Widened`](MembershipError::Widened), [`Expired`](MembershipError::Expired), an unknown or
     /// retired root version, or a receipt that does not fit.
     pub fn verify(&self, roots: &RootStore, wall: UnixTime) -> Result<Member, MembershipError> {
+        self.check(roots, wall, RECEIPT_POLICY)
+    }
+
+    fn check(
+        &self,
+        roots: &RootStore,
+        wall: UnixTime,
+        policy: ReceiptPolicy,
+    ) -> Result<Member, MembershipError> {
         let overlay = roots.overlay();
         let invite = &self.invite;
         if invite.overlay_hint != overlay_hint(overlay) {
@@ -260,7 +300,7 @@ impl Chain {
             .verify(&authority, Label::INVITE, overlay)?;
         self.wire.node.verify(&invite.id.0, Label::NODE, overlay)?;
         let grants = self.node.narrow(invite)?;
-        self.check_receipt(overlay)?;
+        self.check_receipt(overlay, policy)?;
         let member = Member {
             peer: self.node.peer,
             name: invite.name.clone(),
@@ -274,8 +314,12 @@ impl Chain {
         Ok(member)
     }
 
-    fn check_receipt(&self, overlay: OverlayId) -> Result<(), MembershipError> {
-        match (&self.wire.receipt, RECEIPT_POLICY) {
+    fn check_receipt(
+        &self,
+        overlay: OverlayId,
+        policy: ReceiptPolicy,
+    ) -> Result<(), MembershipError> {
+        match (&self.wire.receipt, policy) {
             (Some(receipt), _) => {
                 let subject = (self.node.peer, self.invite.id);
                 let until = self.invite.join_until;
@@ -291,6 +335,19 @@ impl Chain {
 #[must_use]
 pub fn certificate_hash(chain: &[u8]) -> [u8; 32] {
     labelled_hash("farlan/certificate/1", &[chain])
+}
+
+/// A node that asks its witness for a receipt; everything but the receipt is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Who it would be.
+    pub member: Member,
+    /// The one node whose receipt counts.
+    pub witness: PeerId,
+    /// The last second in which the invite can be used.
+    pub join_until: UnixTime,
+    /// How many nodes may use it.
+    pub max_nodes: u32,
 }
 
 /// A verified member.

@@ -3,8 +3,8 @@
 use nat_traversal::entropy::SeededEntropy;
 
 use super::{
-    AuthorityKey, Invite, InviteRequest, IssueError, Membership, NetworkAuthority, NodeKey,
-    OverlaySecret, Rights, RootStore, SignedRoot, issue_invite,
+    AuthorityKey, Invite, InviteRequest, InviteUses, IssueError, Membership, NetworkAuthority,
+    NodeKey, OverlaySecret, Rights, RootStore, SignedRoot, issue_invite,
 };
 use crate::ids::PeerId;
 use crate::time::UnixTime;
@@ -81,7 +81,22 @@ impl TestOverlay {
         let invite = self.issue(request).unwrap();
         let node = NodeKey::generate(&mut self.entropy);
         let membership = invite.accept(&node, BORN).unwrap();
-        (node, membership)
+        (node, self.receipted(membership))
+    }
+
+    /// As the witness leaves it: every certificate with its receipt.
+    pub(crate) fn receipted(&self, mut membership: Membership) -> Membership {
+        loop {
+            let next = membership.without_receipt().next().cloned();
+            let Some(chain) = next else {
+                return membership;
+            };
+            let mut uses = InviteUses::default();
+            let application = chain.apply(&self.roots, BORN).unwrap();
+            let receipt = uses.count(&application, BORN).unwrap();
+            let part = receipt.sign(&self.witness, self.roots.overlay());
+            membership.take_receipt(chain.with_receipt(part)).unwrap();
+        }
     }
 }
 

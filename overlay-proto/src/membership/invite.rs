@@ -150,8 +150,8 @@ impl Invite {
         self.verified_roots(wall).map(|_| ())
     }
 
-    /// Makes the certificate of `node` and everything it keeps. The delegated key is erased with
-    /// the invite.
+    /// Makes the certificate of `node` and everything it keeps; the receipt is still to come. The
+    /// delegated key is erased with the invite.
     ///
     /// # Errors
     /// As [`Invite::verify`].
@@ -165,7 +165,7 @@ impl Invite {
             node.peer_id(),
         );
         // What every peer will do, done once here: a chain that none of them takes is no membership.
-        chain.verify(&roots, wall).map_err(forged)?;
+        chain.apply(&roots, wall).map_err(forged)?;
         Ok(Membership::of_invite(
             roots,
             self.overlay_secret,

@@ -111,21 +111,50 @@ impl Membership {
         self.networks.iter().find(|network| network.name == *name)
     }
 
-    /// The certificate to show where no network is meant: the one that names most of the node's
-    /// networks, the newest of equals.
+    /// The certificate to show where no network is meant: of those with a receipt the one that
+    /// names most of the node's networks, the newest of equals. If none has a receipt yet, the
+    /// newest, which only its witness will look at.
     #[must_use]
     pub fn chain(&self) -> Option<&Chain> {
         // `max_by_key` takes the last of equals; the newest is first.
         self.chains
             .iter()
             .rev()
+            .filter(|chain| chain.has_receipt())
             .max_by_key(|chain| self.networks_of(chain).count())
+            .or_else(|| self.chains.first())
     }
 
-    /// The newest certificate that names `network`.
+    /// The newest certificate with a receipt that names `network`.
     #[must_use]
     pub fn chain_for(&self, network: &NetworkId) -> Option<&Chain> {
-        self.chains.iter().find(|chain| chain.names(network))
+        self.chains
+            .iter()
+            .find(|chain| chain.has_receipt() && chain.names(network))
+    }
+
+    /// The certificates that still need the receipt of their witness, newest first.
+    pub fn without_receipt(&self) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().filter(|chain| !chain.has_receipt())
+    }
+
+    /// Takes the receipt that `chain` carries, if the certificate is one of this node's; those that
+    /// it covers now are dropped. Keep the membership on disk afterwards.
+    ///
+    /// # Errors
+    /// [`MembershipError::ReceiptMissing`], or [`MembershipError::ReceiptInvalid`] for a receipt
+    /// that is not this node's; whether it counts is for [`Chain::verify`].
+    pub fn take_receipt(&mut self, chain: Chain) -> Result<(), MembershipError> {
+        if !chain.has_receipt() {
+            return Err(MembershipError::ReceiptMissing);
+        }
+        let own = self
+            .chains
+            .iter_mut()
+            .find(|own| own.is_same_but_receipt(&chain))
+            .ok_or(MembershipError::ReceiptInvalid)?;
+        *own = chain;
+        self.drop_covered_chains()
     }
 
     /// All certificates, newest first; at most [`MAX_CHAINS`].
@@ -134,14 +163,15 @@ impl Membership {
         &self.chains
     }
 
-    /// What this node's own certificate says at `wall`.
+    /// What this node's own certificate says at `wall`; its receipt may still be to come.
     ///
     /// # Errors
-    /// As [`Chain::verify`].
+    /// As [`Chain::apply`].
     pub fn own_member(&self, wall: UnixTime) -> Result<Member, MembershipError> {
         self.chain()
             .ok_or(MembershipError::Invalid("membership"))?
-            .verify(&self.roots, wall)
+            .apply(&self.roots, wall)
+            .map(|application| application.member)
     }
 
     /// Multiaddrs of the bootstraps, each ending in `/p2p/PEERID`; newest first.
@@ -187,7 +217,10 @@ impl Membership {
         }
         next.take_bootstraps(newer.bootstraps);
         next.name = newer.name.or(next.name);
-        next.chains.splice(0..0, newer.chains);
+        // The same invite once more brings nothing; the certificate here may have its receipt.
+        let known = |chain: &Chain| self.chains.iter().any(|k| k.is_same_but_receipt(chain));
+        let new = newer.chains.into_iter().filter(|chain| !known(chain));
+        next.chains.splice(0..0, new);
         next.drop_covered_chains()?;
         *self = next;
         Ok(merged)
@@ -275,14 +308,16 @@ impl Membership {
         self.bootstraps = newer;
     }
 
-    /// A certificate stays while it names a network that no newer one names.
+    /// A certificate stays while it names a network that no newer one with a receipt names.
     fn drop_covered_chains(&mut self) -> Result<(), MembershipError> {
         let mut covered: Vec<NetworkId> = Vec::new();
         let mut kept = Vec::new();
         for chain in &self.chains {
             let names: Vec<_> = self.networks_of(chain).collect();
             if names.iter().any(|id| !covered.contains(id)) {
-                covered.extend(names);
+                if chain.has_receipt() {
+                    covered.extend(names);
+                }
                 kept.push(chain.clone());
             }
         }

@@ -1,9 +1,10 @@
 //! Who may join: root documents, networks, invites, certificate chains (trust.md 1-10).
 //!
 //! The authority signs invites, an invite's delegated key signs one node, and any member checks
-//! that chain offline. The straight line:
+//! that chain offline, once it has the receipt of the invite's witness. The straight line:
 //! [`issue_invite`] -> [`Invite::to_text`] -> [`Invite::parse`] -> [`Invite::accept`] ->
-//! [`Membership`] -> [`Chain::verify`] at a peer -> [`Member`].
+//! [`Membership`] -> [`Chain::apply`] and [`InviteUses::count`] at the witness ->
+//! [`Membership::take_receipt`] -> [`Chain::verify`] at a peer -> [`Member`].
 //!
 //! Time is the caller's wall clock; [`RootStore::now`] puts the floor under it. Everything that is
 //! signed covers a [`Label`], the overlay id and the exact bytes, which begin with a version byte.
@@ -24,13 +25,14 @@ mod root;
 mod signed;
 mod static_key;
 mod verifier;
+mod witness;
 
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, MAX_CHAIN_BYTES, Member, NetworkGrant, certificate_hash};
+pub use chain::{Application, Chain, MAX_CHAIN_BYTES, Member, NetworkGrant, certificate_hash};
 pub use date::Utc;
 pub use error::{InviteError, IssueError, MembershipError};
 pub use invite::{INVITE_PREFIX, Invite, MAX_INVITE_TEXT, bootstrap_peer};
@@ -50,3 +52,4 @@ pub use signed::{
 };
 pub use static_key::{SignedStatic, StaticBinding};
 pub use verifier::{MAX_KNOWN_PEERS, MemberVerifier};
+pub use witness::{InviteUses, MAX_USES, WitnessRefusal};

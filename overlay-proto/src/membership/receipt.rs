@@ -20,7 +20,7 @@ pub enum ReceiptPolicy {
 }
 
 /// The one place that says whether members ask for receipts.
-pub const RECEIPT_POLICY: ReceiptPolicy = ReceiptPolicy::IfPresent;
+pub const RECEIPT_POLICY: ReceiptPolicy = ReceiptPolicy::Required;
 
 const VERSION: u8 = 1;
 const MAX_BYTES: usize = 80;

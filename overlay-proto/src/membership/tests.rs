@@ -24,7 +24,7 @@ fn invite_to_member() {
     let invite = Invite::parse(&broken).unwrap();
     assert_eq!(invite.overlay(), Some(overlay.roots.overlay()));
     let node = NodeKey::generate(&mut overlay.entropy);
-    let membership = invite.accept(&node, BORN).unwrap();
+    let membership = overlay.receipted(invite.accept(&node, BORN).unwrap());
     assert_eq!(membership.name(), Some("ash"));
     assert!(membership.is_bootstrap(overlay.witness.peer_id()));
     assert!(!membership.is_bootstrap(node.peer_id()));
@@ -297,6 +297,17 @@ fn trust_4_a_receipt_that_is_there_must_be_right() {
         invite: member.invite_id,
         time: BORN,
     };
+    let request = overlay.request(&["lab"]);
+    let bare = overlay.issue(request).unwrap().accept(&node, BORN).unwrap();
+    let bare = bare.chain().unwrap();
+    assert_eq!(
+        bare.verify(&overlay.roots, BORN),
+        Err(MembershipError::ReceiptMissing)
+    );
+    assert_eq!(
+        bare.apply(&overlay.roots, BORN).unwrap().witness,
+        overlay.witness.peer_id()
+    );
     let id = overlay.roots.overlay();
     let verify = |receipt: Receipt, by: &NodeKey| {
         let chain = chain.clone().with_receipt(receipt.sign(by, id));
@@ -338,6 +349,12 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     };
     let home = join(&mut overlay, &["home"]);
     let merged = membership.merge(home).unwrap();
+    // Not to be shown before its receipt is there.
+    assert_eq!(membership.chain_for(&network_id(&overlay, 1)), None);
+    assert_eq!(membership.without_receipt().count(), 1);
+    membership = overlay.receipted(membership);
+    assert_eq!(membership.without_receipt().count(), 0);
+    assert!(membership.chain_for(&network_id(&overlay, 1)).is_some());
     assert_eq!(merged.added, ["home".parse().unwrap()]);
     assert_eq!(
         (membership.networks().len(), membership.chains().len()),
@@ -359,6 +376,8 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     let both = join(&mut overlay, &["lab", "home"]);
     let merged = membership.merge(both).unwrap();
     assert_eq!((merged.added.len(), merged.known.len()), (0, 2));
+    assert_eq!(membership.chains().len(), 3);
+    membership = overlay.receipted(membership);
     assert_eq!(membership.chains().len(), 1);
     assert!(membership.own_member(BORN).unwrap().is_member_of(&lab));
 

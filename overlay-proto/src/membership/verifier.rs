@@ -196,6 +196,7 @@ mod tests {
         let (node, lab) = overlay.member(&["lab"]);
         let request = overlay.request(&["home"]);
         let home = overlay.issue(request).unwrap().accept(&node, BORN).unwrap();
+        let home = overlay.receipted(home);
         let binding = signed_static(&overlay, &node);
         let verifier = MemberVerifier::new(overlay.roots.clone(), ids.clone());
         let chain = lab.chain().unwrap().encode();

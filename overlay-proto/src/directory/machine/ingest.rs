@@ -105,6 +105,13 @@ impl Directory {
         }
     }
 
+    /// The own certificate is another one: a receipt came, or a second invite.
+    pub fn set_own_chain(&mut self, may_send: bool, chain: &[u8]) {
+        self.config.may_send = may_send;
+        self.config.chain = chain.to_vec();
+        self.standing.set(self.me, may_send, chain);
+    }
+
     /// `node` is no member any more: revoked, or its certificate expired. Its claims are void.
     pub fn handle_member_gone(&mut self, now: Instant, node: PeerId) {
         self.standing.revoke(node);

@@ -1,0 +1,199 @@
+//! The witness's books on disk: `DIR/receipts/OVERLAY/INVITE`, who used which invite.
+//!
+//! One small file for each invite that was used here. Nothing is ever removed: an invite must not
+//! become usable again, whatever the clock says. A node costs about 40 bytes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use control_plane::Witness;
+use overlay_proto::ids::OverlayId;
+use overlay_proto::membership::{Application, InviteUses, NodeKey, SignedPart, WitnessRefusal};
+use overlay_proto::time::UnixTime;
+
+/// Counts the uses of invites and signs receipts.
+#[derive(Debug)]
+pub(crate) struct Books {
+    dir: PathBuf,
+    key: NodeKey,
+    /// Held while a file is read and replaced: two nodes must not both be the last one.
+    writing: Mutex<()>,
+}
+
+impl Books {
+    /// The books in the state directory `state`, of the bootstrap with `key`.
+    pub(crate) fn new(state: &Path, key: &NodeKey) -> Self {
+        Self {
+            dir: state.join("receipts"),
+            key: key.clone(),
+            writing: Mutex::default(),
+        }
+    }
+
+    fn count(
+        &self,
+        overlay: OverlayId,
+        application: &Application,
+        now: UnixTime,
+    ) -> Result<Result<SignedPart, WitnessRefusal>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.dir.join(hex(&overlay.0));
+        let name = hex(&application.member.invite_id.0);
+        let path = dir.join(&name);
+        let mut uses = match fs::read(&path) {
+            Ok(bytes) => InviteUses::from_bytes(&bytes)
+                .with_context(|| format!("{} is damaged; restore it", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => InviteUses::default(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let before = uses.len();
+        let receipt = match uses.count(application, now) {
+            Ok(receipt) => receipt,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if uses.len() > before {
+            replace(&dir, &name, &uses.to_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(Ok(receipt.sign(&self.key, overlay)))
+    }
+}
+
+impl Witness for Books {
+    fn receipt(
+        &self,
+        overlay: OverlayId,
+        application: &Application,
+        now: UnixTime,
+    ) -> Result<SignedPart, WitnessRefusal> {
+        let node = application.member.peer;
+        if application.witness != self.key.peer_id() {
+            return Err(WitnessRefusal::OtherWitness);
+        }
+        match self.count(overlay, application, now) {
+            Ok(Ok(receipt)) => {
+                tracing::info!(%overlay, %node, "a node joined");
+                Ok(receipt)
+            }
+            Ok(Err(refusal)) => {
+                tracing::info!(%overlay, %node, %refusal, "a node got no receipt");
+                Err(refusal)
+            }
+            Err(error) => {
+                tracing::error!(%overlay, %node, error = format!("{error:#}"), "no receipt");
+                Err(WitnessRefusal::Unable)
+            }
+        }
+    }
+}
+
+/// Whole or not at all, also when the power fails in between.
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    // The names too: of the file, of the overlay's directory and of the one above it.
+    for above in dir.ancestors().take(3) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::SeededEntropy;
+    use overlay_proto::membership::{
+        AuthorityKey, Invite, InviteRequest, NetworkAuthority, OverlaySecret, Rights, RootStore,
+        SignedRoot, issue_invite,
+    };
+
+    use super::*;
+
+    const BORN: UnixTime = UnixTime(1_800_000_000);
+
+    /// Applications of `nodes` nodes that share an invite for two; its witness is `witness`.
+    fn applications(witness: &NodeKey, nodes: usize) -> (RootStore, Vec<Application>) {
+        let mut entropy = SeededEntropy::new(3);
+        let authority = AuthorityKey::generate(&mut entropy);
+        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
+        let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
+        let request = InviteRequest {
+            networks: vec![network.secret()],
+            rights: Rights::DEFAULT,
+            name: None,
+            join_until: UnixTime(BORN.0 + 3_600),
+            member_until: UnixTime(BORN.0 + 86_400),
+            max_nodes: 2,
+            witness: None,
+            bootstraps: vec![format!(
+                "/ip4/192.0.2.1/tcp/22611/p2p/{}",
+                witness.peer_id()
+            )],
+        };
+        let secret = OverlaySecret::generate(&mut entropy);
+        let invite =
+            issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
+        let text = invite.to_text();
+        let all = (0..nodes)
+            .map(|_| {
+                let node = NodeKey::generate(&mut entropy);
+                let membership = Invite::parse(&text).unwrap().accept(&node, BORN).unwrap();
+                membership.chain().unwrap().apply(&roots, BORN).unwrap()
+            })
+            .collect();
+        (roots, all)
+    }
+
+    #[test]
+    fn trust_4_the_count_survives_a_restart() {
+        let state = tempfile::tempdir().unwrap();
+        let key = NodeKey::from_secret(&[7; 32]);
+        let (roots, nodes) = applications(&key, 3);
+        let id = roots.overlay();
+        let ask = |n: usize, at: u64| {
+            // Opened anew each time, as after a crash.
+            Books::new(state.path(), &key).receipt(id, &nodes[n], UnixTime(BORN.0 + at))
+        };
+        let first = ask(0, 1).unwrap();
+        assert!(ask(1, 2).is_ok());
+        assert_eq!(ask(2, 3), Err(WitnessRefusal::UsedUp(2)));
+        assert_eq!(ask(0, 9_999), Ok(first));
+        let elsewhere = Books::new(state.path(), &NodeKey::from_secret(&[8; 32]));
+        let refused = elsewhere.receipt(id, &nodes[2], BORN);
+        assert_eq!(refused, Err(WitnessRefusal::OtherWitness));
+    }
+
+    #[test]
+    fn a_damaged_book_gives_no_receipt() {
+        let state = tempfile::tempdir().unwrap();
+        let key = NodeKey::from_secret(&[7; 32]);
+        let (roots, nodes) = applications(&key, 2);
+        let books = Books::new(state.path(), &key);
+        let id = roots.overlay();
+        books.receipt(id, &nodes[0], BORN).unwrap();
+        let dir = state.path().join("receipts").join(hex(&id.0));
+        let path = dir.join(hex(&nodes[0].member.invite_id.0));
+        fs::write(&path, [1]).unwrap();
+        let refused = books.receipt(id, &nodes[1], BORN);
+        assert_eq!(refused, Err(WitnessRefusal::Unable));
+        assert_eq!(fs::read(&path).unwrap(), [1]);
+    }
+}

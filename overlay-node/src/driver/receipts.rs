@@ -1,0 +1,152 @@
+//! The receipts of our certificates (trust.md 4), and what changes with a membership.
+//!
+//! The first receipt comes with the admission at the witness: the gate has it when the bootstrap is
+//! reported up. Those of further invites are asked for over the control plane.
+
+use anyhow::{Context, Result};
+use control_plane::RequestError;
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{
+    Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
+};
+
+use super::introductions::Answer;
+use super::node::Tick;
+use super::run::Driver;
+use super::startup;
+
+/// The witness's answer, or why there is none.
+pub(crate) type Outcome = Result<Result<SignedPart, WitnessRefusal>, RequestError>;
+
+impl Driver {
+    /// A bootstrap is up: takes the receipt that it may have given, and asks it for others.
+    pub(crate) fn take_receipts(&mut self, tick: Tick, infra: PeerId) {
+        self.last_refusal = None;
+        let shown = self.gate.chain();
+        if shown != self.node.chain
+            && let Ok(chain) = Chain::decode(&shown)
+            && chain.has_receipt()
+        {
+            self.keep_receipt(tick, chain);
+        }
+        self.ask_for_receipts(infra);
+    }
+
+    /// Asks `infra` for the receipts that it is the witness of.
+    pub(crate) fn ask_for_receipts(&self, infra: PeerId) {
+        let awaited = self.node.membership.without_receipt();
+        for chain in awaited.filter(|chain| chain.claimed_witness() == infra) {
+            let chain = chain.clone();
+            self.ask(move |control| async move {
+                let outcome = control.receipt(infra, chain.encode()).await;
+                Some(Answer::Receipt {
+                    chain: Box::new(chain),
+                    outcome,
+                })
+            });
+        }
+    }
+
+    /// The witness answered.
+    pub(crate) fn handle_receipt(&mut self, tick: Tick, chain: Chain, outcome: Outcome) {
+        let chain = match outcome {
+            Ok(Ok(receipt)) => chain.with_receipt(receipt),
+            Ok(Err(refusal)) => {
+                tracing::warn!(%refusal, "no receipt for an invite");
+                self.last_refusal = Some(refusal.to_string());
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the witness of an invite does not answer");
+                return;
+            }
+        };
+        match chain.verify(self.node.membership.roots(), tick.wall) {
+            Ok(_) => self.keep_receipt(tick, chain),
+            Err(error) => tracing::warn!(%error, "the receipt does not count"),
+        }
+    }
+
+    /// On disk first; without it the witness gives the same receipt again after a restart.
+    fn keep_receipt(&mut self, tick: Tick, chain: Chain) {
+        let kept = self.save_receipt(chain.clone()).or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "the receipt was not saved");
+            let mut membership = self.node.membership.clone();
+            membership.take_receipt(chain)?;
+            Ok::<_, anyhow::Error>(membership)
+        });
+        let adopted = kept.and_then(|membership| self.adopt(tick, membership));
+        match adopted {
+            Ok(()) => tracing::info!("the witness gave its receipt; this node is a member"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the receipt is not used"),
+        }
+    }
+
+    fn save_receipt(&self, chain: Chain) -> Result<Membership> {
+        let _edit = self.state.edit()?;
+        let mut membership = self.state.require_membership()?;
+        membership.take_receipt(chain)?;
+        self.state.save_membership(&membership)?;
+        Ok(membership)
+    }
+
+    /// From now on `membership` is ours: everything that shows it, or goes by it, is told.
+    pub(crate) fn adopt(&mut self, tick: Tick, membership: Membership) -> Result<()> {
+        let state = startup::member_state(&membership)?;
+        let bootstraps = startup::bootstraps_of(&membership)?;
+        self.node.membership = membership;
+        self.node.chain.clone_from(&state.chain);
+        self.gate.set(state);
+        self.ask(move |control| async move {
+            if let Err(error) = control.set_bootstraps(bootstraps).await {
+                tracing::warn!(%error, "the new bootstraps are not used");
+            }
+            None
+        });
+        self.add_networks(tick)?;
+        for index in 0..self.networks.len() {
+            self.show_own_chain(tick, index)?;
+        }
+        let ids: Vec<_> = self.networks.iter().map(|n| n.secret.id).collect();
+        self.node.verifier = MemberVerifier::new(self.node.membership.roots().clone(), ids.clone());
+        self.tunnels.set_networks(ids);
+        // Cards show the certificates of their nodes to the new verifier.
+        for network in &mut self.networks {
+            network.register_at = None;
+        }
+        self.tunnels
+            .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
+        Ok(())
+    }
+
+    /// The certificate that the directory of a network goes by.
+    pub(crate) fn show_own_chain(&mut self, tick: Tick, index: usize) -> Result<()> {
+        let Some(network) = self.networks.get_mut(index) else {
+            return Ok(());
+        };
+        let membership = &self.node.membership;
+        // Without a receipt nobody is told; the directory still has to know itself.
+        let id = network.secret.id;
+        let own = membership.chain_for(&id).or_else(|| membership.chain());
+        let own = own.context("the membership has no chain")?;
+        let member = own.apply(membership.roots(), tick.wall)?.member;
+        let chain = own.encode();
+        network
+            .directory
+            .set_own_chain(member.may_send(&id), &chain);
+        network
+            .directory
+            .set_own_entry(
+                tick.now,
+                certificate_hash(&chain),
+                self.node.static_public,
+                Vec::new(),
+            )
+            .map_err(|reason| {
+                anyhow::anyhow!("the own roster entry is refused: {}", reason.meaning())
+            })?;
+        let index = network.index;
+        self.touch_network(index);
+        Ok(())
+    }
+}
