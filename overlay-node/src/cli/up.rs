@@ -16,8 +16,12 @@ use crate::config::{Config, ListenAddr, check_listen};
 use crate::control_socket::api::AttachRequest;
 use crate::state::{StateDir, StateLock, StaticKey, wall_clock};
 
-/// The log filter if nobody sets one: the libraries' warnings about what is normal here stay out.
-const DEFAULT_LOG: &str = "info,libp2p_kad=error,libp2p_swarm=warn,netlink_packet_route=error";
+/// The log filter if nobody sets one.
+const DEFAULT_LOG: &str = "info";
+
+/// In front of every filter: the libraries' warnings about what is normal here stay out, unless the
+/// filter names the library.
+const QUIET: &str = "libp2p_kad=error,libp2p_swarm=warn,netlink_packet_route=error";
 
 /// The environment variable that sets the log filter; it wins over the configuration.
 const LOG_VARIABLE: &str = "FARLAN_LOG";
@@ -140,7 +144,7 @@ fn start_log(config: &Config) -> Result<()> {
     let filter = variable
         .or_else(|| config.log.clone())
         .unwrap_or_else(|| DEFAULT_LOG.to_owned());
-    let filter = EnvFilter::try_new(&filter)
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
         .with_context(|| format!("`{filter}` is no log filter; write for example info or debug"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
