@@ -36,12 +36,12 @@ pub enum ServerError {
     #[error("there is no user `{0}` on this host; correct `users` under [control]")]
     NoSuchUser(String),
     /// The system refused.
-    #[error("cannot make the control socket {}: {source}; its path may have 107 bytes, its directory must be writable", .path.display())]
+    #[error("cannot make the control socket {}: {cause}; its path may have 107 bytes, its directory must be writable", .path.display())]
     Io {
         /// The socket.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -71,9 +71,9 @@ impl ControlServer {
             let id = id_in("/etc/passwd", user);
             masters.push(id.ok_or_else(|| ServerError::NoSuchUser(user.clone()))?);
         }
-        let (listener, owner) = bind_file(path).map_err(|source| ServerError::Io {
+        let (listener, owner) = bind_file(path).map_err(|cause| ServerError::Io {
             path: path.to_owned(),
-            source,
+            cause,
         })?;
         masters.push(owner);
         Ok(Self {

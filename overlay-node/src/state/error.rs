@@ -9,14 +9,14 @@ use overlay_proto::membership::MembershipError;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The system refused.
-    #[error("cannot {action} {}: {source}{}", .path.display(), hint(.source))]
+    #[error("cannot {action} {}: {cause}{}", .path.display(), hint(.cause))]
     Io {
         /// What was tried.
         action: &'static str,
         /// With which file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Not what this program wrote.
     #[error("{} is damaged; restore it from a backup or move it away; it was left as it is", .0.display())]
@@ -48,11 +48,11 @@ pub enum StateError {
 }
 
 impl StateError {
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(super) fn io(action: &'static str, path: &Path, cause: io::Error) -> Self {
         Self::Io {
             action,
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 

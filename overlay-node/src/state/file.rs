@@ -79,6 +79,33 @@ fn temporary_name(path: &Path) -> std::path::PathBuf {
     path.with_file_name(format!(".{name}.{}-{digits}", std::process::id()))
 }
 
+/// Removes the temporary files that writers left who were killed. Best effort: they are no part of
+/// the state, and a writer who lives keeps his.
+pub(super) fn sweep(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        if writer_of(&name.to_string_lossy()).is_some_and(|pid| !is_alive(pid)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The process that made the temporary file `name`, as [`temporary_name`] wrote it.
+fn writer_of(name: &str) -> Option<u32> {
+    let (_, made_by) = name.strip_prefix('.')?.rsplit_once('.')?;
+    let (pid, thread) = made_by.split_once('-')?;
+    thread
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(())?;
+    pid.parse().ok()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // A crash may have left one of the same name; it was never part of the state.
     match fs::remove_file(path) {
@@ -114,6 +141,23 @@ fn checksum(kind: &str, content: &[u8]) -> [u8; SUM] {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let own = temporary_name(&dir.path().join("thing"));
+        let left = format!(".thing.{}-1", ended.id());
+        for name in [left.as_str(), "thing", ".other", ".thing.x-1"] {
+            fs::write(dir.path().join(name), b"half").unwrap();
+        }
+        fs::write(&own, b"half").unwrap();
+        sweep(dir.path());
+        assert!(own.exists());
+        assert!(!dir.path().join(left).exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
 
     #[test]
     fn damaged_and_later_files_are_reported_and_left() {

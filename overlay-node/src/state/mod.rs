@@ -1,7 +1,7 @@
 //! The state directory: everything that must survive a restart (design.md sections 7 and 8).
 //!
 //! Each file is written whole to a temporary file, synced and renamed, so that a crash leaves the
-//! old or the new content, never a mixture. A file that is damaged or of a later version is
+//! old or the new content, never a mixture; what a killed writer left goes with the next lock. A file that is damaged or of a later version is
 //! reported and left alone. All files are 0600; the directory can be entered by others because the
 //! control socket, which has its own rights, is in it.
 //!
@@ -80,7 +80,9 @@ impl StateDir {
     /// # Errors
     /// [`StateError::InUse`] if a node runs on it.
     pub fn lock(&self) -> Result<StateLock, StateError> {
-        lock::exclusive(&self.path, "lock", lock::Wait::No)
+        let lock = lock::exclusive(&self.path, "lock", lock::Wait::No)?;
+        file::sweep(&self.path);
+        Ok(lock)
     }
 
     /// Takes the right to change files that several programs write (`membership`, `authority`);
@@ -89,7 +91,9 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn edit(&self) -> Result<StateLock, StateError> {
-        lock::exclusive(&self.path, "edit.lock", lock::Wait::Yes)
+        let lock = lock::exclusive(&self.path, "edit.lock", lock::Wait::Yes)?;
+        file::sweep(&self.path);
+        Ok(lock)
     }
 
     /// What [`StateDir::save_blob`] kept under `name`; `None` if there is nothing.

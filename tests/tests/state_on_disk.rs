@@ -1,0 +1,202 @@
+//! What a node keeps survives a full disk, a kill at any moment and a damaged file: the old state or
+//! the new one, never a mixture, and one line that says what is wrong.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use farlan_tests::nat::NatKind;
+use farlan_tests::overlay::{Node, farlan, program};
+use farlan_tests::proc::{self, Finished};
+use farlan_tests::require_lab;
+use farlan_tests::site::Family;
+use farlan_tests::wan::model::{Chance, LinkModel};
+use farlan_tests::world::{NETWORK, World};
+
+fn world() -> World {
+    World::build(&[NatKind::PortRewriting], Family::V4, LinkModel::default()).unwrap()
+}
+
+/// What is in `dir`, by name; without what only locks or listens.
+fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(&path).unwrap())
+        })
+        .filter(|(name, _)| !name.ends_with("lock"))
+        .collect();
+    all.sort();
+    all
+}
+
+fn one_line(out: &Finished, words: &[&str]) {
+    assert_eq!(out.code, 1, "{out:?}");
+    assert_eq!(out.stderr.trim().lines().count(), 1, "one line: {out:?}");
+    for word in words {
+        assert!(out.stderr.contains(word), "no {word:?} in {}", out.stderr);
+    }
+}
+
+/// A line run in a mount namespace of its own, where the state directory is a disk of 64 KiB: the
+/// disk is gone with the line, whatever happens.
+fn on_a_small_disk(node: &Node, line: &str) -> Finished {
+    let dir = node.state.display();
+    let line = format!(
+        "set -e; mkdir -p {dir} {dir}.kept; mount -t tmpfs -o size=64k disk {dir}; \
+         cp -a {dir}.kept/. {dir}/; {line}"
+    );
+    let mut cmd = node.host.ns.command("sh");
+    cmd.args(["-c", &line]).env("FARLAN_STATE", &node.state);
+    cmd.env("FARLAN", program("farlan"));
+    proc::finish(&mut cmd).unwrap()
+}
+
+const FILL: &str = "dd if=/dev/zero of=$FARLAN_STATE/ballast bs=1k 2>/dev/null || true";
+
+#[test]
+fn a_full_disk_is_said_and_changes_nothing() {
+    require_lab!();
+    let world = world();
+    let invite = world.invite("late").unwrap();
+    let node = Node::new(&world.sites[0].hosts[0], "late");
+    let invite_file = world.lab.dir().join("late.invite");
+    std::fs::write(&invite_file, format!("{invite}\n")).unwrap();
+    let join = format!("\"$FARLAN\" join - < {}", invite_file.display());
+
+    let full = on_a_small_disk(&node, &format!("{FILL}; {join}"));
+    println!("join: {}", full.stderr.trim());
+    one_line(&full, &["cannot write", "No space left"]);
+
+    // The join that failed is no hindrance to the next, and an attachment that cannot be kept is not
+    // half made.
+    let interfaces = "ip -o link | cut -d: -f2 | cut -d@ -f1";
+    let line = format!(
+        "{FILL}; {join} 2>/dev/null && exit 9; rm $FARLAN_STATE/ballast; {join}; {FILL}; \
+         {interfaces} > {dir}.before; \
+         \"$FARLAN\" attach {NETWORK} --vm late0 2>{dir}.error && exit 8; {interfaces} > {dir}.after; \
+         cmp {dir}.before {dir}.after; rm $FARLAN_STATE/ballast; \"$FARLAN\" networks --json",
+        dir = node.state.display()
+    );
+    let out = on_a_small_disk(&node, &line);
+    assert_eq!(out.code, 0, "{out:?}");
+    let told = std::fs::read_to_string(format!("{}.error", node.state.display())).unwrap();
+    println!("attach: {}", told.trim());
+    assert!(told.contains("No space left"), "{told}");
+    assert!(
+        out.stdout.contains("\"lab\"") && !out.stdout.contains("br-lab"),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn a_node_runs_on_while_its_disk_is_full() {
+    require_lab!();
+    let world = world();
+    let node = &world.nodes[0];
+    let kept = format!("{}.kept", node.state.display());
+    let copied = proc::finish(
+        std::process::Command::new("cp")
+            .args(["-a"])
+            .arg(&node.state)
+            .arg(&kept),
+    );
+    assert_eq!(copied.unwrap().code, 0);
+    let line = format!(
+        "(cd $FARLAN_STATE && \"$FARLAN\" up >{kept}.log 2>&1 & echo $! >{kept}.pid); \
+         for i in $(seq 100); do \"$FARLAN\" status >/dev/null 2>&1 && break; sleep 0.1; done; \
+         {FILL}; sleep 12; \"$FARLAN\" status --json; kill $(cat {kept}.pid); \
+         for i in $(seq 50); do kill -0 $(cat {kept}.pid) 2>/dev/null || break; sleep 0.1; done; \
+         rm $FARLAN_STATE/ballast; \"$FARLAN\" networks --json"
+    );
+    let out = on_a_small_disk(node, &line);
+    let log = std::fs::read_to_string(format!("{kept}.log")).unwrap();
+    assert_eq!(out.code, 0, "{out:?}\n{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(
+        out.stdout.contains("\"overlay\"") && out.stdout.contains("\"lab\""),
+        "{out:?}"
+    );
+}
+
+/// 60 kills, at moments drawn from the time that the command takes.
+#[test]
+fn killed_at_any_moment_a_command_leaves_the_old_state_or_the_new() {
+    require_lab!();
+    let world = world();
+    let invite = world.invite("often").unwrap();
+    let invite_file = world.lab.dir().join("often.invite");
+    std::fs::write(&invite_file, format!("{invite}\n")).unwrap();
+    let node = Node::new(&world.sites[0].hosts[0], "often");
+    let ns = &node.host.ns;
+    let mut chance = Chance::new(7);
+    let mut joined = 0;
+    for round in 0..60 {
+        let whole = round % 3 != 0;
+        if !whole {
+            let _ = std::fs::remove_dir_all(&node.state);
+        }
+        let mut cmd = farlan(ns, &node.state);
+        cmd.args(["join", &format!("@{}", invite_file.display())]);
+        let cmd = cmd.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = cmd.spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(chance.next_u64() % 12_000));
+        let _ = child.kill();
+        let _ = child.wait();
+        let out = node.run(&["networks", "--json"]).unwrap();
+        match out.code {
+            0 => joined += 1,
+            _ => one_line(&out, &["farlan join"]),
+        }
+    }
+    println!("{joined} of 60 had joined when they were killed");
+    assert!(
+        (1..60).contains(&joined),
+        "the moments were not in the midst of it"
+    );
+    let out = node.join(&invite).unwrap();
+    assert_eq!(out.code, 0, "{out:?}");
+    let names = || content(&node.state).into_iter().map(|(name, _)| name);
+    // What a killed writer left behind goes with the next command that writes.
+    let hidden: Vec<_> = names().filter(|name| name.starts_with('.')).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+    assert!(names().any(|name| name == "membership"));
+}
+
+#[test]
+fn a_damaged_file_is_named_and_left_as_it_is() {
+    require_lab!();
+    let mut world = world();
+    let node = &mut world.nodes[0];
+    node.up_and_ready().unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    node.stop().unwrap();
+    let before = content(&node.state);
+    assert!(
+        before.len() >= 5,
+        "{:?}",
+        before.iter().map(|(name, _)| name).collect::<Vec<_>>()
+    );
+    for (name, bytes) in &before {
+        let path = node.state.join(name);
+        let mut damaged = bytes.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0x10;
+        std::fs::write(&path, &damaged).unwrap();
+        let out = node.run(&["up"]).unwrap();
+        println!(
+            "{name}: {} {}",
+            out.code,
+            out.stderr.lines().last().unwrap_or_default()
+        );
+        assert_eq!(out.code, 1, "{name}: {out:?}");
+        let last = out.stderr.trim().lines().last().unwrap_or_default();
+        assert!(last.contains(name.as_str()), "{name} is not named: {last}");
+        assert_eq!(std::fs::read(&path).unwrap(), damaged, "{name} was touched");
+        std::fs::write(&path, bytes).unwrap();
+    }
+    node.up_and_ready().unwrap();
+}
