@@ -73,21 +73,40 @@ fn kill_and_restart(world: &mut World, n: usize, ping: &Proc) -> Duration {
     first_answer_after(ping, start, Duration::from_secs(30)).unwrap()
 }
 
+/// How often each node is killed; `./test --long restart` does it 10 times.
+fn rounds() -> usize {
+    let asked = std::env::var("FARLAN_REPEAT").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(2)
+}
+
+/// Kills each of `nodes` in turn, again and again; prints the times and gates the worst.
+fn kill_in_turn(world: &mut World, nodes: &[usize], ping: &Proc, what: &str) {
+    for &n in nodes {
+        let (watch, before) = (watch_links(world, n), links(world, n));
+        let mut times = Vec::new();
+        for _ in 0..rounds() {
+            times.push(kill_and_restart(world, n, ping));
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        assert_links_stayed(world, n, &watch, &before);
+        println!("sample {what}, node {n}: {times:?}");
+        times.sort();
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        let count = times.len();
+        println!("sample {what}, node {n}: median {median:?} worst {worst:?} of {count}");
+        assert!(worst <= figure(BACK), "{worst:?}");
+    }
+}
+
 #[test]
 fn guests_pass_again_after_a_kill_under_traffic() {
     require_lab!();
     let mut world = running(&[NatKind::PortRewriting, NatKind::PortPreserving]);
     let ping = traffic(&world);
-    for n in [1, 0] {
-        let (watch, before) = (watch_links(&world, n), links(&world, n));
-        let took = kill_and_restart(&mut world, n, &ping);
-        println!("sample kill node {n} to first answer after its restart: {took:?}");
-        assert_links_stayed(&world, n, &watch, &before);
-        assert!(took <= figure(BACK), "{took:?}");
-        std::thread::sleep(Duration::from_secs(2));
-    }
+    kill_in_turn(&mut world, &[1, 0], &ping, "kill to first answer");
 }
 
+/// Each node in turn is the one whose peer is behind a NAT that rewrites ports, or keeps them.
 #[test]
 fn guests_pass_again_without_the_bootstrap() {
     require_lab!();
@@ -98,14 +117,11 @@ fn guests_pass_again_without_the_bootstrap() {
         .unwrap();
     let ping = traffic(&world);
     world.boot.process.kill();
-    // Both know each other for a while, as nodes do.
-    std::thread::sleep(Duration::from_secs(3));
-    let (watch, before) = (watch_links(&world, 1), links(&world, 1));
-    let took = kill_and_restart(&mut world, 1, &ping);
-    println!("sample kill without a bootstrap to first answer after the restart: {took:?}");
-    assert_links_stayed(&world, 1, &watch, &before);
-    assert!(took <= figure(BACK), "{took:?}");
+    // What they know of each other is on disk within two seconds.
+    std::thread::sleep(Duration::from_secs(2));
+    kill_in_turn(&mut world, &[1, 0], &ping, "kill without a bootstrap");
 }
+
 #[test]
 fn a_reboot_of_all_nodes_at_once_recovers() {
     require_lab!();

@@ -15,12 +15,13 @@ use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
 use overlay_proto::membership::{Chain, Membership, SignedStatic, StaticBinding};
 use overlay_proto::switching::{DropCounters, Fib};
-use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
+use overlay_proto::tunnels::{ClockWatch, Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
+use super::generation::GenerationWatch;
 use super::node::{Node, Tick};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
@@ -28,7 +29,7 @@ use super::waiting_room::WaitingRoom;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
-use crate::state::{BoundPorts, OsEntropy};
+use crate::state::{BoundPorts, OsEntropy, clock_readings};
 use crate::workers::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
@@ -103,6 +104,9 @@ async fn run(setup: NodeSetup) -> Result<()> {
         next_look: tick.now,
         next_housekeeping: tick.now,
         peers_changed: false,
+        next_save: tick.now,
+        clocks: ClockWatch::new(clock_readings()),
+        generation: GenerationWatch::start(),
         gate,
         saved_timestamp: 0,
         looks: Looks::start(),
@@ -341,5 +345,9 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
             .collect(),
         incarnation: node.incarnation,
     };
-    Ok(Tunnels::new(config, setup.state.load_handshake_time()?))
+    // A run that was killed may not have saved its last handshakes; they were in the second before
+    // at the latest, or in this one, which the nanoseconds tell apart.
+    let clock = u64::try_from(clock_readings().wall.as_nanos()).unwrap_or(0);
+    let last = setup.state.load_handshake_time()?.max(clock);
+    Ok(Tunnels::new(config, last))
 }
