@@ -298,6 +298,14 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn up(&mut self, args: &[&str]) -> Result<()> {
+        self.up_with_env(args, &[])
+    }
+
+    /// As [`Node::up`], with more in the environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn up_with_env(&mut self, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
         let log = self
             .host
             .ns
@@ -305,6 +313,7 @@ impl Node {
             .dir()
             .join(format!("{}-farlan.log", self.name));
         let mut cmd = farlan(&self.host.ns, &self.state);
+        cmd.envs(env.iter().copied());
         self.process = Some(Proc::spawn(cmd.arg("up").args(args), &log)?);
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Nodes that die without a word and come back: `kill -9` under traffic, also without the bootstrap,
-//! and a reboot of everything.
+//! and a reboot of everything. And one whose clock jumps.
 
 use std::time::{Duration, SystemTime};
 
 use farlan_tests::nat::NatKind;
 use farlan_tests::probe::{Ping, figure, first_answer_after};
-use farlan_tests::proc::Proc;
+use farlan_tests::proc::{self, Proc};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
@@ -159,4 +159,57 @@ fn a_reboot_of_all_nodes_at_once_recovers() {
     let result = Ping::new(&first.ip).count(20).run(&third.ns).unwrap();
     assert!(result.received >= 10, "{result:?}");
     assert!(took <= figure(REBOOT), "{took:?}");
+}
+
+/// The wall clock of one node is set a minute ahead under traffic: all its sessions end, and begin
+/// anew, from either side.
+#[test]
+fn trust_12_a_node_whose_clock_jumps_begins_new_sessions() {
+    require_lab!();
+    let mut world = running(&[NatKind::PortRewriting, NatKind::PortPreserving]);
+    let ping = traffic(&world);
+    // libfaketime shifts the wall clock of one process, and reads again by how much every second.
+    let shift = world.lab.dir().join("clock-shift");
+    let set = |by: &str| {
+        let new = shift.with_extension("new");
+        std::fs::write(&new, by).unwrap();
+        std::fs::rename(&new, &shift).unwrap();
+    };
+    set("+0\n");
+    let preload = proc::check(std::process::Command::new("faketime").args([
+        "-f",
+        "+0",
+        "sh",
+        "-c",
+        "echo $LD_PRELOAD",
+    ]))
+    .unwrap();
+    let env = [
+        ("LD_PRELOAD", preload.trim()),
+        ("FAKETIME_TIMESTAMP_FILE", shift.to_str().unwrap()),
+        ("FAKETIME_CACHE_DURATION", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    world.nodes[1].stop().unwrap();
+    let start = SystemTime::now();
+    world.nodes[1].up_with_env(&[], &env).unwrap();
+    first_answer_after(&ping, start, Duration::from_secs(10)).unwrap();
+    // An ordinary second changes nothing.
+    std::thread::sleep(Duration::from_secs(3));
+    let ended = "all sessions end and begin anew";
+    assert!(!world.nodes[1].process().log().contains(ended));
+    set("+60\n");
+    let log = world.nodes[1]
+        .process()
+        .wait_log(ended, Duration::from_secs(5))
+        .unwrap();
+    // What was under way is there by then.
+    let jump = SystemTime::now() + Duration::from_millis(200);
+    assert!(log.contains("the wall clock has jumped"), "{log}");
+    let took = first_answer_after(&ping, jump, Duration::from_secs(10)).unwrap();
+    println!("sample clock jump to first answer: {took:?}");
+    assert!(took <= figure(BACK), "{took:?}");
+    // Once is enough.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.nodes[1].process().log().matches(ended).count(), 1);
 }

@@ -29,11 +29,13 @@ impl Driver {
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::PeerFrame {
-                forwarded: Some(_), ..
-            } => {
-                // Nobody may send on behalf of others yet (docs/adr/0004).
-                self.drops.count(DropReason::SourceNotClaimed);
-            }
+                net,
+                peer,
+                hops,
+                forwarded: Some(mark),
+                frame,
+                ..
+            } => self.handle_forwarded(tick, net, peer, hops, mark, &frame),
             Punt::PeerFrame {
                 net,
                 peer,
