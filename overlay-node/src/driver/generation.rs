@@ -1,4 +1,7 @@
-//! News that this virtual machine was restored from a snapshot or cloned (trust.md 12).
+//! Does time go on as it should? (trust.md 12)
+//!
+//! What the clocks say is in [`overlay_proto::tunnels`]. Here are the news that this virtual machine
+//! was restored from a snapshot or cloned, which no clock shows at once.
 //!
 //! The hypervisor changes the machine's generation id; the driver `vmgenid` of newer kernels tells it
 //! by an event of the device. The id itself is in no file. Where the hypervisor has no such device
@@ -7,7 +10,10 @@
 use std::io;
 use std::mem::size_of;
 
+use overlay_proto::tunnels::ClockWatch;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::state::clock_readings;
 
 /// The largest event that the kernel makes.
 const MAX_EVENT: usize = 8 * 1024;
@@ -17,13 +23,38 @@ const EVENTS_A_LOOK: usize = 512;
 /// The multicast group in which the kernel itself speaks; udev's is another.
 const KERNEL_GROUP: u32 = 1;
 
+/// The clocks, and the machine's generation.
+#[derive(Debug)]
+pub(crate) struct TimeWatch {
+    clocks: ClockWatch,
+    generation: GenerationWatch,
+}
+
+impl TimeWatch {
+    /// From now on.
+    pub(crate) fn start() -> Self {
+        Self {
+            clocks: ClockWatch::new(clock_readings()),
+            generation: GenerationWatch::start(),
+        }
+    }
+
+    /// Why no session may go on, if so.
+    pub(crate) fn look(&mut self) -> Option<&'static str> {
+        if self.generation.look() {
+            return Some("this virtual machine was restored or cloned");
+        }
+        self.clocks.look(clock_readings()).map(|jump| jump.text())
+    }
+}
+
 /// The kernel's events of devices; reading never waits.
 #[derive(Debug)]
-pub(crate) struct GenerationWatch(Option<Socket>);
+struct GenerationWatch(Option<Socket>);
 
 impl GenerationWatch {
     /// Listens. Where that is not to be had nothing will ever be heard.
-    pub(crate) fn start() -> Self {
+    fn start() -> Self {
         let socket = open();
         if let Err(error) = &socket {
             tracing::debug!(%error, "changes of the machine's generation are not heard");
@@ -32,7 +63,7 @@ impl GenerationWatch {
     }
 
     /// Was the machine restored or cloned since the last look?
-    pub(crate) fn look(&mut self) -> bool {
+    fn look(&mut self) -> bool {
         let Some(socket) = &self.0 else { return false };
         let mut changed = false;
         for _ in 0..EVENTS_A_LOOK {

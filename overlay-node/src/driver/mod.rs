@@ -20,7 +20,7 @@
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
-//! - [`memory`]: what is kept on disk of peers. [`generation`]: was this machine restored?
+//! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 

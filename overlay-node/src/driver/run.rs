@@ -11,13 +11,13 @@ use nat_traversal::agent::ProbeBudget;
 use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
-use overlay_proto::tunnels::{ClockWatch, Tunnels};
+use overlay_proto::tunnels::Tunnels;
 use tap_bridge::{FdbNews, FdbWatch};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
-use super::generation::GenerationWatch;
+use super::generation::TimeWatch;
 use super::introductions::Answer;
 use super::network::Network;
 use super::node::{Node, Tick};
@@ -28,7 +28,7 @@ use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
-use crate::state::{OsEntropy, StateDir, clock_readings};
+use crate::state::{OsEntropy, StateDir};
 use crate::workers::{Punt, SlowSender, TapWriter, WorkerPool};
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
@@ -100,8 +100,7 @@ pub(crate) struct Driver {
     pub(crate) peers_changed: bool,
     /// No saving out of turn before.
     pub(crate) next_save: Instant,
-    pub(crate) clocks: ClockWatch,
-    pub(crate) generation: GenerationWatch,
+    pub(crate) time: TimeWatch,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
     /// The handshake timestamp that is on disk.
@@ -237,10 +236,8 @@ impl Driver {
 
     /// What is looked at every second.
     fn look(&mut self, tick: Tick) {
-        if self.generation.look() {
-            self.end_all_sessions(tick, "this virtual machine was restored or cloned");
-        } else if let Some(jump) = self.clocks.look(clock_readings()) {
-            self.end_all_sessions(tick, jump.text());
+        if let Some(why) = self.time.look() {
+            self.end_all_sessions(tick, why);
         }
         let mut talkers = Vec::new();
         for peer in self.peers.values_mut() {

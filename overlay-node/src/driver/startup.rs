@@ -15,13 +15,13 @@ use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
 use overlay_proto::membership::{Chain, Membership, SignedStatic, StaticBinding};
 use overlay_proto::switching::{DropCounters, Fib};
-use overlay_proto::tunnels::{ClockWatch, Tunnels, TunnelsConfig};
+use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
-use super::generation::GenerationWatch;
+use super::generation::TimeWatch;
 use super::node::{Node, Tick};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
@@ -105,8 +105,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         next_housekeeping: tick.now,
         peers_changed: false,
         next_save: tick.now,
-        clocks: ClockWatch::new(clock_readings()),
-        generation: GenerationWatch::start(),
+        time: TimeWatch::start(),
         gate,
         saved_timestamp: 0,
         looks: Looks::start(),
@@ -124,18 +123,14 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let stop = stop_signal()?;
     notify("READY=1");
     tracing::info!(node = %driver.node.me, "the node is up");
-    driver
-        .run(
-            Inputs {
-                punts,
-                control: control_events,
-                answers,
-                calls,
-                fdb: bridges::watch(),
-            },
-            stop,
-        )
-        .await;
+    let inputs = Inputs {
+        punts,
+        control: control_events,
+        answers,
+        calls,
+        fdb: bridges::watch(),
+    };
+    driver.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
