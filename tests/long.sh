@@ -4,13 +4,14 @@
 #   first-ping   up to first ping, 20 rounds, gated at the project's own figure
 #   repeat       the lab, 10 times (FARLAN_REPEAT)
 #   fuzz         every fuzz target, an hour in all (FARLAN_SECONDS), release speed with debug assertions
+#   restart      each node killed and started 10 times, with and without a bootstrap, gated at the figure
 #   churn        10 minutes (FARLAN_SECONDS) of nodes killed, links cut, MACs moved; nothing may grow
 #   packaging    the debs, with cargo-deb installed where it is missing, then on a clean Debian that boots
 #                its own systemd in QEMU; keeps no samples
 #
 # Each writes its raw samples to docs/results/PART-DATE.txt, with the commit and the machine.
 
-LONG_PARTS='first-ping repeat fuzz churn packaging'
+LONG_PARTS='first-ping repeat restart fuzz churn packaging'
 
 # long_settings PART..: what the test programs read from the environment; before it is handed to sudo.
 long_settings() {
@@ -53,7 +54,7 @@ lab_tests() { cargo test --release -p farlan-tests --locked --no-fail-fast "$@" 
 long_part() {
     local name=$1 before=$failed n kept=()
     case $name in
-        first-ping | repeat | churn) part build cargo build --release --workspace --bins --locked ;;
+        first-ping | repeat | restart | churn) part build cargo build --release --workspace --bins --locked ;;
     esac
     case $name in
         first-ping)
@@ -66,6 +67,10 @@ long_part() {
                 tests "repeat-$n" lab_tests
                 kept+=("$logs/repeat-$n.log")
             done ;;
+        restart)
+            lab_env "FARLAN_REPEAT=${repeat:-10}"
+            tests restart lab_tests --test restart
+            kept=("$logs/restart.log") ;;
         fuzz)
             part long-fuzz cargo run --profile fuzz -q -p farlan-fuzz --locked -- \
                 run all --seconds "${FARLAN_SECONDS:-3600}" --seed "$(date +%s)"

@@ -32,6 +32,9 @@ const ADDRS_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How often the number of tasks is said, in the debug log.
+const TASKS_EVERY: Duration = Duration::from_secs(5);
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Printed {
@@ -207,11 +210,18 @@ fn print(printed: &Printed, json: bool) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Each minute: removes what lapsed, and says what changed.
+/// Each minute: removes what lapsed, and says what changed. More often, for whoever listens, how
+/// many tasks there are.
 async fn keep_house(plane: &DataPlane) {
     let mut said = plane.snapshot();
     loop {
-        tokio::time::sleep(MINUTE).await;
+        for _ in 0..MINUTE.as_secs() / TASKS_EVERY.as_secs() {
+            tokio::time::sleep(TASKS_EVERY).await;
+            let tasks = tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks();
+            tracing::debug!(tasks, "alive");
+        }
         plane.sweep(Instant::now());
         let now = plane.snapshot();
         if now != said {

@@ -192,7 +192,9 @@ impl Bootstrap {
             cmd.args(["--listen", &listen]);
         }
         let log = dir.join(format!("{name}-bootstrap.log"));
-        let mut process = Proc::spawn(cmd.env("FARLAN_LOG", "info"), &log)?;
+        // How many tasks it has is said in the debug log.
+        let levels = "info,libp2p_kad=error,libp2p_swarm=warn,farlan_bootstrap::serve=debug";
+        let mut process = Proc::spawn(cmd.env("RUST_LOG", levels), &log)?;
         process.wait_log("/p2p/", Duration::from_secs(10))?;
         // The line may come in parts; what belongs to the first announcement is there soon.
         std::thread::sleep(Duration::from_millis(200));
@@ -296,6 +298,14 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn up(&mut self, args: &[&str]) -> Result<()> {
+        self.up_with_env(args, &[])
+    }
+
+    /// As [`Node::up`], with more in the environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn up_with_env(&mut self, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
         let log = self
             .host
             .ns
@@ -303,6 +313,7 @@ impl Node {
             .dir()
             .join(format!("{}-farlan.log", self.name));
         let mut cmd = farlan(&self.host.ns, &self.state);
+        cmd.envs(env.iter().copied());
         self.process = Some(Proc::spawn(cmd.arg("up").args(args), &log)?);
         Ok(())
     }

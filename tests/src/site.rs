@@ -107,6 +107,7 @@ impl Lab {
 
     /// A site with `hosts` hosts. `index` (1 to 20) chooses its addresses: 192.168.`index`.0/24 and
     /// 2001:db8:`index`::/64 inside, one address of 198.51.100.0/24 or 203.0.113.0/24 outside.
+    /// Without a translation (`hosts` up to 5) eight addresses of 192.0.2.0/24 are inside.
     ///
     /// # Errors
     /// When a device cannot be made or `nft` refuses the rules.
@@ -127,17 +128,22 @@ impl Lab {
             0 => Ipv4Addr::new(198, 51, 100, index * 10),
             _ => Ipv4Addr::new(203, 0, 113, index * 10),
         };
+        let (lan4, prefix) = if nat.translates() {
+            (Ipv4Addr::new(192, 168, index, 0), 24)
+        } else {
+            (Ipv4Addr::new(192, 0, 2, 64 + 8 * index), 29)
+        };
+        let inside = |host: u8| Ipv4Addr::from(u32::from(lan4) + u32::from(host));
         let lan6 = |host: u16| Ipv6Addr::new(0x2001, 0xdb8, index.into(), 0, 0, 0, 0, host);
         if family.v4() {
             router.sysctl("net/ipv4/ip_forward", "1")?;
             router.ip(&format!("addr add {public}/32 dev wan0"))?;
-            router.ip(&format!("addr add 192.168.{index}.1/24 dev lan"))?;
+            router.ip(&format!("addr add {}/{prefix} dev lan", inside(1)))?;
             router.ip("route add default dev wan0")?;
             self.wan().add_route(public.into(), 32, link);
             if !nat.translates() {
                 // Public addresses inside: the whole LAN prefix is routed.
-                self.wan()
-                    .add_route(Ipv4Addr::new(192, 168, index, 0).into(), 24, link);
+                self.wan().add_route(lan4.into(), prefix, link);
             }
         }
         if family.v6() {
@@ -161,9 +167,10 @@ impl Lab {
             ns.ip("link set eth0 up")?;
             let mut addrs: Vec<IpAddr> = Vec::new();
             if family.v4() {
-                addrs.push(Ipv4Addr::new(192, 168, index, 10 + n).into());
-                ns.ip(&format!("addr add {}/24 dev eth0", addrs[0]))?;
-                ns.ip(&format!("route add default via 192.168.{index}.1"))?;
+                let first = if nat.translates() { 10 } else { 2 };
+                addrs.push(inside(first + n).into());
+                ns.ip(&format!("addr add {}/{prefix} dev eth0", addrs[0]))?;
+                ns.ip(&format!("route add default via {}", inside(1)))?;
             }
             if family.v6() {
                 let addr = lan6(0x10 + u16::from(n));

@@ -23,6 +23,21 @@ const SHORT: Duration = Duration::from_secs(20);
 /// What died is forgotten after this: connections, sessions, sockets.
 const CALM: Duration = Duration::from_secs(90);
 
+/// What a process uses, and how many tasks its runtime has; none where it did not say.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    usage: Usage,
+    tasks: Option<u64>,
+}
+
+impl Seen {
+    /// No more than before; a few tasks belong to connections under way.
+    fn is_flat(&self, before: &Self) -> bool {
+        let tasks = |seen: &Self| seen.tasks.expect("the number of tasks is told");
+        self.usage.is_flat(&before.usage) && tasks(self) <= tasks(before) + 8
+    }
+}
+
 struct Churn {
     world: World,
     chance: Chance,
@@ -35,11 +50,42 @@ impl Churn {
         usize::try_from(self.chance.next_u64() % n).unwrap()
     }
 
-    /// The first node and the bootstrap live throughout; they are looked at.
-    fn survivors(&mut self) -> [(&'static str, Usage); 2] {
-        let node = Usage::of(self.world.nodes[0].process().pid()).unwrap();
-        let boot = Usage::of(self.world.boot.process.pid()).unwrap();
-        [("farlan", node), ("farlan-bootstrap", boot)]
+    /// The first node and the bootstrap live throughout; what they use must not grow.
+    fn survivors(&mut self) -> [(&'static str, Seen); 2] {
+        [
+            ("farlan", self.node(0)),
+            ("farlan-bootstrap", self.bootstrap()),
+        ]
+    }
+
+    fn node(&mut self, n: usize) -> Seen {
+        let node = &mut self.world.nodes[n];
+        Seen {
+            usage: Usage::of(node.process().pid()).unwrap(),
+            tasks: node.status().ok().and_then(|s| s["tasks"].as_u64()),
+        }
+    }
+
+    fn bootstrap(&self) -> Seen {
+        let process = &self.world.boot.process;
+        let log = process.log();
+        // Said every 5 s.
+        let last = log.rsplit("alive tasks=").next().unwrap_or_default();
+        Seen {
+            usage: Usage::of(process.pid()).unwrap(),
+            tasks: last.split_whitespace().next().and_then(|n| n.parse().ok()),
+        }
+    }
+
+    /// Prints what everybody uses, also the nodes that are new ones after each kill.
+    fn print(&mut self, when: &str) {
+        println!(
+            "sample churn {when} farlan-bootstrap {:?}",
+            self.bootstrap()
+        );
+        for n in 0..self.world.nodes.len() {
+            println!("sample churn {when} node {n} {:?}", self.node(n));
+        }
     }
 
     fn once(&mut self) -> &'static str {
@@ -115,7 +161,7 @@ fn nothing_grows_under_churn() {
         operations += 1;
     }
     let first = churn.survivors();
-    println!("sample churn start {first:?}");
+    churn.print("start");
     while begin.elapsed() < time {
         let what = churn.once();
         operations += 1;
@@ -141,10 +187,12 @@ fn nothing_grows_under_churn() {
             .any(|((_, a), (_, b))| !b.is_flat(a));
         (!grown).then_some(last)
     };
-    let settled = wait_for("flat use of memory, descriptors, threads", CALM, || {
-        flat(&mut churn)
-    });
-    println!("sample churn end {:?}", churn.survivors());
+    let settled = wait_for(
+        "flat use of memory, descriptors, threads, tasks",
+        CALM,
+        || flat(&mut churn),
+    );
+    churn.print("end");
     settled.unwrap();
     // And it all still works.
     for n in 1..4 {

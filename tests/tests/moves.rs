@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use farlan_tests::frames::{RawPort, gratuitous_arp, mac};
 use farlan_tests::nat::NatKind;
 use farlan_tests::probe::{Ping, figure, first_answer_after};
+use farlan_tests::proc::wait_for;
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
@@ -55,6 +56,52 @@ fn a_moved_mac_is_reached_at_its_new_host_within_a_second() {
         world.nodes[2].id().unwrap()
     );
     assert!(after["generation"].as_u64() > before["generation"].as_u64());
+}
+
+#[test]
+fn frames_under_way_while_a_mac_moves_are_passed_on() {
+    require_lab!();
+    let world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
+    let (talker, moved) = (&world.vms[0], &world.vms[1]);
+    // With 25 ms from host to host some requests are on their way to the old host when the claim
+    // comes there.
+    let ping = Ping::new(&moved.ip)
+        .count(3000)
+        .interval(Duration::from_millis(5));
+    let ping = ping.spawn(&talker.ns).unwrap();
+    first_answer_after(&ping, SystemTime::now(), Duration::from_secs(5)).unwrap();
+    let old = &world.nodes[1];
+    let sent_on = || {
+        let status = old.status().unwrap();
+        let peers = status["peers"].as_array().unwrap();
+        let new = peers.iter().find(|peer| peer["name"] == "c").unwrap();
+        new["tx_bytes"].as_u64().unwrap()
+    };
+    // As when a VM migrates: its source keeps its port for a while, the target announces it.
+    let (dropped, sent) = (old.drops("unknown_mac").unwrap(), sent_on());
+    let raw = RawPort::open(&world.vms[2].ns, "eth0").unwrap();
+    raw.send(&gratuitous_arp(mac(&moved.mac), [10, 9, 0, 2]))
+        .unwrap();
+    let new = world.nodes[2].id().unwrap();
+    let (_, took) = wait_for("the move", Duration::from_secs(5), || {
+        let entry = old
+            .macs()
+            .ok()?
+            .into_iter()
+            .find(|m| m["mac"] == moved.mac)?;
+        (entry["node"] == new.as_str()).then_some(())
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let dropped = old.drops("unknown_mac").unwrap() - dropped;
+    let sent = sent_on() - sent;
+    drop(ping);
+    println!(
+        "moved within {took:?}; the old host passed {sent} bytes on, dropped {dropped} frames"
+    );
+    // A request is 98 bytes long.
+    assert!(sent >= 98, "{sent} bytes passed on");
+    assert_eq!(dropped, 0);
 }
 
 #[test]

@@ -96,6 +96,15 @@ fn ipv6_only_behind_stateful_firewalls_becomes_direct() {
     traffic_flows(&world);
 }
 
+#[test]
+fn a_stateful_firewall_and_a_port_keeping_nat_become_direct() {
+    require_lab!();
+    let nats = [NatKind::Firewall, NatKind::PortPreserving];
+    let world = World::running(&nats, Family::V4, LinkModel::default()).unwrap();
+    both_direct(&world.nodes);
+    traffic_flows(&world);
+}
+
 /// MTU 1,280 in the middle, ICMP dropped: full-size guest packets with DF cross, and no packet on
 /// the underlay is a fragment.
 fn full_frames_cross_a_narrow_underlay(nats: [NatKind; 2], family: Family) {

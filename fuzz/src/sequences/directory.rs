@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::entropy::SeededEntropy;
 use overlay_proto::directory::{
-    Directory, DirectoryAction, DirectoryConfig, DirectoryMessage, Signed,
+    Directory, DirectoryAction, DirectoryConfig, DirectoryMessage, LateFrame, LateVerdict, Signed,
 };
 use overlay_proto::ethernet::EvidenceClass;
 use overlay_proto::ids::PeerId;
+use overlay_proto::switching::MacKey;
 use overlay_proto::time::UnixTime;
 
 use crate::Seen;
@@ -178,6 +179,39 @@ impl World {
         panic!("three nodes that never stop talking");
     }
 
+    /// A frame for `key` comes to node `n`, and on from there: twice at most, by ever newer claims.
+    fn send_late(&mut self, mut n: usize, key: MacKey, seen: &mut Seen) {
+        let origin = self.peers[(n + 1) % NODES];
+        let mut frame = LateFrame {
+            dst: key,
+            from: origin,
+            origin,
+            hops: 0,
+            mark: None,
+        };
+        for hop in 1.. {
+            let verdict = self.nodes[n].late_frame(self.now, &frame);
+            seen.note(&std::mem::discriminant(&verdict));
+            let LateVerdict::Forward { to, hops, mark } = verdict else {
+                break;
+            };
+            assert!(hop <= 2 && hops == hop && to != self.peers[n] && to != frame.from);
+            let before = frame.mark.map(|mark| mark.generation);
+            assert!(before.is_none_or(|before| mark.generation > before));
+            frame = LateFrame {
+                from: self.peers[n],
+                hops,
+                mark: Some(mark),
+                ..frame
+            };
+            n = self
+                .peers
+                .iter()
+                .position(|peer| *peer == to)
+                .expect("a member");
+        }
+    }
+
     fn check(&self) {
         for node in &self.nodes {
             let mut keys: Vec<_> = node.entries(self.now).map(|entry| entry.key).collect();
@@ -259,6 +293,7 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
         10 => {
             let resolved = world.nodes[n].resolve(world.now, key);
             seen.note(&std::mem::discriminant(&resolved));
+            world.send_late(n, key, seen);
         }
         11 => {
             // A restart, with what was saved.

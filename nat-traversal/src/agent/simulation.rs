@@ -86,6 +86,11 @@ impl Nat {
         }
     }
 
+    /// Lets nothing in that is not asked for from now on; the mappings stay.
+    pub(super) fn close(&mut self) {
+        self.open.clear();
+    }
+
     /// Forgets everything, as a router that restarts; new ports from now on.
     pub(super) fn reboot(&mut self) {
         self.mapped.clear();

@@ -253,6 +253,68 @@ fn made_up_sources_are_bounded_and_inside_addresses_refused() {
     assert!(agent.paths.len() == before && !agent.paths.contains_key(&loopback));
 }
 
+/// A host behind a stateful firewall tells one address, its own. While that is one that others may
+/// not try, nothing opens their NATs towards it, whatever it sends; the first list that names
+/// another address is tried at once, by both.
+#[test]
+fn refused_candidates_are_left_for_the_next_list() {
+    let private = Candidate {
+        kind: crate::candidate::CandidateKind::Host,
+        addr: "192.168.1.10:22611".parse().unwrap(),
+        allocation: None,
+    };
+    let mut world = World::new([PORT_RESTRICTED, PORT_RESTRICTED]);
+    world.direct_up = false;
+    let now = world.now;
+    let refused = world.sides[0]
+        .agent
+        .set_remote_candidates(now, &[private], 2);
+    assert_eq!(refused, 1);
+    world.run(seconds(1), true);
+    world.direct_up = true;
+    world.sides[0].nat.close();
+    let before = world.sides[0].direct_sent;
+    world.run(seconds(60), true);
+    assert_eq!(world.kinds(), [Relayed, Relayed]);
+    assert_eq!(world.sides[0].direct_sent, before, "nothing for it to try");
+    let reason = |world: &World| world.sides[0].agent.reason();
+    assert_eq!(reason(&world), Some(FallbackReason::CandidatesRefused));
+
+    let told = world.now - world.start;
+    world.tell_candidates(0, 3);
+    assert_eq!(reason(&world), Some(FallbackReason::Probing));
+    world.run(seconds(2), true);
+    assert_eq!(world.kinds(), [Direct, Direct]);
+    let after = chosen_after(&world, Direct, told);
+    assert!(after <= Duration::from_millis(400), "{after:?}");
+}
+
+/// What the filter knows of ourselves comes after the peer's list, mostly.
+#[test]
+fn refused_candidates_are_looked_at_again_when_the_filter_changes() {
+    let mut world = World::new([OPEN, OPEN]);
+    world.direct_up = false;
+    let candidate = |kind, at: &str| Candidate {
+        kind,
+        addr: at.parse().unwrap(),
+        allocation: None,
+    };
+    let list = [
+        candidate(crate::candidate::CandidateKind::Host, "192.168.1.10:22611"),
+        candidate(crate::candidate::CandidateKind::Reflexive, "203.0.113.77:0"),
+    ];
+    let now = world.now;
+    let agent = &mut world.sides[0].agent;
+    assert_eq!(agent.set_remote_candidates(now, &list, 2), 2);
+    assert_eq!(agent.reason(), Some(FallbackReason::CandidatesRefused));
+    let filter = CandidateFilter {
+        own_reflexive: vec!["203.0.113.77".parse().unwrap()],
+        ..CandidateFilter::default()
+    };
+    agent.set_filter(now, filter);
+    assert_eq!(agent.reason(), Some(FallbackReason::Probing));
+}
+
 #[test]
 fn reasons_name_what_is_missing() {
     let mut world = World::new([OPEN, OPEN]);

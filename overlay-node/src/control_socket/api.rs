@@ -142,6 +142,9 @@ pub struct StatusReport {
     pub version: String,
     /// Seconds since the node started.
     pub uptime_s: u64,
+    /// Tasks of the process's runtime that are not done.
+    #[serde(default)]
+    pub tasks: usize,
     /// The last second of the membership, in seconds since 1970; `null` if it does not count.
     pub member_until: Option<UnixTime>,
     /// Why a bootstrap last refused this node; `null` once one has let it in.
@@ -247,6 +250,7 @@ mod tests {
             overlay: OverlayId([1; 32]),
             version: "0.1.0".to_owned(),
             uptime_s: 1,
+            tasks: 9,
             member_until: None,
             refused: None,
             nat: NatReport {
@@ -278,7 +282,7 @@ mod tests {
         };
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
-            "version": "0.1.0", "member_until": null, "refused": null, "uptime_s": 1,
+            "version": "0.1.0", "member_until": null, "refused": null, "uptime_s": 1, "tasks": 9,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
             "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500}],

@@ -249,6 +249,7 @@ impl Driver {
         for (id, static_key) in unknown {
             if let Some(peer) = self.new_peer(tick, id) {
                 peer.static_key = Some(static_key);
+                self.peers_changed = true;
                 self.welcome(tick, net, id);
                 self.permit(&[id]);
                 self.reach(tick, id);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use overlay_proto::directory::{LocalVerdict, Resolution};
+use overlay_proto::directory::{LateFrame, LateVerdict, LocalVerdict, Resolution};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
-use overlay_proto::wire::{InnerHeader, SAFE_DATAGRAM, Selector, max_frame, split};
+use overlay_proto::wire::{Forwarded, InnerHeader, SAFE_DATAGRAM, max_frame, split};
 
 use super::node::Tick;
 use super::run::Driver;
@@ -217,6 +217,18 @@ impl Driver {
 
     /// Seals one frame to `peer` on the slow path's lane; `false` if there is no session or path.
     pub(crate) fn send_frame(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) -> bool {
+        self.send_marked(net, peer, 0, None, bytes)
+    }
+
+    /// As [`Driver::send_frame`], for a frame that is passed on `hops` times with `mark`.
+    fn send_marked(
+        &mut self,
+        net: NetIndex,
+        peer: PeerId,
+        hops: u8,
+        mark: Option<Forwarded>,
+        bytes: &[u8],
+    ) -> bool {
         let Some(network) = self.networks.get(usize::from(net.0)).map(|n| n.secret.id) else {
             return false;
         };
@@ -230,11 +242,16 @@ impl Driver {
         let Some(selector) = selector else {
             return false;
         };
-        let limit = SAFE_DATAGRAM;
+        let header = InnerHeader {
+            hops,
+            forwarded: mark,
+            ..InnerHeader::frame(selector)
+        };
+        let limit = SAFE_DATAGRAM - mark.map_or(0, |_| Forwarded::LEN);
         let sent = if bytes.len() <= max_frame(limit) {
-            self.seal_to(peer, &InnerHeader::frame(selector), bytes)
+            self.seal_to(peer, &header, bytes)
         } else {
-            self.send_pieces(peer, selector, bytes, limit)
+            self.send_pieces(peer, header, bytes, limit)
         };
         if sent && let Some(peer) = self.peers.get(&peer) {
             peer.counters.sent(bytes.len());
@@ -242,10 +259,11 @@ impl Driver {
         sent
     }
 
+    /// `whole`: the header that the frame would have in one datagram.
     fn send_pieces(
         &mut self,
         peer: PeerId,
-        selector: Selector,
+        whole: InnerHeader,
         bytes: &[u8],
         limit: usize,
     ) -> bool {
@@ -259,7 +277,12 @@ impl Driver {
             let Some(part) = bytes.get(range) else {
                 return true;
             };
-            if !self.seal_to(peer, &InnerHeader::piece(selector, piece), part) {
+            let header = InnerHeader {
+                hops: whole.hops,
+                forwarded: whole.forwarded,
+                ..InnerHeader::piece(whole.selector, piece)
+            };
+            if !self.seal_to(peer, &header, part) {
                 return false;
             }
         }
@@ -308,8 +331,69 @@ impl Driver {
             return;
         };
         if !dst.mac.is_group() && network.directory.owner(tick.now, &dst) != Some(self.node.me) {
-            return self.drops.count(DropReason::UnknownMac);
+            let late = LateFrame {
+                dst,
+                from: peer,
+                origin: peer,
+                hops: 0,
+                mark: None,
+            };
+            return self.handle_late(tick, net, &late, bytes);
         }
+        self.deliver_here(net, peer, bytes);
+    }
+
+    /// A frame that `peer` passes on for another node.
+    pub(crate) fn handle_forwarded(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        peer: PeerId,
+        hops: u8,
+        mark: Forwarded,
+        bytes: &[u8],
+    ) {
+        let Ok(frame) = EthernetFrame::parse(bytes) else {
+            return self.drops.count(DropReason::MalformedFrame);
+        };
+        let Addresses { src, dst } = Addresses::of(&frame);
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let origin = network.directory.owner(tick.now, &src);
+        let Some(origin) = origin.filter(|origin| *origin != self.node.me) else {
+            return self.drops.count(DropReason::SourceNotClaimed);
+        };
+        let late = LateFrame {
+            dst,
+            from: peer,
+            origin,
+            hops,
+            mark: Some(mark),
+        };
+        self.handle_late(tick, net, &late, bytes);
+    }
+
+    fn handle_late(&mut self, tick: Tick, net: NetIndex, late: &LateFrame, bytes: &[u8]) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let verdict = network.directory.late_frame(tick.now, late);
+        self.touch_network(net);
+        match verdict {
+            LateVerdict::Deliver => self.deliver_here(net, late.from, bytes),
+            LateVerdict::Forward { to, hops, mark } => {
+                // It is late already: no waiting for a session.
+                if !self.send_marked(net, to, hops, Some(mark), bytes) {
+                    self.drops.count(DropReason::NoSession);
+                }
+            }
+            LateVerdict::Drop(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Writes a frame from `peer` to the tap.
+    fn deliver_here(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) {
         match self.taps.write(net, bytes) {
             Ok(()) => {
                 if let Some(peer) = self.peers.get(&peer) {

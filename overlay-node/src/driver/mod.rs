@@ -20,7 +20,7 @@
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
-//! - [`memory`]: what is kept on disk of peers.
+//! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 
@@ -28,6 +28,7 @@ mod attaching;
 mod bridges;
 mod directory;
 mod frames;
+mod generation;
 mod introductions;
 mod memory;
 mod network;

@@ -29,6 +29,9 @@ const LONGEST_REDIAL: Duration = Duration::from_secs(300);
 /// peer that is gone answers none.
 const GREET_EVERY: Duration = Duration::from_secs(5);
 
+/// A packet for a session that is no more lets a handshake begin out of turn no more often.
+const STRAY_EVERY: Duration = Duration::from_secs(1);
+
 /// When we last tried to reach a peer, and how often in vain.
 #[derive(Debug, Default)]
 struct Attempts {
@@ -36,6 +39,19 @@ struct Attempts {
     in_vain: u32,
     greeted: Option<Instant>,
     greetings: u32,
+    /// When a stray last had an effect.
+    strayed: Option<Instant>,
+}
+
+impl Attempts {
+    /// None yet, but what limits how often others are spoken to stays.
+    fn renewed(&self) -> Self {
+        Self {
+            greeted: self.greeted,
+            strayed: self.strayed,
+            ..Self::default()
+        }
+    }
 }
 
 /// Frame counts at the last look, to see whether traffic flows.
@@ -137,10 +153,7 @@ impl Peer {
         tracing::debug!(peer = %self.id, sequence, ?candidates, refused, "candidates");
         self.candidates = candidates;
         // What failed before may work with the new addresses.
-        self.attempts = Attempts {
-            greeted: self.attempts.greeted,
-            ..Attempts::default()
-        };
+        self.try_again();
         true
     }
 
@@ -152,10 +165,7 @@ impl Peer {
         let new = path.is_some() && path != self.relay;
         self.relay = path;
         if new {
-            self.attempts = Attempts {
-                greeted: self.attempts.greeted,
-                ..Attempts::default()
-            };
+            self.try_again();
         }
         new
     }
@@ -250,6 +260,28 @@ impl Peer {
         true
     }
 
+    /// What failed before may work now.
+    pub(crate) fn try_again(&mut self) {
+        self.attempts = self.attempts.renewed();
+    }
+
+    /// Was it last reached on `path`, directly?
+    pub(crate) fn was_met_on(&self, path: &Path, filter: &CandidateFilter) -> bool {
+        path.kind() == PathKind::Direct
+            && self.met_at == Some(path.remote)
+            && filter.admit_source(path.remote).is_ok()
+    }
+
+    /// May a stray from it have an effect now? Counts it if so.
+    pub(crate) fn may_answer_stray(&mut self, now: Instant) -> bool {
+        let last = self.attempts.strayed;
+        if last.is_some_and(|at| now.duration_since(at) < STRAY_EVERY) {
+            return false;
+        }
+        self.attempts.strayed = Some(now);
+        true
+    }
+
     /// May it be greeted now? Counts it if so.
     pub(crate) fn may_greet(&mut self, now: Instant) -> bool {
         // A peer that does not answer is greeted ever more rarely, up to every five minutes.
@@ -294,5 +326,47 @@ impl Peer {
             rx_frames,
         };
         talked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(now: Instant) -> Peer {
+        let agent = PathAgent::new(now, CandidateFilter::default(), true);
+        Peer::new(now, PeerId([1; 32]), agent, 7)
+    }
+
+    #[test]
+    fn a_stray_has_an_effect_once_a_second_whatever_else_happens() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        assert!(peer.may_answer_stray(now));
+        peer.set_candidates(now, 1, Vec::new());
+        peer.try_again();
+        let soon = now + Duration::from_millis(999);
+        assert!(!peer.may_answer_stray(soon));
+        assert!(peer.may_answer_stray(now + STRAY_EVERY));
+    }
+
+    #[test]
+    fn a_stray_counts_only_from_where_the_peer_was_proven_last() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        let filter = CandidateFilter::default();
+        let [old, new] = ["192.0.2.1:5", "192.0.2.1:6"].map(|at| Path::direct(at.parse().unwrap()));
+        assert!(!peer.was_met_on(&old, &filter));
+        assert!(peer.choose(old));
+        assert!(peer.was_met_on(&old, &filter));
+        assert!(!peer.was_met_on(&new, &filter));
+        assert!(peer.choose(new));
+        assert!(!peer.was_met_on(&old, &filter));
+        let route = RelayRoute {
+            own: nat_traversal::path::AllocationId(1),
+            peer: nat_traversal::path::AllocationId(2),
+        };
+        let relayed = Path::relayed(new.remote, route);
+        assert!(!peer.was_met_on(&relayed, &filter));
     }
 }

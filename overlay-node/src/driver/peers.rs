@@ -29,11 +29,13 @@ impl Driver {
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::PeerFrame {
-                forwarded: Some(_), ..
-            } => {
-                // Nobody may send on behalf of others yet (docs/adr/0004).
-                self.drops.count(DropReason::SourceNotClaimed);
-            }
+                net,
+                peer,
+                hops,
+                forwarded: Some(mark),
+                frame,
+                ..
+            } => self.handle_forwarded(tick, net, peer, hops, mark, &frame),
             Punt::PeerFrame {
                 net,
                 peer,
@@ -57,6 +59,7 @@ impl Driver {
                 peer,
                 path,
             } => self.handle_opened(tick, session, peer, path),
+            Punt::Stray { path } => self.handle_stray(tick, path),
             Punt::Datagram { path, bytes } => self.handle_datagram(tick, path, &bytes),
             Punt::TapLost { net } => self.lose_tap(net),
         }
@@ -68,6 +71,51 @@ impl Driver {
             peer.heard_on = Some(path);
             peer.agent.handle_traffic(tick.now, path);
             self.touch_peer(id);
+        }
+    }
+
+    /// Somebody sends, from where a peer was met before, under a session that we do not have: the
+    /// peer is there and does not know that we have restarted. A handshake goes out now instead of
+    /// when its turn comes. The stray proves nothing, so all it can do is bounded: towards the
+    /// address where the peer was proven last, no other, once a second, within what silent
+    /// addresses may get.
+    fn handle_stray(&mut self, tick: Tick, path: Path) {
+        let filter = self.underlay.filter();
+        let tunnels = &self.tunnels;
+        let Some(peer) = self
+            .peers
+            .values_mut()
+            .find(|peer| peer.was_met_on(&path, filter) && tunnels.current(peer.id).is_none())
+        else {
+            return;
+        };
+        let (id, Some(static_key)) = (peer.id, peer.static_key) else {
+            return;
+        };
+        if !peer.may_answer_stray(tick.now)
+            || !self.probe_budget.take(tick.now, path.remote.ip())
+            || self.tunnels.repeat(id, path)
+        {
+            return;
+        }
+        let entropy = &mut self.entropy;
+        self.tunnels
+            .connect(tick.now, tick.wall, entropy, id, static_key, &[path]);
+    }
+
+    /// Ends all sessions, because their counters or their age cannot be trusted any more (trust.md
+    /// 12), and begins new ones.
+    pub(crate) fn end_all_sessions(&mut self, tick: Tick, why: &str) {
+        tracing::warn!(why, "all sessions end and begin anew");
+        self.tunnels.close_all(tick.now);
+        // Handled now: a peer is reached anew only when its old session is gone.
+        self.settle_tunnels(tick);
+        let all: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in all {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.try_again();
+            }
+            self.reach(tick, id);
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
+use super::generation::TimeWatch;
 use super::introductions::Answer;
 use super::network::Network;
 use super::node::{Node, Tick};
@@ -47,6 +48,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// What is new about peers is on disk within two looks, so that a node that is killed soon after it
+/// met somebody finds them again without a bootstrap. Saving takes at most this share of the time.
+const SAVE_SHARE: u32 = 10;
 
 /// How long a peer may be known without being in a roster: its entry comes with the first
 /// comparison of a session.
@@ -93,6 +98,9 @@ pub(crate) struct Driver {
     pub(crate) next_housekeeping: Instant,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
+    /// No saving out of turn before.
+    pub(crate) next_save: Instant,
+    pub(crate) time: TimeWatch,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
     /// The handshake timestamp that is on disk.
@@ -218,18 +226,29 @@ impl Driver {
         self.answer_questions(tick);
         if tick.now >= self.next_look {
             self.next_look = tick.now + LOOK;
-            let mut talkers = Vec::new();
-            for peer in self.peers.values_mut() {
-                if peer.look_at_traffic(tick.now) {
-                    talkers.push(peer.id);
-                }
-                self.touched_peers.insert(peer.id);
-            }
-            self.note_talkers(tick, &talkers);
+            self.look(tick);
         }
         if tick.now >= self.next_housekeeping {
             self.next_housekeeping = tick.now + HOUSEKEEPING;
             self.keep_house(tick);
+        }
+    }
+
+    /// What is looked at every second.
+    fn look(&mut self, tick: Tick) {
+        if let Some(why) = self.time.look() {
+            self.end_all_sessions(tick, why);
+        }
+        let mut talkers = Vec::new();
+        for peer in self.peers.values_mut() {
+            if peer.look_at_traffic(tick.now) {
+                talkers.push(peer.id);
+            }
+            self.touched_peers.insert(peer.id);
+        }
+        self.note_talkers(tick, &talkers);
+        if self.peers_changed && tick.now >= self.next_save {
+            self.save_state();
         }
     }
 
@@ -341,8 +360,15 @@ impl Driver {
 
     /// Saves what a restart needs, where it has changed.
     fn save_state(&mut self) {
+        let start = Instant::now();
         self.save_directories();
         self.save_peers();
+        self.save_handshake_time();
+        let took = start.elapsed();
+        self.next_save = start + took * SAVE_SHARE;
+    }
+
+    fn save_handshake_time(&mut self) {
         let timestamp = self.tunnels.last_timestamp();
         if timestamp == self.saved_timestamp {
             return;

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
+use super::generation::TimeWatch;
 use super::node::{Node, Tick};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
@@ -28,7 +29,7 @@ use super::waiting_room::WaitingRoom;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
-use crate::state::{BoundPorts, OsEntropy};
+use crate::state::{BoundPorts, OsEntropy, clock_readings};
 use crate::workers::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
@@ -103,6 +104,8 @@ async fn run(setup: NodeSetup) -> Result<()> {
         next_look: tick.now,
         next_housekeeping: tick.now,
         peers_changed: false,
+        next_save: tick.now,
+        time: TimeWatch::start(),
         gate,
         saved_timestamp: 0,
         looks: Looks::start(),
@@ -120,18 +123,14 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let stop = stop_signal()?;
     notify("READY=1");
     tracing::info!(node = %driver.node.me, "the node is up");
-    driver
-        .run(
-            Inputs {
-                punts,
-                control: control_events,
-                answers,
-                calls,
-                fdb: bridges::watch(),
-            },
-            stop,
-        )
-        .await;
+    let inputs = Inputs {
+        punts,
+        control: control_events,
+        answers,
+        calls,
+        fdb: bridges::watch(),
+    };
+    driver.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
@@ -341,5 +340,9 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
             .collect(),
         incarnation: node.incarnation,
     };
-    Ok(Tunnels::new(config, setup.state.load_handshake_time()?))
+    // A run that was killed may not have saved its last handshakes; they were in the second before
+    // at the latest, or in this one, which the nanoseconds tell apart.
+    let clock = u64::try_from(clock_readings().wall.as_nanos()).unwrap_or(0);
+    let last = setup.state.load_handshake_time()?.max(clock);
+    Ok(Tunnels::new(config, last))
 }

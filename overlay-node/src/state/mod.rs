@@ -27,7 +27,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub use authority::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS};
-pub use entropy::{OsEntropy, wall_clock};
+pub use entropy::{OsEntropy, clock_readings, wall_clock};
 pub use error::StateError;
 pub use lock::StateLock;
 pub use node::{BoundPorts, StaticKey};

@@ -1,6 +1,7 @@
 //! A frame in: socket -> session -> open -> parse -> `Fib::accept` -> tap -> guest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use nat_traversal::path::Path;
 use nat_traversal::relay;
@@ -22,6 +23,10 @@ const MAX_REASSEMBLERS: usize = 1024;
 /// Sessions whose last path a worker remembers. All are forgotten when it is full: that costs one
 /// more [`Punt::Opened`] each.
 const MAX_SEEN: usize = 4096;
+
+/// Strays are reported so often for each path, and of so many paths.
+const STRAY_EVERY: Duration = Duration::from_secs(1);
+const MAX_STRAYS: usize = 64;
 
 /// The taps of a worker.
 #[derive(Default)]
@@ -49,6 +54,9 @@ pub(super) struct Incoming {
     reassembly: HashMap<PeerId, Reassembler>,
     /// Bounded by [`MAX_SEEN`].
     seen: HashMap<SessionIndex, Path>,
+    /// Whence strays came since the instant. Bounded by [`MAX_STRAYS`], emptied every
+    /// [`STRAY_EVERY`].
+    strays: (Option<Instant>, HashSet<Path>),
 }
 
 impl Incoming {
@@ -57,6 +65,7 @@ impl Incoming {
             budget,
             reassembly: HashMap::new(),
             seen: HashMap::new(),
+            strays: (None, HashSet::new()),
         }
     }
 
@@ -120,11 +129,10 @@ impl Incoming {
         taps: &mut Taps,
     ) -> Result<(), DropReason> {
         let header = DataHeader::parse(datagram)?;
-        let from = context
-            .fib
-            .sessions
-            .get(&header.receiver)
-            .ok_or(DropReason::UnknownSession)?;
+        let Some(from) = context.fib.sessions.get(&header.receiver) else {
+            self.note_stray(context, path);
+            return Err(DropReason::UnknownSession);
+        };
         let plaintext = from.session.open_in_place(&header, datagram)?;
         self.notice(context, from, path);
         let (inner, body) = InnerHeader::parse(plaintext)?;
@@ -152,6 +160,19 @@ impl Incoming {
                 });
                 Ok(())
             }
+        }
+    }
+
+    /// Tells the slow path that somebody believes to have a session with us.
+    fn note_stray(&mut self, context: &Context<'_>, path: Path) {
+        let (since, paths) = &mut self.strays;
+        let over = |since: Instant| context.now.saturating_duration_since(since) >= STRAY_EVERY;
+        if since.is_none_or(over) {
+            *since = Some(context.now);
+            paths.clear();
+        }
+        if paths.len() < MAX_STRAYS && paths.insert(path) {
+            context.punt(Punt::Stray { path });
         }
     }
 
@@ -336,7 +357,10 @@ mod tests {
         let dropped = drops.occurred().map(|(_, count)| count).sum();
         (
             dropped,
-            std::iter::from_fn(|| punted.try_recv().ok()).count(),
+            // A stray is a drop that is reported.
+            std::iter::from_fn(|| punted.try_recv().ok())
+                .filter(|punt| !matches!(punt, Punt::Stray { .. }))
+                .count(),
         )
     }
 
@@ -398,6 +422,36 @@ mod tests {
                 prop_assert_eq!(usize::try_from(dropped).unwrap() + punted, 1);
             }
         }
+    }
+
+    #[test]
+    fn a_stray_is_reported_once_a_second_for_each_of_64_paths() {
+        let (fib, drops) = (fib(), DropCounters::default());
+        let (punts, mut punted) = mpsc::channel(1_000);
+        let mut context = Context {
+            fib: &fib,
+            drops: &drops,
+            punts: &punts,
+            now: Instant::now(),
+            now_ms: 0,
+        };
+        let mut incoming = Incoming::new(PieceBudget::default());
+        let mut reported = |context: &Context<'_>| {
+            for port in 1..=200 {
+                let path = Path::direct(std::net::SocketAddr::from(([192, 0, 2, 1], port % 100)));
+                let mut stray = sealed(&[vec![0; 40]]).remove(0);
+                stray[4] ^= 1;
+                incoming.handle_datagram(context, path, &mut stray, &mut Taps::default());
+            }
+            std::iter::from_fn(|| punted.try_recv().ok())
+                .filter(|punt| matches!(punt, Punt::Stray { .. }))
+                .count()
+        };
+        assert_eq!(reported(&context), MAX_STRAYS);
+        assert_eq!(reported(&context), 0);
+        context.now += STRAY_EVERY;
+        assert_eq!(reported(&context), MAX_STRAYS);
+        assert_eq!(drops.get(DropReason::UnknownSession), 600);
     }
 
     #[test]

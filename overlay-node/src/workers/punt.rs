@@ -76,6 +76,13 @@ pub enum Punt {
         /// Where it came from.
         path: Path,
     },
+    /// Sealed data under an index that is none of ours came on this path: from a peer that does not
+    /// know yet that we have restarted, or from anybody. It was dropped. At most one a second for
+    /// each path.
+    Stray {
+        /// Where it came from.
+        path: Path,
+    },
     /// A datagram in the clear: handshake, reflector, relay control.
     Datagram {
         /// Where it came from.

@@ -351,6 +351,7 @@ fn control_and_clear_datagrams_go_to_the_slow_path() {
     sealed[4] ^= 1;
     a.sender.send(&to_b, &sealed[..len], &none).unwrap();
     b.counted(DropReason::UnknownSession);
+    assert!(matches!(b.punted(), Punt::Stray { path } if path == Path::direct(a.addr)));
     a.sender.send(&to_b, &[0x40; 20], &none).unwrap();
     b.counted(DropReason::UnknownDatagramKind);
     assert!(b.punts.try_recv().is_err());

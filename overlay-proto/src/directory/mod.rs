@@ -27,9 +27,7 @@
 //! [`machine::Directory`] puts it together as one state machine, without clock, socket or randomness
 //! of its own.
 //!
-//! Not here yet, with their places kept: broadcast over a tree in networks above eight members and
-//! forwarding of late frames (`DirectoryAction::Moved` names the moment, the predecessor hash in the
-//! claim names the direct predecessor).
+//! Not here yet, with its place kept: broadcast over a tree in networks above eight members.
 
 pub mod card;
 pub mod claim;
@@ -51,7 +49,8 @@ pub use card::{Card, OpenedCard, SignedCard, open_card, seal_card};
 pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
 pub use claims::{ClaimStore, Outcome, StoredClaim};
 pub use machine::{
-    Directory, DirectoryAction, DirectoryConfig, Entry, LocalVerdict, Place, Resolution,
+    Directory, DirectoryAction, DirectoryConfig, Entry, LateFrame, LateVerdict, LocalVerdict,
+    Place, Resolution,
 };
 pub use messages::DirectoryMessage;
 pub use order::Rank;

@@ -74,6 +74,23 @@ impl Tunnels {
         self.put(now, peer, state);
     }
 
+    /// The handshake under way with `peer` says its message 1 on `path` now, whatever its schedule.
+    /// `false`: there is none on that path.
+    ///
+    /// For a peer that does not know yet that we have restarted: its packets for sessions of the
+    /// run before show that it is there. They prove nothing, so the caller bounds how often.
+    pub fn repeat(&mut self, peer: PeerId, path: Path) -> bool {
+        let pending = self
+            .peers
+            .get(&peer)
+            .and_then(|state| state.pending.as_ref());
+        let Some(pending) = pending.filter(|pending| pending.paths.contains(&path)) else {
+            return false;
+        };
+        push_transmit(&mut self.transmits, path, pending.message_for(&path));
+        true
+    }
+
     /// Message 1.
     fn handle_request(
         &mut self,

@@ -29,6 +29,7 @@
 //! Memory: [`MAX_SESSIONS`] sessions and handshakes in all, [`MAX_HALF_OPEN`] half open for either
 //! role, 8 per source prefix, one for each peer.
 
+mod clocks;
 mod incoming;
 mod limits;
 mod load;
@@ -51,6 +52,7 @@ use crate::session::Session;
 use crate::time::UnixTime;
 use crate::wire::SessionIndex;
 
+pub use clocks::{CLOCK_TOLERANCE, ClockJump, ClockReadings, ClockWatch};
 use limits::{HalfOpen, Indices, Timestamps};
 pub use limits::{MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOURCE, MAX_SESSIONS};
 use load::Load;
@@ -327,7 +329,7 @@ impl Tunnels {
     }
 
     /// Ends everything: after a fork, a change of the VM's generation, or a jump of the clock
-    /// (trust.md 12).
+    /// that a [`ClockWatch`] sees (trust.md 12).
     pub fn close_all(&mut self, now: Instant) {
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {

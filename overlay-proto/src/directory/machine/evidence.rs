@@ -237,6 +237,9 @@ impl Directory {
             if claim.claim.is_live() && previous != Some(self.me) {
                 let to = Place::Local;
                 self.actions.push(DirectoryAction::Moved { key, to, ips });
+                if let Some(from) = previous {
+                    self.late.gained(now, key, from);
+                }
             }
         } else if previous == Some(self.me) {
             self.lose(now, &claim);
@@ -418,7 +421,9 @@ impl Directory {
             ClaimKind::Learned | ClaimKind::Withdrawn => Duration::ZERO,
         };
         if let Some(local) = self.local.get_mut(&winner.claim.key()) {
-            local.own = None;
+            if let Some(own) = local.own.take() {
+                self.late.lost(now, winner.claim.key(), own.generation);
+            }
             local.restored = None;
             local.lost = Some(Lost {
                 at: now,
@@ -438,7 +443,7 @@ impl Directory {
             self.publish(claim);
             return;
         }
-        let own = self.own_timers(now);
+        let own = self.own_timers(now, claim.claim.generation);
         if let Some(local) = self.local.entry(key) {
             let probes = local.own.map(|old| (old.probe_at, old.probes));
             let (probe_at, probes) = probes.unwrap_or((own.probe_at, 0));

@@ -18,6 +18,8 @@ const FORGET: Duration = Duration::from_secs(300);
 /// The timers of a claim of this node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
+    /// The claim's generation.
+    pub(super) generation: u64,
     /// When the claim is refreshed.
     pub(super) refresh_at: Instant,
     /// When it was, or was made.

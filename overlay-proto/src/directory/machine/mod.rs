@@ -12,6 +12,7 @@ mod action;
 mod evidence;
 mod exchange;
 mod ingest;
+mod late;
 mod local;
 mod lookup;
 mod owner;
@@ -27,10 +28,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use action::{DirectoryAction, Entry, LocalVerdict, Place, Resolution};
+pub use late::{LateFrame, LateVerdict};
 pub use persist::MAX_SNAPSHOT;
 
 use self::action::Actions;
 use self::exchange::Neighbours;
+use self::late::LateFrames;
 use self::local::LocalMacs;
 use self::lookup::{Lookups, PerSecond};
 use self::standing::Standing;
@@ -91,6 +94,7 @@ pub struct Directory {
     searches: Searches,
     lookups: Lookups,
     talkers: Talkers,
+    late: LateFrames,
     neighbours: Neighbours,
     timing: Timing,
     actions: Actions,
@@ -154,6 +158,7 @@ impl Directory {
             searches: Searches::default(),
             lookups: Lookups::default(),
             talkers: Talkers::default(),
+            late: LateFrames::default(),
             neighbours: Neighbours::new(now),
             timing: Timing {
                 due: now,
@@ -309,6 +314,7 @@ impl Directory {
         self.claims.expire(now);
         self.roster.expire(now);
         self.talkers.expire(now);
+        self.late.expire(now);
         self.local.expire(now);
     }
 }

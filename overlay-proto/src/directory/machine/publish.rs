@@ -38,8 +38,9 @@ impl Directory {
     }
 
     /// The timers of a claim that is made or refreshed now.
-    pub(super) fn own_timers(&mut self, now: Instant) -> Own {
+    pub(super) fn own_timers(&mut self, now: Instant, generation: u64) -> Own {
         Own {
+            generation,
             refresh_at: now + REFRESH - self.jitter(REFRESH_JITTER),
             refreshed: now,
             // At once: who asks the DHT for a MAC has most likely just got a frame from it.

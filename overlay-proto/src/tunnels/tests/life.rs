@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use nat_traversal::path::Path;
+
 use super::pair::*;
 use crate::drop_reason::DropReason;
 use crate::session::REKEY_AFTER;
 use crate::tunnels::{CloseReason, HANDSHAKE_TIMEOUT, TunnelEvent};
-use crate::wire::SessionIndex;
+use crate::wire::{Lane, SessionIndex};
 
 #[test]
 fn rekeying_keeps_traffic() {
@@ -204,4 +206,54 @@ fn an_initiator_that_is_never_heard_tries_again() {
     pair.loss = 0;
     pair.run(Duration::from_secs(20));
     pair.assert_talks();
+}
+
+#[test]
+fn trust_12_after_a_jump_of_the_clock_no_old_session_seals_or_opens() {
+    let mut pair = Pair::new(31);
+    pair.connect(0);
+    pair.run_ms(500);
+    pair.send(1, b"under way");
+    let old: Vec<_> = pair.nodes[0].tunnels.sessions().cloned().collect();
+    assert!(!old.is_empty());
+    pair.nodes[0].tunnels.close_all(pair.now);
+    pair.collect();
+    assert_eq!(pair.nodes[0].tunnels.sessions().count(), 0);
+    // A worker may hold an older forwarding table for a moment.
+    for session in &old {
+        let sealed = session.seal_into(Lane(1), b"inner", b"frame", &mut [0; 200]);
+        assert!(sealed.is_err());
+    }
+    let heard = pair.nodes[0].bodies.len();
+    pair.run_ms(500);
+    assert_eq!(pair.nodes[0].bodies.len(), heard, "nothing opens");
+    // The other side still has its session, and takes the new one.
+    pair.connect(0);
+    pair.run_ms(500);
+    pair.assert_talks();
+}
+
+#[test]
+fn message_1_is_repeated_out_of_turn_on_its_own_paths_only() {
+    let mut pair = Pair::new(32);
+    let [known, other] = [addr(1), "192.0.2.99:9".parse().unwrap()].map(Path::direct);
+    assert!(
+        !pair.nodes[0].tunnels.repeat(peer_id(1), known),
+        "no handshake"
+    );
+    pair.loss = 1000;
+    pair.connect(0);
+    pair.run_ms(3_500);
+    pair.loss = 0;
+    let before = pair.sent.len();
+    assert!(!pair.nodes[0].tunnels.repeat(peer_id(1), other));
+    assert!(pair.nodes[0].tunnels.repeat(peer_id(1), known));
+    pair.collect();
+    assert_eq!(pair.sent.len(), before + 1);
+    pair.run_ms(200);
+    pair.assert_talks();
+    assert!(
+        !pair.nodes[0].tunnels.repeat(peer_id(1), known),
+        "it is done"
+    );
 }
