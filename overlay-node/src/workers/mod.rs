@@ -8,7 +8,7 @@
 //!
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
 //! - [`incoming`]: socket -> session -> open -> parse -> `Fib::accept` -> tap.
-//! - [`udp`]: sockets and batches of datagrams; [`outbox`]: datagrams on their way to the sockets.
+//! - [`udp`]: sockets; [`trains`]: batches of datagrams; [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
 mod incoming;
@@ -19,6 +19,7 @@ pub mod slow;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trains;
 pub mod udp;
 mod worker;
 

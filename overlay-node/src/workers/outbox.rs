@@ -1,12 +1,15 @@
-//! Datagrams on their way to the sockets: one batch for each family, sealed in place, behind a
-//! relay header where the path has one.
+//! Datagrams on their way to the sockets: one batch for each family, sealed into their place, behind
+//! a relay header where the path has one.
+
+use std::time::Instant;
 
 use nat_traversal::path::{Path, SocketId};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::{DropCounters, Fib};
 
-use super::udp::{SEND_SLOT, SendBatch, UdpSockets};
+use super::trains::{MAX_SENT, SendBatch};
+use super::udp::UdpSockets;
 
 /// The batches of one worker, and the sockets they go to.
 #[derive(Debug)]
@@ -17,8 +20,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// The largest sealed datagram, in bytes: a slot less the relay header.
-    pub(super) const MAX_SEALED: usize = SEND_SLOT - relay::HEADER_LEN;
+    /// The largest sealed datagram, in bytes: it leaves room for the relay header.
+    pub(super) const MAX_SEALED: usize = MAX_SENT - relay::HEADER_LEN;
 
     pub(super) fn new(sockets: UdpSockets) -> Self {
         Self {
@@ -43,6 +46,7 @@ impl Outbox {
         path: &Path,
         fib: &Fib,
         drops: &DropCounters,
+        now: Instant,
         seal: impl FnOnce(&mut [u8]) -> Result<usize, DropReason>,
     ) -> Result<(), DropReason> {
         let batch = match path.socket {
@@ -50,7 +54,7 @@ impl Outbox {
             SocketId::V6 => &mut self.v6,
         };
         if batch.is_full() {
-            batch.flush(self.sockets.get(path.socket), drops);
+            batch.flush(self.sockets.get(path.socket), drops, now);
         }
         let slot = batch.slot().ok_or(DropReason::SocketFull)?;
         let len = match path.relay {
@@ -70,8 +74,14 @@ impl Outbox {
     }
 
     /// Sends everything.
-    pub(super) fn flush(&mut self, drops: &DropCounters) {
-        self.v4.flush(self.sockets.v4.as_ref(), drops);
-        self.v6.flush(self.sockets.v6.as_ref(), drops);
+    pub(super) fn flush(&mut self, drops: &DropCounters, now: Instant) {
+        for (batch, socket) in [
+            (&mut self.v4, self.sockets.v4.as_ref()),
+            (&mut self.v6, self.sockets.v6.as_ref()),
+        ] {
+            if !batch.is_empty() {
+                batch.flush(socket, drops, now);
+            }
+        }
     }
 }

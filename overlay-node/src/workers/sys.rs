@@ -5,8 +5,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Datagrams of one system call, in and out.
+/// Trains and single datagrams of one system call, in and out.
 pub(super) const BATCH: usize = 32;
+
+/// `SOL_UDP`, and its options `UDP_SEGMENT` and `UDP_GRO` (linux/udp.h).
+const SOL_UDP: libc::c_int = libc::IPPROTO_UDP;
+const UDP_SEGMENT: libc::c_int = 103;
+const UDP_GRO: libc::c_int = 104;
 
 /// A socket address as the kernel writes and reads it.
 #[repr(C)]
@@ -16,17 +21,44 @@ union RawAddr {
     v6: libc::sockaddr_in6,
 }
 
-/// One received datagram: its length in its slot and where it came from.
+/// Room for one control message with an `int`, aligned as the kernel wants it.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL_LEN]);
+
+// SAFETY: the macro of the C library computes with the number alone.
+const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE(4) } as usize;
+
+/// One received train, or a single datagram: its length in its slot and where it came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received {
     /// Bytes in the slot; `None` when it did not fit.
     pub(super) len: Option<usize>,
+    /// Bytes of each datagram of the train, but the last, which may be shorter; `None` for a single
+    /// one.
+    pub(super) segment: Option<usize>,
     /// The sender; `None` for a family that UDP sockets do not have.
     pub(super) from: Option<SocketAddr>,
 }
 
-/// Receives up to [`BATCH`] datagrams, each into its own slot of `slot` bytes of `buffer`, without
-/// waiting. Returns how many of `out` are filled.
+/// What one message of [`send_batch`] sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    /// To whom.
+    pub(super) to: SocketAddr,
+    /// One datagram, or the datagrams of a train behind each other.
+    pub(super) bytes: &'a [u8],
+    /// Bytes of each datagram of a train, but the last; 0 for a single one.
+    pub(super) segment: u16,
+}
+
+/// Lets the kernel hand over datagrams that it has merged (`UDP_GRO`).
+pub(super) fn accept_trains(socket: &impl AsRawFd) -> io::Result<()> {
+    set_option(socket, SOL_UDP, UDP_GRO, 1)
+}
+
+/// Receives as many trains or datagrams as `buffer` has slots, at most [`BATCH`], each into its own
+/// slot of `slot` bytes, without waiting. Returns how many of `out` are filled.
 pub(super) fn recv_batch(
     socket: &UdpSocket,
     buffer: &mut [u8],
@@ -38,12 +70,15 @@ pub(super) fn recv_batch(
         iov_base: std::ptr::null_mut(),
         iov_len: 0,
     }; BATCH];
+    let mut controls = [Control([0; CONTROL_LEN]); BATCH];
     // SAFETY: a `mmsghdr` is numbers and pointers; all zero is a message without anything.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
     let chunks = buffer.chunks_exact_mut(slot.max(1));
     let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
-    for (((message, slice), addr), chunk) in parts.zip(chunks) {
+    for ((((message, slice), addr), control), chunk) in parts.zip(&mut controls).zip(chunks) {
+        message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_hdr.msg_controllen = CONTROL_LEN;
         slice.iov_base = chunk.as_mut_ptr().cast();
         slice.iov_len = chunk.len();
         message.msg_hdr.msg_iov = slice;
@@ -52,8 +87,9 @@ pub(super) fn recv_batch(
         message.msg_hdr.msg_namelen = size_of_addr::<RawAddr>();
         count += 1;
     }
-    // SAFETY: the first `count` messages point to slices and addresses that live until after the
-    // call, each slice to its own exclusively borrowed chunk with its true length; no timeout.
+    // SAFETY: the first `count` messages point to slices, addresses and control buffers that live
+    // until after the call, each slice to its own exclusively borrowed chunk with its true length;
+    // no timeout.
     let received = unsafe {
         libc::recvmmsg(
             socket.as_raw_fd(),
@@ -71,40 +107,65 @@ pub(super) fn recv_batch(
         let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
         *out = Received {
             len: usize::try_from(message.msg_len).ok().filter(|_| whole),
+            segment: segment_of(&message.msg_hdr),
             from: addr_from_raw(addr),
         };
     }
     Ok(received)
 }
 
-/// Sends up to [`BATCH`] datagrams without waiting. Returns how many the kernel took; an error is
-/// that of the first one.
+/// The size of the datagrams of a received train.
+fn segment_of(message: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the kernel has filled the message and its control buffer, which both live; the first
+    // control message, if there is one, lies whole within the buffer.
+    let control = unsafe { libc::CMSG_FIRSTHDR(message).as_ref()? };
+    if control.cmsg_level != SOL_UDP || control.cmsg_type != UDP_GRO {
+        return None;
+    }
+    // SAFETY: the data of `UDP_GRO` is an int, for which the buffer has room behind the header; it
+    // need not be aligned.
+    let size = unsafe {
+        libc::CMSG_DATA(control)
+            .cast::<libc::c_int>()
+            .read_unaligned()
+    };
+    usize::try_from(size).ok().filter(|size| *size > 0)
+}
+
+/// Sends up to [`BATCH`] trains or datagrams without waiting. Returns how many the kernel took; an
+/// error is that of the first one.
 pub(super) fn send_batch<'a>(
     socket: &UdpSocket,
-    datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
+    all: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {
     let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
     let mut slices = [libc::iovec {
         iov_base: std::ptr::null_mut(),
         iov_len: 0,
     }; BATCH];
+    let mut controls = [Control([0; CONTROL_LEN]); BATCH];
     // SAFETY: as in `recv_batch`.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
     let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
-    for (((message, slice), addr), (to, bytes)) in parts.zip(datagrams) {
+    for ((((message, slice), addr), control), one) in parts.zip(&mut controls).zip(all) {
         let addr_len;
-        (*addr, addr_len) = addr_to_raw(to);
-        slice.iov_base = bytes.as_ptr().cast_mut().cast();
-        slice.iov_len = bytes.len();
+        (*addr, addr_len) = addr_to_raw(one.to);
+        slice.iov_base = one.bytes.as_ptr().cast_mut().cast();
+        slice.iov_len = one.bytes.len();
         message.msg_hdr.msg_iov = slice;
         message.msg_hdr.msg_iovlen = 1;
         message.msg_hdr.msg_name = std::ptr::from_mut(addr).cast();
         message.msg_hdr.msg_namelen = addr_len;
+        if one.segment > 0 {
+            message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+            message.msg_hdr.msg_controllen = CONTROL_LEN;
+            set_segment(&mut message.msg_hdr, one.segment);
+        }
         count += 1;
     }
-    // SAFETY: the first `count` messages point to slices and addresses that live until after the
-    // call; the kernel only reads what the slices point to, which `datagrams` borrows.
+    // SAFETY: the first `count` messages point to slices, addresses and control buffers that live
+    // until after the call; the kernel only reads what the slices point to, which `all` borrows.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -114,6 +175,25 @@ pub(super) fn send_batch<'a>(
         )
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes `UDP_SEGMENT` into the control buffer of `message`.
+fn set_segment(message: &mut libc::msghdr, segment: u16) {
+    // SAFETY: the message has a control buffer of CONTROL_LEN bytes, which has room for one header
+    // and an int, so for a u16; the header is aligned as the buffer is, the data need not be.
+    unsafe {
+        let control = libc::CMSG_FIRSTHDR(message);
+        if control.is_null() {
+            return;
+        }
+        (*control).cmsg_level = SOL_UDP;
+        (*control).cmsg_type = UDP_SEGMENT;
+        (*control).cmsg_len = libc::CMSG_LEN(2) as _;
+        libc::CMSG_DATA(control)
+            .cast::<u16>()
+            .write_unaligned(segment);
+    }
+    message.msg_controllen = CONTROL_LEN;
 }
 
 /// Waits until one of `waits` is readable (or broken), at most `timeout_ms`, -1 for ever. A signal

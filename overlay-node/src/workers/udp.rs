@@ -1,4 +1,4 @@
-//! The node's UDP sockets, and batches of datagrams through them.
+//! The node's UDP sockets.
 //!
 //! IPv4 and IPv6 have a socket each. The kernel never fragments what goes out: the size of a
 //! datagram is the path's proven limit, so `DF` is set and the kernel's own guess of the path MTU,
@@ -10,20 +10,12 @@ use std::os::fd::AsRawFd;
 
 use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::switching::DropCounters;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::sys::{self, BATCH, Received};
+use super::sys;
 
 /// Bytes the kernel may hold for us in each direction: 20 ms at 1.6 Gbit/s.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-
-/// The largest UDP payload that exists; a slot of a receive batch holds it.
-const MAX_DATAGRAM: usize = 65_536;
-
-/// The largest datagram of a send batch, relay header included. Path MTUs above Ethernet's come
-/// with larger slots.
-pub const SEND_SLOT: usize = 2048;
 
 /// How often another port is drawn when the IPv6 socket cannot have the IPv4 socket's.
 const PORT_ATTEMPTS: usize = 16;
@@ -169,6 +161,9 @@ fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
             }
         };
         sys::set_option(&socket, level, name, probe)?;
+        if let Err(error) = sys::accept_trains(&socket) {
+            tracing::debug!(%error, "datagrams come one by one");
+        }
         grow_buffers(&socket);
         socket.bind(&SockAddr::from(addr))?;
         Ok(socket)
@@ -199,127 +194,6 @@ fn grow_buffers(socket: &Socket) {
     }
 }
 
-/// Up to [`BATCH`] received datagrams in one reused buffer; a slot holds the largest datagram there
-/// is, and later a train of merged ones (`UDP_GRO`).
-#[derive(Debug)]
-pub(super) struct RecvBatch {
-    buffer: Box<[u8]>,
-    received: [Received; BATCH],
-}
-
-impl RecvBatch {
-    pub(super) fn new() -> Self {
-        Self {
-            buffer: vec![0; BATCH * MAX_DATAGRAM].into_boxed_slice(),
-            received: [Received {
-                len: None,
-                from: None,
-            }; BATCH],
-        }
-    }
-
-    /// Receives what is there, without waiting, and hands each datagram to `each` with its sender.
-    /// Returns how many there were; what was cut off is counted.
-    pub(super) fn receive(
-        &mut self,
-        socket: &UdpSocket,
-        drops: &DropCounters,
-        mut each: impl FnMut(SocketAddr, &mut [u8]),
-    ) -> usize {
-        let count =
-            match sys::recv_batch(socket, &mut self.buffer, MAX_DATAGRAM, &mut self.received) {
-                Ok(count) => count,
-                Err(error) => {
-                    let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
-                    if !quiet {
-                        // An asynchronous error of an earlier datagram; reading has cleared it.
-                        drops.count(DropReason::SocketError);
-                    }
-                    return 0;
-                }
-            };
-        let slots = self.buffer.chunks_exact_mut(MAX_DATAGRAM);
-        for (received, slot) in self.received.iter().zip(slots).take(count) {
-            let datagram = received.len.and_then(|len| slot.get_mut(..len));
-            match (received.from, datagram) {
-                (Some(from), Some(datagram)) => each(from, datagram),
-                _ => drops.count(DropReason::MalformedDatagram),
-            }
-        }
-        count
-    }
-}
-
-/// Up to [`BATCH`] datagrams to send in one call, each in its own slot of [`SEND_SLOT`] bytes.
-/// Later one slot may hold a train that the kernel cuts (`UDP_SEGMENT`).
-#[derive(Debug)]
-pub(super) struct SendBatch {
-    buffer: Box<[u8]>,
-    /// Never longer than [`BATCH`].
-    waiting: Vec<(SocketAddr, usize)>,
-}
-
-impl SendBatch {
-    pub(super) fn new() -> Self {
-        Self {
-            buffer: vec![0; BATCH * SEND_SLOT].into_boxed_slice(),
-            waiting: Vec::with_capacity(BATCH),
-        }
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= BATCH
-    }
-
-    /// The next slot; `None` when the batch is full.
-    pub(super) fn slot(&mut self) -> Option<&mut [u8]> {
-        self.buffer
-            .chunks_exact_mut(SEND_SLOT)
-            .nth(self.waiting.len())
-    }
-
-    /// The first `len` bytes of [`Self::slot`] go to `to`.
-    pub(super) fn commit(&mut self, to: SocketAddr, len: usize) {
-        if !self.is_full() {
-            self.waiting.push((to, len.min(SEND_SLOT)));
-        }
-    }
-
-    /// Sends all and is empty again. What the kernel does not take is counted, datagram by
-    /// datagram: one bad destination never holds up the others.
-    pub(super) fn flush(&mut self, socket: Option<&UdpSocket>, drops: &DropCounters) {
-        let total = self.waiting.len();
-        let Some(socket) = socket else {
-            drops.add(DropReason::NoPath, total as u64);
-            self.waiting.clear();
-            return;
-        };
-        let mut done = 0;
-        while done < total {
-            let slots = self.buffer.chunks_exact(SEND_SLOT);
-            let datagrams = self.waiting.iter().zip(slots).skip(done);
-            let datagrams =
-                datagrams.filter_map(|(&(to, len), slot)| slot.get(..len).map(|bytes| (to, bytes)));
-            match sys::send_batch(socket, datagrams) {
-                Ok(0) => break,
-                Ok(sent) => done += sent,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN) => {
-                        drops.add(DropReason::SocketFull, (total - done) as u64);
-                        break;
-                    }
-                    errno => {
-                        drops.count(reason_of(errno));
-                        done += 1;
-                    }
-                },
-            }
-        }
-        self.waiting.clear();
-    }
-}
-
 /// Why a datagram was not sent.
 pub(super) const fn reason_of(errno: Option<i32>) -> DropReason {
     match errno {
@@ -331,67 +205,6 @@ pub(super) const fn reason_of(errno: Option<i32>) -> DropReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn local() -> UdpSocket {
-        bind("127.0.0.1:0".parse().unwrap()).unwrap()
-    }
-
-    fn receive_all(socket: &UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut batch = RecvBatch::new();
-        let mut got = Vec::new();
-        for _ in 0..1_000 {
-            let drops = DropCounters::default();
-            batch.receive(socket, &drops, |from, bytes| {
-                got.push((from, bytes.to_vec()))
-            });
-            if got.len() >= wanted {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        got
-    }
-
-    #[test]
-    fn a_full_batch_arrives_with_its_sender_and_in_order() {
-        let (a, b) = (local(), local());
-        let mut batch = SendBatch::new();
-        let to = b.local_addr().unwrap();
-        for number in 0..BATCH {
-            let slot = batch.slot().unwrap();
-            slot[..4].copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
-            batch.commit(to, 4 + number);
-        }
-        assert!(batch.is_full() && batch.slot().is_none());
-        let drops = DropCounters::default();
-        batch.flush(Some(&a), &drops);
-        let got = receive_all(&b, BATCH);
-        assert_eq!(got.len(), BATCH);
-        for (number, (from, bytes)) in got.iter().enumerate() {
-            assert_eq!(*from, a.local_addr().unwrap());
-            assert_eq!(bytes.len(), 4 + number);
-            assert_eq!(usize::from(bytes[3]), number);
-        }
-        assert_eq!(drops.occurred().count(), 0);
-    }
-
-    #[test]
-    fn one_bad_destination_does_not_hold_up_the_others() {
-        let (a, b) = (local(), local());
-        let mut batch = SendBatch::new();
-        let good = b.local_addr().unwrap();
-        // A socket bound to loopback cannot send to port 0.
-        for to in [good, "127.0.0.1:0".parse().unwrap(), good] {
-            batch.commit(to, 10);
-        }
-        let drops = DropCounters::default();
-        batch.flush(Some(&a), &drops);
-        assert_eq!(receive_all(&b, 2).len(), 2);
-        assert_eq!(drops.get(DropReason::SocketError), 1);
-        batch.commit(good, 10);
-        batch.flush(None, &drops);
-        assert_eq!(drops.get(DropReason::NoPath), 1);
-    }
 
     #[test]
     fn a_busy_port_is_an_error_that_says_so() {

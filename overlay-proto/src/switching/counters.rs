@@ -60,13 +60,23 @@ pub struct PeerCounters {
 impl PeerCounters {
     /// Counts one frame to the peer.
     pub fn sent(&self, bytes: usize) {
+        self.sent_all(1, bytes);
+    }
+
+    /// Counts `frames` frames to the peer, of `bytes` bytes together.
+    pub fn sent_all(&self, frames: usize, bytes: usize) {
         self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.tx_frames.fetch_add(1, Ordering::Relaxed);
+        self.tx_frames.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
     /// Counts one frame from the peer.
     pub fn received(&self, bytes: usize) {
+        self.received_all(1, bytes);
+    }
+
+    /// Counts `frames` frames from the peer, of `bytes` bytes together.
+    pub fn received_all(&self, frames: usize, bytes: usize) {
         self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.rx_frames.fetch_add(1, Ordering::Relaxed);
+        self.rx_frames.fetch_add(frames as u64, Ordering::Relaxed);
     }
 }
