@@ -43,6 +43,7 @@ impl Driver {
                 may_send: false,
                 chain: self.node.chain.clone(),
                 replication: self.replication,
+                claim_ttl: self.claim_ttl,
             };
             let mut directory = Directory::new(
                 tick.now,

@@ -61,6 +61,7 @@ pub(crate) struct Driver {
     pub(crate) state: StateDir,
     pub(crate) entropy: OsEntropy,
     pub(crate) replication: bool,
+    pub(crate) claim_ttl: Duration,
     pub(crate) control: ControlHandle,
     pub(crate) answers: mpsc::Sender<Answer>,
     /// Bounds the open questions to the control plane.

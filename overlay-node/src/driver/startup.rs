@@ -78,6 +78,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         node,
         entropy,
         replication: setup.config.directory.replication,
+        claim_ttl: setup.config.directory.claim_ttl(),
         control,
         answers: answer_sender,
         questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
