@@ -28,7 +28,7 @@ pub(super) struct AttachArgs {
     /// A persistent tap of this name, for QEMU or libvirt to open
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     vm: Option<String>,
-    /// A NIC of this host, for the bridge br-NETWORK; this host must not be reached by it
+    /// A NIC of this host, for the bridge br-NETWORK; if this host is reached by it, add --move-addresses
     #[arg(long, value_name = "IF", conflicts_with_all = ["vm", "bridge"], value_parser = parse_interface)]
     nic: Option<String>,
 }
