@@ -5,11 +5,14 @@
 //! interface that nobody knows. An interface is ours if it carries our mark; one that does not is
 //! never touched, whatever its name.
 
+mod moving;
 mod nic;
 mod passage;
 mod store;
+pub mod watcher;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
@@ -18,9 +21,13 @@ use tap_bridge::host::{self, Isolation, NewTap};
 use tap_bridge::tap::{self, TapKind};
 use tap_bridge::{Link, LinkKind, Links};
 
+use crate::state::{StateDir, StateError, StateLock};
+
+pub use moving::{CONFIRM_WITHIN, confirm, roll_back, waits};
 pub use passage::keep_open;
 use store::Book;
-pub use store::{AttachmentRecord, NicPort, VmTap};
+pub use store::{AttachmentRecord, Moved, NicPort, Pending, VmTap};
+use watcher::Watcher;
 
 /// The guests' IP MTU unless the network says otherwise, in bytes.
 pub const DEFAULT_MTU: u32 = 1500;
@@ -38,20 +45,35 @@ pub struct AttachSpec {
     pub address: Option<IpNet>,
     /// The user who may open the VM tap without `CAP_NET_ADMIN`; `None` is the caller.
     pub owner: Option<u32>,
+    /// Move the NIC's addresses and routes to the bridge, and back unless somebody confirms within
+    /// this (`--move-addresses`, `--confirm-within`).
+    pub move_addresses: Option<Duration>,
+    /// The program that watches a move: this one.
+    pub program: PathBuf,
 }
 
 impl AttachSpec {
     /// `network` by `target`, the rest as usual.
     #[must_use]
-    pub const fn new(network: NetworkName, target: AttachTarget) -> Self {
+    pub fn new(network: NetworkName, target: AttachTarget) -> Self {
         Self {
             network,
             target,
             mtu: DEFAULT_MTU,
             address: None,
             owner: None,
+            move_addresses: None,
+            // Not its path: the file there may be a newer version by now.
+            program: PathBuf::from("/proc/self/exe"),
         }
     }
+}
+
+/// The right to change what is attached by `dir`.
+fn hold(dir: &Path) -> Result<StateLock, StateError> {
+    let state = StateDir::at(dir);
+    state.create()?;
+    state.attaching()
 }
 
 /// What joins a network.
@@ -72,8 +94,13 @@ pub enum AttachTarget {
 /// # Errors
 /// One line: what, why, what to do. Nothing is left half made.
 pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
+    let _lock = hold(dir)?;
     let links = Links::connect()?;
-    let before = Book::load(dir)?;
+    let mut before = Book::load(dir)?;
+    let mut told = moving::roll_back_in(&links, &mut before, false).await?;
+    if !told.is_empty() {
+        before.save(dir)?;
+    }
     let mut book = before.clone();
     check_target(&links, &book, spec).await?;
     if book.find(&spec.network).is_none() {
@@ -82,19 +109,35 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
     }
     add_extras(&links, &mut book, spec).await?;
     book.save(dir)?;
+    let moves = moving::waiting(&before) != moving::waiting(&book);
+    let watcher = moves
+        .then(|| Watcher::start(&spec.program, dir))
+        .transpose();
     let mark = book.mark.clone();
     let record = book.find_mut(&spec.network).context("just recorded")?;
-    let mut told = Vec::new();
-    if let Err(error) = make_whole(&links, record, &mark, &mut told).await {
-        // The record goes back to what is there; what was made beyond it is removed.
-        clear(&links, record, before.find(&spec.network), &mark).await;
-        before.save(dir)?;
-        return Err(error);
-    }
+    let made = match watcher {
+        Ok(watcher) => make_whole(&links, record, &mark, &mut told)
+            .await
+            .map(|()| watcher),
+        Err(error) => Err(error),
+    };
+    let watcher = match made {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            // The record goes back to what is there; what was made beyond it is removed.
+            clear(&links, record, before.find(&spec.network), &mark).await;
+            before.save(dir)?;
+            return Err(error);
+        }
+    };
     let mut lines = vec![summary(record)];
     let record = record.clone();
     book.save(dir)?;
     lines.append(&mut told);
+    if let Some(watcher) = watcher {
+        watcher.whole();
+        moving::tell(&record, dir, &mut lines);
+    }
     lines.extend(passage::open(&record).await);
     Ok(lines.join("\n"))
 }
@@ -104,11 +147,12 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
 /// # Errors
 /// Not attached, or an interface cannot be removed.
 pub async fn detach(dir: &Path, network: &NetworkName) -> anyhow::Result<String> {
+    let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
     let record = attached(&book, network)?;
     if let Some(nic) = &record.nic {
-        nic::unplug(&links, nic, &record.bridge).await?;
+        nic::unplug(&links, record, nic).await?;
     }
     for name in interfaces(record) {
         remove_if_ours(&links, name, &book.mark).await?;
@@ -131,6 +175,7 @@ pub async fn detach(dir: &Path, network: &NetworkName) -> anyhow::Result<String>
 /// # Errors
 /// No such VM tap, or it cannot be removed.
 pub async fn detach_vm(dir: &Path, network: &NetworkName, vm: &str) -> anyhow::Result<String> {
+    let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
     if !attached(&book, network)?
@@ -153,13 +198,14 @@ pub async fn detach_vm(dir: &Path, network: &NetworkName, vm: &str) -> anyhow::R
 /// # Errors
 /// No such NIC, or the kernel refuses.
 pub async fn detach_nic(dir: &Path, network: &NetworkName, name: &str) -> anyhow::Result<String> {
+    let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
     let record = attached(&book, network)?;
     let Some(nic) = record.nic.as_ref().filter(|nic| nic.name == name) else {
         bail!("{name} is no NIC of {network}; `farlan networks` lists what is attached");
     };
-    nic::unplug(&links, nic, &record.bridge).await?;
+    nic::unplug(&links, record, nic).await?;
     if let Some(record) = book.find_mut(network) {
         record.nic = None;
     }
@@ -181,10 +227,15 @@ pub fn load(dir: &Path) -> anyhow::Result<Vec<AttachmentRecord>> {
 /// # Errors
 /// The record cannot be read or written, or the kernel gives no netlink socket.
 pub async fn ensure(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
     let before = book.clone();
-    let mut told = Vec::new();
+    let mut told = moving::roll_back_in(&links, &mut book, false).await?;
+    moving::renew(&links, &mut book).await?;
+    if book != before {
+        book.save(dir)?;
+    }
     for record in &mut book.attachments {
         if let Err(error) = make_whole(&links, record, &before.mark, &mut told).await {
             told.push(format!(
@@ -197,6 +248,17 @@ pub async fn ensure(dir: &Path) -> anyhow::Result<Vec<String>> {
         book.save(dir)?;
     }
     Ok(told)
+}
+
+/// Does the NIC of this record wait for its addresses, so that they can move to the bridge? After a
+/// reboot the host's network may be configured later than this node starts: [`ensure`] again then.
+#[must_use]
+pub fn nic_waits(record: &AttachmentRecord) -> bool {
+    let Some(nic) = record.nic.as_ref().filter(|nic| nic.moved.is_some()) else {
+        return false;
+    };
+    let link = Path::new("/sys/class/net").join(&nic.name);
+    link.exists() && !link.join("master").exists()
 }
 
 fn attached<'a>(book: &'a Book, network: &NetworkName) -> anyhow::Result<&'a AttachmentRecord> {
@@ -237,7 +299,9 @@ async fn check_target(links: &Links, book: &Book, spec: &AttachSpec) -> anyhow::
                 bail!("bridge {name} carries network {other}; two networks on one bridge are one");
             }
         }
-        AttachTarget::Nic(name) => nic::check(links, book, record, name).await?,
+        AttachTarget::Nic(name) => {
+            nic::check(links, book, record, name, spec.move_addresses.is_some()).await?;
+        }
         AttachTarget::Vm(name) => {
             tap::check_name(name)?;
             let taken = book.attachments.iter().find(|other| {
@@ -297,10 +361,17 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
     if let AttachTarget::Nic(name) = &spec.target
         && record.nic.is_none()
     {
-        record.nic = Some(NicPort {
-            name: name.clone(),
-            was_up: true,
-            had_ipv6: false,
+        record.nic = Some(match spec.move_addresses {
+            Some(within) => {
+                let link = links.get(name).await?;
+                moving::record(links, &link, &record.bridge, within).await?
+            }
+            None => NicPort {
+                name: name.clone(),
+                was_up: true,
+                had_ipv6: false,
+                moved: None,
+            },
         });
     }
     if let AttachTarget::Vm(name) = &spec.target
@@ -466,7 +537,7 @@ async fn clear(
 ) {
     if let Some(nic) = &now.nic
         && before.is_none_or(|record| record.nic.is_none())
-        && let Err(error) = nic::unplug(links, nic, &now.bridge).await
+        && let Err(error) = nic::unplug(links, now, nic).await
     {
         tracing::warn!(%error, interface = nic.name, "cannot give the NIC back");
     }

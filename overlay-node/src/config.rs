@@ -13,6 +13,8 @@
 //!                                            # to open it they must be in the group farlan
 //!
 //! [directory]
+//! ttl_s = 600                                # a claim to a MAC lives so long without a refresh; the same on
+//!                                            # all nodes, 6 to 86400
 //! replication = true                         # test switch: false leaves look-ups to the DHT alone
 //! ```
 //! A key that is not known is an error: a typo must not pass as a default.
@@ -23,8 +25,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use overlay_proto::directory::CLAIM_TTL;
 use overlay_proto::ids::NetworkName;
 use serde::Deserialize;
 
@@ -79,11 +83,27 @@ pub struct ConfigAttachment {
 pub struct DirectoryConfig {
     /// Replicate claims among members. Off only to test that the DHT resolves alone.
     pub replication: bool,
+    /// The life of a claim without a refresh, in seconds; none: 600.
+    pub ttl_s: Option<u64>,
+}
+
+impl DirectoryConfig {
+    /// What a claim's life may be, in seconds: time for three refreshes over a slow path, and a day.
+    const TTL: std::ops::RangeInclusive<u64> = 6..=86_400;
+
+    /// The life of a claim without a refresh.
+    #[must_use]
+    pub fn claim_ttl(&self) -> Duration {
+        self.ttl_s.map_or(CLAIM_TTL, Duration::from_secs)
+    }
 }
 
 impl Default for DirectoryConfig {
     fn default() -> Self {
-        Self { replication: true }
+        Self {
+            replication: true,
+            ttl_s: None,
+        }
     }
 }
 
@@ -123,6 +143,10 @@ impl Config {
                     attach.network
                 ));
             }
+        }
+        let ttl = config.directory.ttl_s;
+        if ttl.is_some_and(|ttl| !DirectoryConfig::TTL.contains(&ttl)) {
+            return Err(anyhow!("`ttl_s` under [directory] may be 6 to 86400"));
         }
         check_listen(&config.listen)?;
         Ok(config)
@@ -229,6 +253,7 @@ mod tests {
                 "name one",
             ),
             ("listen = [", "line 1"),
+            ("[directory]\nttl_s = 5", "6 to 86400"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -260,6 +260,17 @@ fn wrong_usage_is_2() {
         ],
         &["attach", "lab", "--bridge", "br0", "--vm", "web"],
         &["attach", "lab", "--vm", "name-that-is-too-long"],
+        &["attach", "lab", "--move-addresses"],
+        &["attach", "lab", "--nic", "e0", "--confirm-within", "9s"],
+        &[
+            "attach",
+            "lab",
+            "--nic",
+            "e0",
+            "--move-addresses",
+            "--confirm-within",
+            "2s",
+        ],
         &["where", "nowhere"],
         &["announce", "lab", "not-a-mac"],
     ] {
@@ -269,12 +280,28 @@ fn wrong_usage_is_2() {
 
 #[test]
 fn a_node_that_is_not_there() {
-    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new();
+    ok_with(
+        &site.node(),
+        &["join", "-"],
+        &site.invite(&["--network", "lab"]),
+    );
     for command in ["status", "peers", "macs"] {
-        let error = fails(dir.path(), &[command], "", 1);
+        let error = fails(&site.node(), &[command], "", 1);
         assert!(error.contains("no node runs on"), "{error}");
     }
-    for command in [&["networks"][..], &["attach", "lab"], &["up"]] {
+    let error = fails(&site.node(), &["confirm"], "", 1);
+    assert!(error.contains("no move waits"), "{error}");
+    // Where nothing has joined, or it has left, starting a node is no advice.
+    let dir = tempfile::tempdir().unwrap();
+    for command in [
+        &["status"][..],
+        &["networks"],
+        &["attach", "lab"],
+        &["up"],
+        &["confirm"],
+        &["leave", "--yes"],
+    ] {
         let error = fails(dir.path(), command, "", 1);
         assert!(error.contains("holds no membership"), "{error}");
     }

@@ -136,6 +136,7 @@ fn fib(number: usize, path: Path) -> Fib {
         }],
         sessions: HashMap::from([(from.session.local_index, from)]),
         relay_keys: HashMap::new(),
+        own: Vec::new(),
     }
 }
 

@@ -56,6 +56,17 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A route that could not be put back as it was.
+    #[error(
+        "the route {route} by {name} has several next hops, a tunnel or the like, which cannot be \
+         moved; move addresses and routes to a bridge of your own, then attach that with --bridge"
+    )]
+    RouteNotMovable {
+        /// The route.
+        route: String,
+        /// The interface.
+        name: String,
+    },
     /// The text can be no interface name.
     #[error(
         "`{name}` can be no interface name: 1 to 15 characters of a-z, A-Z, 0-9, `-`, `_`, `.`"

@@ -173,12 +173,35 @@ pub async fn open_for_address(links: &Links, link: &Link, ipv6: bool) -> Isolati
     isolation
 }
 
+/// Undoes [`open_for_address`]: the bridge answers for nothing.
+pub async fn close(links: &Links, link: &Link) {
+    for reason in isolate(links, link).await.not_applied {
+        tracing::warn!(interface = link.name, "not closed: {reason}");
+    }
+}
+
+/// Does the host speak IPv6 by `link`?
+#[must_use]
+pub fn speaks_ipv6(link: &Link) -> bool {
+    is_set(link, DISABLE_IPV6, "0")
+}
+
+/// Does the host pass on packets that come in by `link`, as a router for containers or guests does?
+#[must_use]
+pub fn forwards(link: &Link) -> bool {
+    is_set(link, "ipv4/conf/IF/forwarding", "1") || is_set(link, "ipv6/conf/IF/forwarding", "1")
+}
+
+fn is_set(link: &Link, file: &str, wanted: &str) -> bool {
+    let path = format!("/proc/sys/net/{}", file.replace("IF", &link.name));
+    std::fs::read_to_string(path).is_ok_and(|value| value.trim() == wanted)
+}
+
 /// Keeps the host from speaking IPv6 by a NIC that becomes a port of a bridge; `true` if it did
 /// until now.
 #[must_use]
 pub fn silence_port(link: &Link) -> bool {
-    let path = format!("/proc/sys/net/{}", DISABLE_IPV6.replace("IF", &link.name));
-    let had = std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    let had = speaks_ipv6(link);
     had && write_sysctl(link, DISABLE_IPV6, "1", &mut Isolation::default())
 }
 

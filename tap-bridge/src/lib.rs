@@ -7,6 +7,8 @@
 //!   in memory for tests.
 //! - [`tap`]: making taps that outlive the process.
 //! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
+//! - [`addresses`]: the addresses and routes that a host has by an interface.
+//! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
 //! - [`fdb`]: which MAC a bridge has behind which port, as news.
 //! - [`firewall`]: what the host's firewall does to bridged IP, and the one rule that lets it pass.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
@@ -14,20 +16,24 @@
 //!
 //! All `unsafe` is in the private module `sys`.
 
+pub mod addresses;
 pub mod batch;
 pub mod error;
 pub mod fdb;
 pub mod firewall;
 pub mod host;
 pub mod link;
+pub mod moving;
 pub mod queue;
 mod sys;
 pub mod tap;
 pub mod vnet;
 
+pub use addresses::{HostAddress, HostNetwork, HostRoute};
 pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
 pub use error::Error;
 pub use fdb::{FdbEntry, FdbNews, FdbWatch};
 pub use link::{Link, LinkKind, Links};
+pub use moving::{Mover, NicFacts, Place, Step};
 pub use queue::{FrameQueue, MemoryTap, TapQueue};
 pub use vnet::VnetHdr;

@@ -72,6 +72,10 @@ impl Links {
         Ok(Self(handle))
     }
 
+    pub(crate) const fn handle(&self) -> &Handle {
+        &self.0
+    }
+
     /// All interfaces.
     ///
     /// # Errors
@@ -446,14 +450,14 @@ fn change(link: &Link) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(link.index)
 }
 
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io().raw_os_error(),
         _ => None,
     }
 }
 
-fn netlink_error(what: impl Into<String>, error: rtnetlink::Error) -> Error {
+pub(crate) fn netlink_error(what: impl Into<String>, error: rtnetlink::Error) -> Error {
     let error = match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => std::io::Error::other(other),

@@ -16,6 +16,7 @@ pub mod overlay;
 pub mod probe;
 pub mod proc;
 pub mod site;
+pub mod ssh;
 pub mod tun;
 pub mod vm;
 pub mod wan;

@@ -94,6 +94,61 @@ fn a_guest_two_nats_away_gets_its_lease_at_home_and_wakes_the_printer() {
     wait_for("the printer is given up", limit, gone).unwrap();
 }
 
+/// Ethernet address of the first line of `ip link`.
+fn mac_of(ns: &Ns, dev: &str) -> String {
+    let text = ns.ip(&format!("-o link show {dev}")).unwrap();
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == "link/ether").unwrap();
+    words.next().unwrap().to_owned()
+}
+
+#[test]
+fn a_device_unheard_for_longer_than_the_ttl_answers_the_first_packet() {
+    require_lab!();
+    let mut world = World::build(&TWO, Family::V4, LinkModel::default()).unwrap();
+    let host = world.sites[0].hosts[0].ns.clone();
+    let (_home, printer) = home(&world, &host);
+    let config = world.lab.dir().join("farlan.toml");
+    std::fs::write(&config, "[directory]\nttl_s = 10\n").unwrap();
+    for node in &mut world.nodes {
+        node.farlan(&["detach", NETWORK]).unwrap();
+        node.farlan(&["attach", NETWORK]).unwrap();
+        node.up(&["--config", config.to_str().unwrap()]).unwrap();
+        node.ready().unwrap();
+    }
+    world.nodes[0]
+        .farlan(&["attach", NETWORK, "--nic", "lan1"])
+        .unwrap();
+    // A switch forgets, too: long before the claim's life is over.
+    host.ip(&format!("link set {BRIDGE} type bridge ageing_time 200"))
+        .unwrap();
+    let far = world.lab.vm(9, &world.sites[1].hosts[0], BRIDGE).unwrap();
+    let mac = mac_of(&printer, "eth0");
+    let limit = Duration::from_secs(15);
+    first_ping(&far.ns, "10.9.0.201", Instant::now(), limit).unwrap();
+    let known = || {
+        let macs = world.nodes[1].macs().ok()?;
+        Some(macs.iter().any(|one| one["mac"] == mac.as_str()))
+    };
+    wait_for("it is claimed", limit, || known()?.then_some(())).unwrap();
+    // It falls asleep and answers nobody, until its claim is gone and forgotten by all.
+    let start = Instant::now();
+    printer.ip("link set eth0 arp off").unwrap();
+    wait_for("its claim is gone", limit, || (!known()?).then_some(())).unwrap();
+    println!("given up after {:?}", start.elapsed());
+    std::thread::sleep(Duration::from_secs(12).saturating_sub(start.elapsed()));
+    assert_eq!(known(), Some(false));
+    let bridge = host.sh(&format!("bridge fdb show br {BRIDGE}")).unwrap();
+    assert!(!bridge.stdout.contains(&mac), "{}", bridge.stdout);
+    printer.ip("link set eth0 arp on").unwrap();
+    // The far guest knows its address still, so nothing is broadcast: the node has to ask who has it.
+    let line = format!("neigh replace 10.9.0.201 lladdr {mac} dev eth0 nud permanent");
+    far.ns.ip(&line).unwrap();
+    let took = first_ping(&far.ns, "10.9.0.201", Instant::now(), limit).unwrap();
+    println!("first answer after {took:?}");
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+}
+
 #[test]
 fn a_nic_that_the_host_needs_is_refused() {
     require_lab!();

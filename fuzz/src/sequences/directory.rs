@@ -40,6 +40,7 @@ fn number(n: usize) -> u8 {
 
 fn directory(n: usize, now: Instant, wall: UnixTime) -> Directory {
     let config = DirectoryConfig {
+        claim_ttl: overlay_proto::directory::CLAIM_TTL,
         overlay: OVERLAY,
         network: NETWORK,
         epoch_key: EPOCH_KEY,

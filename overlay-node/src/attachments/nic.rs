@@ -1,11 +1,13 @@
 //! A physical NIC as a port of the network's own bridge (`attach --nic`).
 //!
 //! Everything that comes in by the NIC then belongs to the network, not to this host. So an
-//! interface by which the host itself is reached is refused, before anything is changed.
+//! interface by which the host itself is reached is refused, before anything is changed, unless the
+//! host's addresses are to move to the bridge with it ([`super::moving`]).
 
 use anyhow::bail;
 use tap_bridge::{Link, LinkKind, Links, host};
 
+use super::moving;
 use super::store::{AttachmentRecord, Book, NicPort};
 
 /// Refuses an interface that cannot be given away, and says why.
@@ -14,7 +16,11 @@ pub(super) async fn check(
     book: &Book,
     record: Option<&AttachmentRecord>,
     name: &str,
+    moves: bool,
 ) -> anyhow::Result<()> {
+    if let Some(waiting) = moving::waiting(book).filter(|_| moves) {
+        bail!("the move to {waiting} waits for a word; type `farlan confirm`, or detach it, first");
+    }
     if let Some(record) = record {
         if !record.bridge_is_ours {
             bail!(
@@ -48,11 +54,11 @@ pub(super) async fn check(
         );
     }
     let link = links.get(name).await?;
-    can_be_given_away(links, &link).await
+    can_be_given_away(links, &link, moves).await
 }
 
-/// Does this host not need `link` itself?
-async fn can_be_given_away(links: &Links, link: &Link) -> anyhow::Result<()> {
+/// Does this host not need `link` itself, or do its addresses move with it?
+async fn can_be_given_away(links: &Links, link: &Link, moves: bool) -> anyhow::Result<()> {
     let name = &link.name;
     if link.kind != LinkKind::Other || link.is_loopback {
         bail!("{name} is no NIC; `ip link` lists the interfaces, --bridge takes a bridge");
@@ -70,8 +76,11 @@ async fn can_be_given_away(links: &Links, link: &Link) -> anyhow::Result<()> {
     {
         bail!("{name} is Wi-Fi: a station may send with its own address only; use a wired NIC");
     }
-    let advice = "this host may be reached by it; move what it has to a bridge of your own, then \
-                  attach that with --bridge";
+    if moves {
+        return Ok(());
+    }
+    let advice = "this host may be reached by it; --move-addresses moves what it has to the \
+                  network's bridge";
     if let Some((ip, prefix)) = links.addresses(link).await?.first() {
         bail!("{name} has the address {ip}/{prefix}, and {advice}");
     }
@@ -97,13 +106,29 @@ pub(super) async fn plug(
         return Ok(());
     };
     if link.master != Some(bridge.index) {
-        if let Err(error) = can_be_given_away(links, &link).await {
+        if let Err(error) = can_be_given_away(links, &link, nic.moved.is_some()).await {
             told.push(format!("warning: the NIC is not on the network: {error:#}"));
             return Ok(());
         }
-        nic.was_up = link.up;
-        nic.had_ipv6 = host::silence_port(&link);
-        links.set_master(&link, Some(bridge.index)).await?;
+        if let Some(moved) = &nic.moved {
+            if moved.network.is_bare() {
+                // The host is not configured yet after a reboot. A NIC that gets its addresses as a
+                // port would leave the host unreachable, so it waits: the node looks again.
+                return Ok(());
+            }
+            if host::forwards(&link) {
+                told.push(format!(
+                    "warning: this host is a router by {}, for containers or guests perhaps; {} \
+                     forwards nothing: set net.ipv4.conf.{}.forwarding=1 if you mean it to",
+                    link.name, bridge.name, bridge.name
+                ));
+            }
+            moving::carry_over(links, nic, moved, &link, bridge).await?;
+        } else {
+            nic.was_up = link.up;
+            nic.had_ipv6 = host::silence_port(&link);
+            links.set_master(&link, Some(bridge.index)).await?;
+        }
     }
     if !link.up {
         links.set_up(&link).await?;
@@ -117,12 +142,20 @@ pub(super) async fn plug(
     Ok(())
 }
 
-/// Gives the NIC back as it was, if it is still a port of `bridge`.
-pub(super) async fn unplug(links: &Links, nic: &NicPort, bridge: &str) -> anyhow::Result<()> {
-    let (Some(link), Some(bridge)) = (links.find(&nic.name).await?, links.find(bridge).await?)
-    else {
+/// Gives the NIC back as it was, if it is still a port of the record's bridge; with the addresses that
+/// were moved from it.
+pub(super) async fn unplug(
+    links: &Links,
+    record: &AttachmentRecord,
+    nic: &NicPort,
+) -> anyhow::Result<()> {
+    let link = links.find(&nic.name).await?;
+    let (Some(link), Some(bridge)) = (link, links.find(&record.bridge).await?) else {
         return Ok(());
     };
+    if let Some(moved) = &nic.moved {
+        return moving::bring_back(links, record, nic, moved, (&link, &bridge)).await;
+    }
     if link.master != Some(bridge.index) {
         return Ok(());
     }

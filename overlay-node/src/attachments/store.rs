@@ -6,8 +6,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use serde::{Deserialize, Serialize};
+use tap_bridge::HostNetwork;
 
 const FILE: &str = "attachments.json";
 const VERSION: u32 = 1;
@@ -50,6 +52,29 @@ pub struct NicPort {
     pub was_up: bool,
     /// The host spoke IPv6 by it.
     pub had_ipv6: bool,
+    /// The host's addresses were moved from it to the bridge (`--move-addresses`).
+    #[serde(default)]
+    pub moved: Option<Moved>,
+}
+
+/// What was moved from a NIC to the bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// What the host had by the NIC.
+    pub network: HostNetwork,
+    /// The bridge's own Ethernet address, which it has again once all is back.
+    pub bridge_mac: MacAddr,
+    /// Nobody has confirmed it yet.
+    pub pending: Option<Pending>,
+}
+
+/// Until when a move waits for `farlan confirm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The boot it was made in (`/proc/sys/kernel/random/boot_id`): no other knows its addresses.
+    pub boot: String,
+    /// On the clock that counts from boot, suspended time included, in milliseconds.
+    pub deadline_ms: u64,
 }
 
 /// A tap for a hypervisor.

@@ -1,5 +1,8 @@
 //! `farlan attach` and `detach`: through the running node, or on the state directory alone.
 
+use std::io::Write;
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
@@ -7,8 +10,8 @@ use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::Membership;
 use serde_json::json;
 
-use super::Globals;
 use super::output::{print, print_json};
+use super::{Globals, duration};
 use crate::attachments::{self, AttachSpec, AttachTarget, AttachmentRecord};
 use crate::config::Config;
 use crate::control_socket::api::{AttachRequest, Request, Response};
@@ -25,7 +28,7 @@ pub(super) struct AttachArgs {
     /// A persistent tap of this name, for QEMU or libvirt to open
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     vm: Option<String>,
-    /// A NIC of this host, for the bridge br-NETWORK; this host must not be reached by it
+    /// A NIC of this host, for the bridge br-NETWORK; if this host is reached by it, add --move-addresses
     #[arg(long, value_name = "IF", conflicts_with_all = ["vm", "bridge"], value_parser = parse_interface)]
     nic: Option<String>,
 }
@@ -48,7 +51,33 @@ impl AttachArgs {
             vm: self.vm.clone(),
             nic: self.nic.clone(),
             address: None,
+            move_addresses_s: None,
         }
+    }
+}
+
+/// What only `attach` takes.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AttachExtras {
+    /// Give this host an address on the network, on the bridge made for it
+    #[arg(long, value_name = "CIDR", conflicts_with = "bridge")]
+    address: Option<IpNet>,
+    /// Move this host's addresses and routes from the NIC to the bridge, in one step: SSH over it goes
+    /// on. They go back by themselves unless you type `farlan confirm`
+    #[arg(long, requires = "nic")]
+    move_addresses: bool,
+    /// The time for `farlan confirm`: 5s to 1h
+    #[arg(long, value_name = "TIME", default_value = "60s", requires = "move_addresses", value_parser = parse_confirm_within)]
+    confirm_within: Duration,
+}
+
+/// Long enough to type, short enough to wait for when the connection is gone.
+fn parse_confirm_within(text: &str) -> Result<Duration, String> {
+    let time = duration::parse(text)?;
+    if (Duration::from_secs(5)..=Duration::from_secs(3600)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("use 5s to 1h".to_owned())
     }
 }
 
@@ -77,6 +106,7 @@ pub async fn attach_now(
     let spec = AttachSpec {
         mtu: u32::from(network.mtu),
         address: request.address,
+        move_addresses: request.move_addresses_s.map(Duration::from_secs),
         ..AttachSpec::new(request.network.clone(), target)
     };
     attachments::attach(state.path(), &spec).await
@@ -110,9 +140,11 @@ pub async fn detach_now(state: &StateDir, request: &AttachRequest) -> Result<Str
 }
 
 /// `farlan attach`.
-pub(super) fn attach(globals: &Globals, args: &AttachArgs, address: Option<IpNet>) -> Result<()> {
+pub(super) fn attach(globals: &Globals, args: &AttachArgs, extras: &AttachExtras) -> Result<()> {
+    let within = extras.confirm_within.as_secs();
     let request = AttachRequest {
-        address,
+        address: extras.address,
+        move_addresses_s: extras.move_addresses.then_some(within),
         ..args.request()
     };
     change(globals, Request::Attach(request.clone()), async |state| {
@@ -153,7 +185,31 @@ pub(super) fn detach(globals: &Globals, args: &AttachArgs) -> Result<()> {
     })
 }
 
-fn change(
+/// `farlan confirm`.
+pub(super) fn confirm(globals: &Globals) -> Result<()> {
+    change(globals, Request::Confirm, async |state| {
+        attachments::confirm(state.path())
+    })
+}
+
+/// The watcher of a move: until it is confirmed or undone.
+pub(super) fn watch_move(globals: &Globals) -> Result<()> {
+    let lines = runtime()?.block_on(attachments::watcher::watch(&globals.state))?;
+    for line in lines {
+        // Nobody may read it.
+        let _ = writeln!(std::io::stderr(), "farlan: {line}");
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+pub(super) fn change(
     globals: &Globals,
     online: Request,
     offline: impl AsyncFnOnce(&StateDir) -> Result<String>,
@@ -166,11 +222,7 @@ fn change(
             state.require_membership()?;
             // No node may start in the middle of it.
             let _lock = state.lock()?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("cannot start the runtime")?
-                .block_on(offline(&state))?
+            runtime()?.block_on(offline(&state))?
         }
         Err(error) => return Err(error.into()),
     };

@@ -7,6 +7,7 @@ mod attach;
 mod authority;
 mod duration;
 mod join;
+mod leave;
 mod output;
 mod show;
 mod tables;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use ipnet::IpNet;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 
@@ -25,6 +25,7 @@ use crate::control_socket::api::MacOrIp;
 use crate::state::{DEFAULT_STATE, StateDir};
 
 pub use attach::{attach_now, detach_now};
+pub use leave::detach_all;
 pub use show::networks_on_disk;
 pub use up::{NodeSetup, UpArgs, notify};
 
@@ -77,12 +78,18 @@ enum Command {
     Attach {
         #[command(flatten)]
         args: attach::AttachArgs,
-        /// Give this host an address on the network, on the bridge made for it
-        #[arg(long, value_name = "CIDR", conflicts_with = "bridge")]
-        address: Option<IpNet>,
+        #[command(flatten)]
+        extras: attach::AttachExtras,
     },
     /// Undo `attach`
     Detach(attach::AttachArgs),
+    /// Keep what `attach --move-addresses` has moved
+    Confirm,
+    /// Bring back what was moved and not confirmed
+    #[command(hide = true)]
+    WatchMove,
+    /// Leave the overlay: detach all, tell the others, forget its keys and this node's identity
+    Leave(leave::LeaveArgs),
     /// List the networks of this node
     Networks,
     /// Show the node, its NAT, networks, peers and drops
@@ -146,8 +153,11 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Invites => authority::invites(globals),
         Command::Join(args) => join::join(globals, args),
         Command::Up(args) => up::up(globals, args),
-        Command::Attach { args, address } => attach::attach(globals, args, *address),
+        Command::Attach { args, extras } => attach::attach(globals, args, extras),
         Command::Detach(args) => attach::detach(globals, args),
+        Command::Confirm => attach::confirm(globals),
+        Command::WatchMove => attach::watch_move(globals),
+        Command::Leave(args) => leave::leave(globals, args),
         Command::Networks => show::networks(globals),
         Command::Status => show::status(globals),
         Command::Peers => show::peers(globals),

@@ -12,8 +12,16 @@ use crate::attachments::{self, AttachmentRecord};
 use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response};
 use crate::control_socket::client::{self, ClientError};
 
-fn call(globals: &Globals, request: &Request) -> Result<Response, ClientError> {
-    client::call(&globals.state().socket(), request)
+fn call(globals: &Globals, request: &Request) -> Result<Response> {
+    let state = globals.state();
+    match client::call(&state.socket(), request) {
+        Err(error @ ClientError::NotRunning(_)) => {
+            // Where nothing has joined, or it has left, `farlan up` is no advice.
+            state.require_membership()?;
+            Err(error.into())
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 /// `farlan status`.
@@ -42,7 +50,7 @@ pub(super) fn peers(globals: &Globals) -> Result<()> {
 
 /// `farlan networks`: of the running node, or what the membership says.
 pub(super) fn networks(globals: &Globals) -> Result<()> {
-    let networks = match call(globals, &Request::Networks) {
+    let networks = match client::call(&globals.state().socket(), &Request::Networks) {
         Ok(Response::Networks(networks)) => networks,
         Ok(_) => return Err(ClientError::Unexpected.into()),
         Err(ClientError::NotRunning(_)) => {

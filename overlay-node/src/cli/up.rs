@@ -122,6 +122,7 @@ impl NodeSetup {
                 vm: attach.vm.clone(),
                 nic: None,
                 address: None,
+                move_addresses_s: None,
             };
             match attach_now(&self.state, &self.membership, &request).await {
                 Ok(lines) => told.extend(lines.lines().map(str::to_owned)),

@@ -45,6 +45,10 @@ pub enum Request {
     Attach(AttachRequest),
     /// [`Response::Done`].
     Detach(AttachRequest),
+    /// What `attach --move-addresses` moved stays: [`Response::Done`].
+    Confirm,
+    /// Leave the overlay and end: [`Response::Done`].
+    Leave,
     /// The membership on disk has changed: [`Response::Done`].
     Reload,
 }
@@ -59,7 +63,12 @@ impl Request {
             | Self::Networks
             | Self::Macs { .. }
             | Self::Where { .. } => true,
-            Self::Announce { .. } | Self::Attach(_) | Self::Detach(_) | Self::Reload => false,
+            Self::Announce { .. }
+            | Self::Attach(_)
+            | Self::Detach(_)
+            | Self::Confirm
+            | Self::Leave
+            | Self::Reload => false,
         }
     }
 }
@@ -79,6 +88,10 @@ pub struct AttachRequest {
     pub nic: Option<String>,
     /// An address for the host on the own bridge; `attach` only.
     pub address: Option<IpNet>,
+    /// The NIC's addresses and routes move to the bridge, and back unless that is confirmed within
+    /// so many seconds; `attach` only.
+    #[serde(default)]
+    pub move_addresses_s: Option<u64>,
 }
 
 /// A MAC or an IP address, as the user wrote it.

@@ -1,8 +1,10 @@
 //! Networks and their taps, at the start and while the node runs.
 
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nat_traversal::path::SocketId;
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
@@ -12,9 +14,12 @@ use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
 use crate::attachments::{self, AttachmentRecord};
-use crate::cli::{attach_now, detach_now};
+use crate::cli::{NodeSetup, attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
 use crate::workers::TapWriter;
+
+/// How long after its deadline a move is left to its watcher.
+const WATCHER_GRACE: Duration = Duration::from_secs(2);
 
 /// The blob of one network's directory: own generations and the roster.
 fn blob_name(network: &NetworkId) -> String {
@@ -43,6 +48,7 @@ impl Driver {
                 may_send: false,
                 chain: self.node.chain.clone(),
                 replication: self.replication,
+                claim_ttl: self.claim_ttl,
             };
             let mut directory = Directory::new(
                 tick.now,
@@ -79,6 +85,22 @@ impl Driver {
         }
     }
 
+    /// Makes what is attached by the configuration and by the record on disk, and opens its taps.
+    ///
+    /// # Errors
+    /// The record of attachments cannot be read or written.
+    pub(crate) async fn attach_configured(
+        &mut self,
+        setup: &NodeSetup,
+        now: Instant,
+    ) -> Result<()> {
+        for line in setup.attach_configured().await? {
+            tracing::info!("{line}");
+        }
+        self.note_move(now);
+        self.open_taps(now)
+    }
+
     /// Opens the taps of the attachments on disk; those that are open stay open. One that cannot be
     /// opened is logged, and its network is not attached.
     ///
@@ -111,25 +133,115 @@ impl Driver {
         self.workers.set_taps(0, for_worker);
         self.taps = TapWriter::new(for_driver);
         self.scan_interfaces(now);
+        self.fib_stale = true;
         self.look_at_bridges(true);
         Ok(())
     }
 
-    /// Looks at the host's addresses; those of guest networks are not the underlay's.
+    /// Looks at the host's addresses; those of guest networks are not the underlay's. Addresses that
+    /// moved to a bridge with their NIC are: the NIC is a port of it, and the way out.
     pub(crate) fn scan_interfaces(&mut self, now: Instant) {
         let attached = self
             .networks
             .iter()
             .filter_map(|network| network.attached.as_ref());
-        let skip: Vec<String> = attached
-            .flat_map(|record| [record.tap.clone(), record.bridge.clone()])
-            .collect();
-        self.underlay.scan_interfaces(now, &skip);
+        let records: Vec<&AttachmentRecord> = attached.collect();
+        self.underlay.scan_interfaces(now, |name, ip| {
+            records.iter().any(|record| {
+                let moved = record.nic.as_ref().is_some_and(|nic| nic.moved.is_some());
+                let given = || record.addresses.iter().any(|one| one.addr() == ip);
+                record.tap == name || record.bridge == name && (!moved || given())
+            })
+        });
+    }
+
+    /// The addresses of the data sockets, if the host's own addresses are on a bridge of a network.
+    pub(crate) fn own_on_bridges(&self) -> Vec<SocketAddr> {
+        let mut records = self.networks.iter().filter_map(|n| n.attached.as_ref());
+        let moved =
+            records.any(|record| record.nic.as_ref().is_some_and(|nic| nic.moved.is_some()));
+        if moved {
+            let sockets = [SocketId::V4, SocketId::V6];
+            sockets
+                .iter()
+                .flat_map(|socket| self.underlay.host_addrs(*socket))
+                .collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A move of addresses may wait for a confirmation: the watcher undoes it, and this node looks
+    /// after the watcher.
+    pub(crate) fn note_move(&mut self, now: Instant) {
+        self.move_due = match attachments::waits(self.state.path()) {
+            Ok(left) => left.map(|left| now + left + WATCHER_GRACE),
+            Err(error) => {
+                tracing::error!("whether a move waits for a confirmation is unknown: {error:#}");
+                None
+            }
+        };
+    }
+
+    /// Moves the addresses of a NIC, beside the slow path, that had none yet when the node started.
+    pub(crate) fn retry_moves(&mut self) {
+        // While a move waits for its confirmation nothing is made whole.
+        if self.move_due.is_some() || !self.some_nic_waits() {
+            return;
+        }
+        // The watcher may have undone the move; only the disk tells.
+        let Ok(records) = attachments::load(self.state.path()) else {
+            return;
+        };
+        for attached in self.networks.iter_mut().filter_map(|n| n.attached.as_mut()) {
+            let now = records.iter().find(|one| one.network == attached.network);
+            if let Some(now) = now.filter(|now| now.tap == attached.tap) {
+                attached.clone_from(now);
+            }
+        }
+        self.fib_stale = true;
+        if !self.some_nic_waits() {
+            return;
+        }
+        let dir = self.state.path().to_owned();
+        tokio::spawn(async move {
+            match attachments::ensure(&dir).await {
+                Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                Err(error) => tracing::error!("the NIC is not on its network: {error:#}"),
+            }
+        });
+    }
+
+    fn some_nic_waits(&self) -> bool {
+        let mut records = self.networks.iter().filter_map(|n| n.attached.as_ref());
+        records.any(attachments::nic_waits)
+    }
+
+    /// Brings moved addresses back, beside the slow path, if the watcher has not.
+    pub(crate) fn watch_move(&mut self, now: Instant) {
+        if self.move_due.take_if(|due| *due <= now).is_none() {
+            return;
+        }
+        let dir = self.state.path().to_owned();
+        tokio::spawn(async move {
+            match attachments::roll_back(&dir, false).await {
+                Ok(lines) => lines.iter().for_each(|line| tracing::warn!("{line}")),
+                Err(error) => tracing::error!("moved addresses were not brought back: {error:#}"),
+            }
+        });
+    }
+
+    /// `farlan confirm` while the node runs.
+    pub(crate) fn confirm(&mut self) -> Result<String> {
+        let line = attachments::confirm(self.state.path())?;
+        self.move_due = None;
+        Ok(line)
     }
 
     /// `farlan attach` while the node runs.
     pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
         let line = attach_now(&self.state, &self.node.membership, request).await?;
+        self.note_move(Instant::now());
         self.open_taps(Instant::now())?;
         let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
         if !self.networks.iter().any(attached) {

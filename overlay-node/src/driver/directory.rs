@@ -106,7 +106,10 @@ impl Driver {
             DirectoryAction::VerifyChain { node, chain } => {
                 self.verify_member(tick, net, node, &chain);
             }
-            DirectoryAction::RosterChanged => self.meet_members(tick, net),
+            DirectoryAction::RosterChanged => {
+                self.meet_members(tick, net);
+                self.part_from_leavers(tick, net);
+            }
             // The `Fib` follows the directory's version; waiting frames are looked at after this.
             DirectoryAction::ClaimsChanged | DirectoryAction::Resolved { .. } => {}
         }

@@ -334,9 +334,14 @@ impl Driver {
             .directory
             .handle_member(tick.now, id, may_send, &card.card.chain);
         let taken = network.directory.handle_card(tick.now, tick.wall, card);
+        let left = network.directory.has_left(&id);
         self.touch_network(net);
         if let Err(reason) = taken {
             return self.drops.count(reason);
+        }
+        if left {
+            // Its card outlives it at the rendezvous for some minutes.
+            return;
         }
         let newcomer = self.new_peer(tick, id).is_some();
         let Some(peer) = self.peers.get_mut(&id) else {

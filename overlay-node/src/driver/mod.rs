@@ -20,6 +20,7 @@
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
+//! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
@@ -30,6 +31,7 @@ mod directory;
 mod frames;
 mod generation;
 mod introductions;
+mod leaving;
 mod memory;
 mod network;
 mod node;

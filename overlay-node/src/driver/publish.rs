@@ -45,6 +45,7 @@ impl Driver {
             peers,
             sessions,
             relay_keys,
+            own: self.own_on_bridges(),
         }));
     }
 

@@ -14,6 +14,13 @@ impl Driver {
     /// is done; everything else at once.
     pub(crate) async fn handle_call(&mut self, tick: Tick, call: ControlCall) {
         let (request, answer) = call;
+        if self.leaving.is_some() {
+            let _ = answer.send(Response::Error(
+                "this node is leaving the overlay; wait a moment, then `farlan join` with an invite"
+                    .to_owned(),
+            ));
+            return;
+        }
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status(tick))),
             Request::Peers => Response::Peers(self.peer_reports()),
@@ -29,6 +36,8 @@ impl Driver {
             Request::Announce { network, mac } => self.announce(tick, &network, mac),
             Request::Attach(request) => done(self.attach(&request).await),
             Request::Detach(request) => done(self.detach(&request).await),
+            Request::Confirm => done(self.confirm()),
+            Request::Leave => return self.leave(tick, answer).await,
             Request::Reload => done(self.reload(tick)),
         };
         // The user may have gone; there is nobody to tell then.

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::bridges::Looks;
 use super::generation::TimeWatch;
 use super::introductions::Answer;
+use super::leaving::Leaving;
 use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
@@ -66,6 +67,7 @@ pub(crate) struct Driver {
     pub(crate) state: StateDir,
     pub(crate) entropy: OsEntropy,
     pub(crate) replication: bool,
+    pub(crate) claim_ttl: Duration,
     pub(crate) control: ControlHandle,
     pub(crate) answers: mpsc::Sender<Answer>,
     /// Bounds the open questions to the control plane.
@@ -109,6 +111,10 @@ pub(crate) struct Driver {
     /// The check of the host's firewall that is under way, and what it found it cannot do.
     pub(crate) firewall_check: Option<JoinHandle<()>>,
     pub(crate) firewall_failures: Arc<Mutex<Vec<String>>>,
+    /// When to look whether a move of addresses that nobody confirmed was brought back.
+    pub(crate) move_due: Option<Instant>,
+    /// Set once `farlan leave` was asked for.
+    pub(crate) leaving: Option<Leaving>,
 }
 
 /// Where inputs come from.
@@ -126,6 +132,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut punts = Vec::with_capacity(PUNT_BATCH);
+        let mut left = false;
         loop {
             let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
             tokio::select! {
@@ -155,8 +162,13 @@ impl Driver {
             self.handle_timeouts(tick);
             self.settle(tick);
             self.publish(tick.now);
+            if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
+                self.forget(leaving);
+                left = true;
+                break;
+            }
         }
-        self.stop().await;
+        self.stop(left).await;
     }
 
     fn next_wakeup(&self, now: Instant) -> Instant {
@@ -167,6 +179,7 @@ impl Driver {
             self.next_probe_look(now),
             self.open_questions.poll_timeout(),
             Some(self.next_look),
+            self.leaving.as_ref().map(|leaving| leaving.until),
         ];
         if !(self.touched_peers.is_empty() && self.touched_networks.is_empty()) {
             return now;
@@ -283,7 +296,10 @@ impl Driver {
         }
         while let Some(event) = self.underlay.poll_event() {
             match event {
-                UnderlayEvent::CandidatesChanged => self.spread_candidates(tick),
+                UnderlayEvent::CandidatesChanged => {
+                    self.spread_candidates(tick);
+                    self.fib_stale = true;
+                }
                 UnderlayEvent::RelayLost(infra) => {
                     tracing::warn!(bootstrap = %infra, "the relay does not answer");
                     if self.infra.contains(&infra) {
@@ -300,6 +316,8 @@ impl Driver {
         self.scan_interfaces(tick.now);
         self.check_firewall();
         self.look_at_bridges(false);
+        self.watch_move(tick.now);
+        self.retry_moves();
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
@@ -381,10 +399,12 @@ impl Driver {
 
     /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
     /// not told: their sessions end by themselves, or with the first handshake after the restart.
-    async fn stop(mut self) {
+    async fn stop(mut self, left: bool) {
         tracing::info!("stopping");
         notify("STOPPING=1");
-        self.save_state();
+        if !left {
+            self.save_state();
+        }
         self.workers.stop();
         if tokio::time::timeout(STOP, self.control.stop())
             .await

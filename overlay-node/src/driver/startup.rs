@@ -79,6 +79,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         node,
         entropy,
         replication: setup.config.directory.replication,
+        claim_ttl: setup.config.directory.claim_ttl(),
         control,
         answers: answer_sender,
         questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -111,14 +112,13 @@ async fn run(setup: NodeSetup) -> Result<()> {
         looks: Looks::start(),
         firewall_check: None,
         firewall_failures: Arc::default(),
+        move_due: None,
+        leaving: None,
         state,
     };
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
-    for line in setup.attach_configured().await? {
-        tracing::info!("{line}");
-    }
-    driver.open_taps(tick.now)?;
+    driver.attach_configured(&setup, tick.now).await?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");

@@ -130,7 +130,7 @@ impl Underlay {
     }
 
     /// Looks at the interfaces again. `skip` names those that are part of a guest network.
-    pub(crate) fn scan_interfaces(&mut self, now: Instant, skip: &[String]) {
+    pub(crate) fn scan_interfaces(&mut self, now: Instant, skip: impl Fn(&str, IpAddr) -> bool) {
         let interfaces = match if_addrs::get_if_addrs() {
             Ok(interfaces) => interfaces,
             Err(error) => {
@@ -140,7 +140,7 @@ impl Underlay {
         };
         let usable = interfaces
             .into_iter()
-            .filter(|interface| !interface.is_loopback() && !skip.contains(&interface.name));
+            .filter(|interface| !interface.is_loopback() && !skip(&interface.name, interface.ip()));
         let mut hosts = Vec::new();
         let mut subnets = Vec::new();
         for interface in usable {
@@ -175,7 +175,7 @@ impl Underlay {
         }
     }
 
-    fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
+    pub(crate) fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
         let Some(&port) = self.ports.get(&socket) else {
             return Vec::new();
         };

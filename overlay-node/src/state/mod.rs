@@ -13,7 +13,8 @@
 //! | `membership` | what the invites gave |
 //! | `name`, `ports`, `handshake-time` | small facts, one each |
 //! | `blob-*` | caches and counters of the driver, opaque here |
-//! | `lock`, `edit.lock` | taken by the running node; by whoever changes a file |
+//! | `attachments.json` | what is attached on this host ([`crate::attachments`]) |
+//! | `lock`, `edit.lock`, `attachments.lock` | taken by the running node; by whoever changes a file; an attachment |
 
 mod authority;
 mod entropy;
@@ -94,6 +95,15 @@ impl StateDir {
         let lock = lock::exclusive(&self.path, "edit.lock", lock::Wait::Yes)?;
         file::sweep(&self.path);
         Ok(lock)
+    }
+
+    /// Takes the right to change what is attached; waits for another holder. The node, a command and
+    /// the watcher of a move all do.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn attaching(&self) -> Result<StateLock, StateError> {
+        lock::exclusive(&self.path, "attachments.lock", lock::Wait::Yes)
     }
 
     /// What [`StateDir::save_blob`] kept under `name`; `None` if there is nothing.

@@ -1,5 +1,7 @@
 //! A node's files: identity, keys, membership, and small facts.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
 
 use overlay_proto::Entropy;
@@ -176,6 +178,39 @@ impl StateDir {
         self.save_small("handshake-time", &time)
     }
 
+    /// Removes what makes this host a member: identity and keys, membership, and what was learnt in the
+    /// overlay. The authority's files stay if they are here, and the ports and the name for the next
+    /// time. The membership goes last: what was interrupted can be done again.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn forget_membership(&self) -> Result<(), StateError> {
+        let _edit = self.edit()?;
+        let dir = self.path();
+        let entries = fs::read_dir(dir).map_err(|error| StateError::io("read", dir, error))?;
+        let blobs = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("blob-"))
+        });
+        let rest = [
+            "attachments.json",
+            "handshake-time",
+            "static",
+            "identity",
+            "membership",
+        ];
+        for path in blobs.chain(rest.map(|name| self.file(name))) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StateError::io("remove", &path, error));
+                }
+                _ => {}
+            }
+        }
+        let sync = File::open(dir).and_then(|dir| dir.sync_all());
+        sync.map_err(|error| StateError::io("sync", dir, error))
+    }
+
     fn load_small<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
         let path = self.file(name);
         let Some(bytes) = file::load(&path, name, MAX_SMALL)? else {
@@ -199,6 +234,29 @@ impl StateDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leaving_forgets_the_member_and_keeps_the_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        let first = state.load_or_create_identity().unwrap().peer_id();
+        state.next_static_key().unwrap();
+        state.save_handshake_time(9).unwrap();
+        state.save_blob("peers", b"x").unwrap();
+        state.save_name("here").unwrap();
+        fs::write(dir.path().join("authority"), b"x").unwrap();
+        state.forget_membership().unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["authority", "edit.lock", "name"]);
+        // Again after it was interrupted; and another node next time.
+        state.forget_membership().unwrap();
+        let next = state.load_or_create_identity().unwrap().peer_id();
+        assert_ne!(first, next);
+    }
 
     #[test]
     fn identity_and_keys_stay() {

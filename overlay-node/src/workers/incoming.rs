@@ -333,6 +333,7 @@ mod tests {
             }],
             sessions: HashMap::from([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),
+            own: Vec::new(),
             ..Fib::default()
         }
     }

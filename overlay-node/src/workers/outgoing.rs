@@ -51,6 +51,9 @@ impl Outgoing {
             Ok(frame) => frame,
             Err(error) => return context.drops.count(error.into()),
         };
+        if context.fib.is_own_datagram(&frame) {
+            return context.drops.count(DropReason::OverlayOnItself);
+        }
         let src = MacKey {
             vlan: frame.vlan(),
             mac: frame.src(),

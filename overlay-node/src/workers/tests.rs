@@ -162,6 +162,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             },
         )]),
         relay_keys: HashMap::new(),
+        own: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The claims of one network that this node knows: one winner for each MAC.
 //!
 //! Losers are forgotten: whoever signed one is told the winner and bumps or withdraws. The store
-//! does not know time beyond ages: an entry is *live* until its age passes the [`CLAIM_TTL`], then
+//! does not know time beyond ages: an entry is *live* until its age passes the store's TTL, then
 //! only *remembered* for one more, so that a copy still travelling cannot raise it from the dead.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,12 +12,9 @@ use crate::drop_reason::DropReason;
 use crate::ids::PeerId;
 use crate::switching::MacKey;
 
-/// A claim without a higher refresh dies at this age. The owner refreshes three times within.
+/// A claim without a higher refresh dies at this age, unless the operator sets another. The owner
+/// refreshes three times within.
 pub const CLAIM_TTL: Duration = Duration::from_secs(600);
-
-/// A claim older than two missed refreshes is not offered to others any more, so that it does not
-/// outlive its owner by wandering.
-pub const OFFER_AGE: Duration = Duration::from_secs(400);
 
 /// Claims of a network that a node keeps (directory.md, Storage and lookup).
 pub const MAX_CLAIMS: usize = 4096;
@@ -55,6 +52,8 @@ pub struct StoredClaim {
     pub since: Instant,
     /// When its contest count last grew, as seen here.
     pub contested_since: Instant,
+    /// It dies at this age: the store's TTL.
+    ttl: Duration,
 }
 
 impl StoredClaim {
@@ -67,25 +66,49 @@ impl StoredClaim {
     /// Neither withdrawn nor too old.
     #[must_use]
     pub fn is_live(&self, now: Instant) -> bool {
-        self.claim.claim.is_live() && self.age(now) < CLAIM_TTL
+        self.claim.claim.is_live() && self.age(now) < self.ttl
     }
 
-    /// Worth passing on: young enough, withdrawn or not.
+    /// When it dies unless it is refreshed.
+    #[must_use]
+    pub fn death(&self) -> Instant {
+        self.since + self.ttl
+    }
+
+    /// Worth passing on, withdrawn or not: a claim older than two missed refreshes is not, so that it
+    /// does not outlive its owner by wandering.
     #[must_use]
     pub fn is_offered(&self, now: Instant) -> bool {
-        self.age(now) < OFFER_AGE
+        self.age(now) < self.ttl * 2 / 3
     }
 }
 
 /// The winners. Bounds: [`MAX_CLAIMS`] and [`MAX_CLAIMS_PER_SIGNER`]; removed by
-/// [`ClaimStore::expire`] after two [`CLAIM_TTL`]s, and by [`ClaimStore::void_signer`].
-#[derive(Debug, Default)]
+/// [`ClaimStore::expire`] after two TTLs, and by [`ClaimStore::void_signer`].
+#[derive(Debug)]
 pub struct ClaimStore {
     winners: BTreeMap<MacKey, StoredClaim>,
     per_signer: HashMap<PeerId, usize>,
+    ttl: Duration,
+}
+
+impl Default for ClaimStore {
+    fn default() -> Self {
+        Self::with_ttl(CLAIM_TTL)
+    }
 }
 
 impl ClaimStore {
+    /// An empty store whose claims die at the age `ttl`.
+    #[must_use]
+    pub fn with_ttl(ttl: Duration) -> Self {
+        Self {
+            winners: BTreeMap::new(),
+            per_signer: HashMap::new(),
+            ttl,
+        }
+    }
+
     /// Takes a verified claim of a node that may claim.
     pub fn insert(&mut self, now: Instant, new: VerifiedClaim) -> Outcome {
         let key = new.claim.key();
@@ -170,14 +193,14 @@ impl ClaimStore {
         keys
     }
 
-    /// Forgets tombstones after one [`CLAIM_TTL`] and dead claims after two.
+    /// Forgets tombstones after one TTL and dead claims after two.
     pub fn expire(&mut self, now: Instant) {
         let dead: Vec<MacKey> = self
             .winners
             .iter()
             .filter(|(_, stored)| {
                 let keep = if stored.claim.claim.is_live() { 2 } else { 1 };
-                stored.age(now) >= CLAIM_TTL * keep
+                stored.age(now) >= self.ttl * keep
             })
             .map(|(key, _)| *key)
             .collect();
@@ -192,7 +215,7 @@ impl ClaimStore {
         self.winners
             .values()
             .filter(|stored| stored.is_live(now))
-            .map(|stored| stored.since + CLAIM_TTL)
+            .map(StoredClaim::death)
             .min()
     }
 
@@ -227,6 +250,7 @@ impl ClaimStore {
                 claim,
                 since: now,
                 contested_since,
+                ttl: self.ttl,
             },
         );
     }

@@ -47,7 +47,7 @@ pub(super) mod tests;
 
 pub use card::{Card, OpenedCard, SignedCard, open_card, seal_card};
 pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
-pub use claims::{ClaimStore, Outcome, StoredClaim};
+pub use claims::{CLAIM_TTL, ClaimStore, Outcome, StoredClaim};
 pub use machine::{
     Directory, DirectoryAction, DirectoryConfig, Entry, LateFrame, LateVerdict, LocalVerdict,
     Place, Resolution,

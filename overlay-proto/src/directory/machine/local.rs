@@ -12,8 +12,6 @@ use crate::switching::MacKey;
 pub(super) const MAX_LOCAL_MACS: usize = 4096;
 /// Nodes that wait for the same answer.
 pub(super) const MAX_ASKERS: usize = 8;
-/// A MAC that is neither claimed nor heard for so long is forgotten.
-const FORGET: Duration = Duration::from_secs(300);
 
 /// The timers of a claim of this node.
 #[derive(Debug, Clone, Copy)]
@@ -134,8 +132,8 @@ impl LocalMac {
             .min()
     }
 
-    fn is_idle(&self, now: Instant) -> bool {
-        let old = |at: Instant| now.saturating_duration_since(at) >= FORGET;
+    fn is_idle(&self, now: Instant, forget: Duration) -> bool {
+        let old = |at: Instant| now.saturating_duration_since(at) >= forget;
         self.own.is_none()
             && self.restored.is_none_or(|restored| old(restored.at))
             && self.askers.is_empty()
@@ -144,7 +142,7 @@ impl LocalMac {
     }
 }
 
-/// The MACs of this host. Bound: [`MAX_LOCAL_MACS`]; removed by [`LocalMacs::expire`] five minutes
+/// The MACs of this host. Bound: [`MAX_LOCAL_MACS`]; removed by [`LocalMacs::expire`] some time
 /// after they are neither claimed nor heard.
 #[derive(Debug, Default)]
 pub(super) struct LocalMacs(BTreeMap<MacKey, LocalMac>);
@@ -153,9 +151,26 @@ impl LocalMacs {
     /// The state of `key`, new if need be; `None` if there are too many.
     pub(super) fn entry(&mut self, key: MacKey) -> Option<&mut LocalMac> {
         if self.0.len() >= MAX_LOCAL_MACS && !self.0.contains_key(&key) {
-            return None;
+            self.make_room()?;
         }
         Some(self.0.entry(key).or_default())
+    }
+
+    /// Forgets the MAC that was heard the longest time ago, of those that nothing is under way for.
+    fn make_room(&mut self) -> Option<()> {
+        let mut spare = self.0.iter().filter(|(_, local)| {
+            let busy = local.own.is_some() || local.lost.is_some() || local.ask.is_some();
+            !busy && local.askers.is_empty() && local.restored.is_none()
+        });
+        let first = spare.next()?;
+        let oldest = spare.fold(
+            first,
+            |old, one| {
+                if one.1.heard < old.1.heard { one } else { old }
+            },
+        );
+        let key = *oldest.0;
+        self.0.remove(&key).map(|_| ())
     }
 
     pub(super) fn get(&self, key: &MacKey) -> Option<&LocalMac> {
@@ -174,7 +189,7 @@ impl LocalMacs {
         self.0.iter_mut()
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.0.retain(|_, local| !local.is_idle(now));
+    pub(super) fn expire(&mut self, now: Instant, forget: Duration) {
+        self.0.retain(|_, local| !local.is_idle(now, forget));
     }
 }

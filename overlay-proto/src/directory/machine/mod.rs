@@ -39,7 +39,7 @@ use self::lookup::{Lookups, PerSecond};
 use self::standing::Standing;
 use self::talkers::Talkers;
 use crate::directory::claim::generation_limit;
-use crate::directory::claims::{CLAIM_TTL, ClaimStore, StoredClaim};
+use crate::directory::claims::{ClaimStore, StoredClaim};
 use crate::directory::roster::{Member, Presence, Roster};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::membership::NodeKey;
@@ -68,6 +68,37 @@ pub struct DirectoryConfig {
     /// `false` only in tests: no claim is pushed, exchanged or told to those who look one up, so
     /// that the DHT alone must resolve.
     pub replication: bool,
+    /// A claim without a higher refresh dies at this age; all nodes of a network should have the
+    /// same. [`CLAIM_TTL`](crate::directory::claims::CLAIM_TTL) unless the operator sets another, at
+    /// least a few seconds. The times of refreshes and probes follow it.
+    pub claim_ttl: Duration,
+}
+
+impl DirectoryConfig {
+    /// The owner refreshes its claims at this age: three times within their life.
+    const fn refresh(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms() / 3)
+    }
+
+    /// A MAC that is silent so long is probed.
+    const fn idle(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms() / 2)
+    }
+
+    /// Between the probes of an idle MAC: 10 s of the usual life, time for a sleeper to wake.
+    const fn probe_interval(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms() / 60)
+    }
+
+    /// The addresses of a MAC that is neither claimed nor heard are kept in mind for so long: a question
+    /// for it is asked with them.
+    const fn remember(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms() * 2)
+    }
+
+    const fn ttl_ms(&self) -> u64 {
+        self.claim_ttl.as_secs() * 1000 + self.claim_ttl.subsec_millis() as u64
+    }
 }
 
 /// Who is where in one network, as this node knows it.
@@ -142,6 +173,7 @@ impl Directory {
         entropy: &mut dyn Entropy,
     ) -> Self {
         let me = key.peer_id();
+        let claim_ttl = config.claim_ttl;
         let mut standing = Standing::default();
         standing.set(me, config.may_send, &config.chain);
         let mut directory = Self {
@@ -151,7 +183,7 @@ impl Directory {
             me,
             wall: (now, wall),
             chance: SeededEntropy::new(entropy.next_u64()),
-            claims: ClaimStore::default(),
+            claims: ClaimStore::with_ttl(claim_ttl),
             incarnation: 0,
             standing,
             local: LocalMacs::default(),
@@ -248,6 +280,13 @@ impl Directory {
         self.roster.get(node).filter(joined)
     }
 
+    /// Has `node` said that it left the network?
+    #[must_use]
+    pub fn has_left(&self, node: &PeerId) -> bool {
+        let known = self.roster.get(node);
+        known.is_some_and(|member| member.entry.presence == Presence::Left)
+    }
+
     /// Who holds `key`?
     #[must_use]
     pub fn owner(&self, now: Instant, key: &MacKey) -> Option<PeerId> {
@@ -305,7 +344,7 @@ impl Directory {
     fn sweep(&mut self, now: Instant) {
         let before = std::mem::replace(&mut self.timing.swept, now);
         let died = |stored: &StoredClaim| {
-            let death = stored.since + CLAIM_TTL;
+            let death = stored.death();
             stored.claim.claim.is_live() && before < death && death <= now
         };
         if self.claims.iter().any(died) {
@@ -315,6 +354,6 @@ impl Directory {
         self.roster.expire(now);
         self.talkers.expire(now);
         self.late.expire(now);
-        self.local.expire(now);
+        self.local.expire(now, self.config.remember());
     }
 }

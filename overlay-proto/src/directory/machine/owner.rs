@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::local::{MAX_ASKERS, Own};
 use super::lookup::WHO_HAS_PER_SECOND;
-use super::{Directory, DirectoryAction};
+use super::{Directory, DirectoryAction, DirectoryConfig};
 use crate::directory::messages::{DirectoryMessage, pack_claims};
 use crate::ethernet::EvidenceClass;
 use crate::ids::PeerId;
@@ -15,10 +15,6 @@ use crate::switching::MacKey;
 const HEARD_LATELY: Duration = Duration::from_millis(500);
 /// A local probe that is not answered so soon means gone: less than the asker's patience.
 const PROBE_TIME: Duration = Duration::from_millis(300);
-/// A MAC that is silent so long is probed.
-pub(super) const IDLE: Duration = Duration::from_secs(300);
-/// Between the probes of an idle MAC.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// After so many without an answer the claim is withdrawn, unless its own tap has carrier.
 const PROBES: u8 = 3;
 /// MACs that this node looks for on its bridge because others asked.
@@ -117,8 +113,12 @@ impl Directory {
             self.searches.wanted.pop_front();
         }
         self.searches.wanted.push_back((key, from));
-        let ips = Vec::new();
-        self.actions.push(DirectoryAction::ProbeLocal { key, ips });
+        // A device that sleeps answers for its addresses; the bridge may have forgotten it long ago.
+        let ips = self.local.get(&key).map(|local| local.ips.clone());
+        self.actions.push(DirectoryAction::ProbeLocal {
+            key,
+            ips: ips.unwrap_or_default(),
+        });
     }
 
     /// The idle timer of `key`: probes, or gives the MAC up.
@@ -129,7 +129,8 @@ impl Directory {
         let Some(own) = &mut local.own else {
             return;
         };
-        let next = local.heard.map(|heard| heard + IDLE).filter(|at| *at > now);
+        let idle = self.config.idle();
+        let next = local.heard.map(|heard| heard + idle).filter(|at| *at > now);
         if let Some(at) = next {
             own.probe_at = at;
             own.probes = 0;
@@ -139,7 +140,7 @@ impl Directory {
             self.withdraw(now, key);
             return;
         }
-        probe_again(own, now);
+        probe_again(own, now, &self.config);
         let ips = local.ips.clone();
         self.actions.push(DirectoryAction::ProbeLocal { key, ips });
     }
@@ -176,12 +177,12 @@ impl Directory {
 }
 
 /// A tap with carrier is probed three times in a row, then left in peace until the next idle time.
-fn probe_again(own: &mut Own, now: Instant) {
+fn probe_again(own: &mut Own, now: Instant, config: &DirectoryConfig) {
     if own.probes >= PROBES {
         own.probes = 0;
-        own.probe_at = now + IDLE;
+        own.probe_at = now + config.idle();
     } else {
         own.probes += 1;
-        own.probe_at = now + PROBE_INTERVAL;
+        own.probe_at = now + config.probe_interval();
     }
 }

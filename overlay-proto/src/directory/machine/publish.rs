@@ -3,16 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::local::Own;
-use super::owner::IDLE;
 use super::{Directory, DirectoryAction};
 use crate::directory::claim::VerifiedClaim;
 use crate::directory::record::{RecordKey, seal_record};
 use crate::switching::MacKey;
 
-/// The owner refreshes its claims at this age: three times within their life of 600 s.
-const REFRESH: Duration = Duration::from_secs(200);
-/// Taken off at random, so that the claims of a host do not all refresh at once.
-const REFRESH_JITTER: Duration = Duration::from_secs(20);
+/// This part of the time to a refresh is taken off at random, so that the claims of a host do not all
+/// refresh at once.
+const REFRESH_JITTER: u32 = 10;
 /// All claims go to a DHT that has just become ready within this, less than the 5 s allowed.
 const READY_JITTER: Duration = Duration::from_secs(4);
 /// Between refreshes that only tell new addresses.
@@ -39,13 +37,14 @@ impl Directory {
 
     /// The timers of a claim that is made or refreshed now.
     pub(super) fn own_timers(&mut self, now: Instant, generation: u64) -> Own {
+        let (refresh, idle) = (self.config.refresh(), self.config.idle());
         Own {
             generation,
-            refresh_at: now + REFRESH - self.jitter(REFRESH_JITTER),
+            refresh_at: now + refresh - self.jitter(refresh / REFRESH_JITTER),
             refreshed: now,
             // At once: who asks the DHT for a MAC has most likely just got a frame from it.
             publish_at: Some(now),
-            probe_at: now + IDLE,
+            probe_at: now + idle,
             probes: 0,
         }
     }
@@ -105,9 +104,10 @@ impl Directory {
             claim.ips = ips.unwrap_or_default();
             claim
         });
+        let next = now + self.config.refresh();
         let taken = refreshed.is_some_and(|claim| self.sign_and_insert(now, &claim).is_ok());
         if !taken && let Some(own) = self.own_mut(&key) {
-            own.refresh_at = now + REFRESH;
+            own.refresh_at = next;
         }
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::support::*;
 use crate::directory::claim::{ClaimKind, VerifiedClaim};
-use crate::directory::claims::{CLAIM_TTL, ClaimStore, MAX_CLAIMS_PER_SIGNER, OFFER_AGE, Outcome};
+use crate::directory::claims::{CLAIM_TTL, ClaimStore, MAX_CLAIMS_PER_SIGNER, Outcome};
 use crate::directory::record::{RecordKey, StoredRecord, seal_record};
 use crate::directory::sync::{CLAIM_BUCKETS, ShortHash, Summary};
 use crate::drop_reason::DropReason;
@@ -149,7 +149,12 @@ fn age_starts_anew_only_with_a_higher_refresh() {
     store.insert(t0, first.clone());
     let later = t0 + CLAIM_TTL - Duration::from_secs(1);
     assert!(matches!(store.insert(later, first.clone()), Outcome::Known));
-    assert!(!store.get(&mac_key(1)).unwrap().is_offered(t0 + OFFER_AGE));
+    assert!(
+        !store
+            .get(&mac_key(1))
+            .unwrap()
+            .is_offered(t0 + CLAIM_TTL * 2 / 3)
+    );
     let dead = t0 + CLAIM_TTL;
     assert!(store.live(dead, &mac_key(1)).is_none());
     // A copy that was still travelling does not raise it from the dead.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::directory::claim::Claim;
+use crate::directory::claims::CLAIM_TTL;
 use crate::directory::machine::{Directory, DirectoryAction, DirectoryConfig, LocalVerdict};
 use crate::directory::messages::{DirectoryMessage, pack_claims};
 use crate::directory::record::StoredRecord;
@@ -80,6 +81,7 @@ impl Cluster {
     pub(super) fn fresh(&self, node: usize) -> Directory {
         let number = u8::try_from(node + 1).unwrap();
         let config = DirectoryConfig {
+            claim_ttl: CLAIM_TTL,
             overlay: OVERLAY,
             network: NETWORK,
             epoch_key: EPOCH_KEY,

@@ -108,6 +108,7 @@ fn leaving_withdraws_and_tells() {
     cluster.run_ms(100);
     assert!(cluster.all_see(mac_key(1), None));
     assert_eq!(cluster.nodes[1].members().count(), 1);
+    assert!(cluster.nodes[1].has_left(&peer(0)) && !cluster.nodes[1].has_left(&peer(1)));
 }
 
 #[test]

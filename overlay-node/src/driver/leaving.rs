@@ -1,0 +1,103 @@
+//! Leaving the overlay (`farlan leave`), and those that left.
+//!
+//! The word "left" is signed like every roster entry and goes, with the withdrawal of all claims, to
+//! every member there is a session with. Channels repeat what is not acknowledged, so the node stays
+//! for [`LINGER`], then forgets what makes it a member, answers the command and ends.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::NetIndex;
+use tokio::sync::oneshot;
+
+use super::node::Tick;
+use super::run::Driver;
+use crate::cli::detach_all;
+use crate::control_socket::api::Response;
+
+/// Time for the last word to arrive: several round trips around the world, and a repetition.
+const LINGER: Duration = Duration::from_millis(1500);
+
+/// Past the end of any node: the card is laid down no more.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// The node is on its way out.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    /// When it ends.
+    pub(crate) until: Instant,
+    /// Who asked for it.
+    answer: oneshot::Sender<Response>,
+}
+
+impl Driver {
+    /// `farlan leave` while the node runs. Answered when it has left.
+    pub(crate) async fn leave(&mut self, tick: Tick, answer: oneshot::Sender<Response>) {
+        if let Err(error) = self.begin_to_leave(tick).await {
+            // The user may have gone; there is nobody to tell then.
+            let _ = answer.send(Response::Error(format!("{error:#}")));
+            return;
+        }
+        let until = tick.now + LINGER;
+        self.leaving = Some(Leaving { until, answer });
+    }
+
+    async fn begin_to_leave(&mut self, tick: Tick) -> Result<()> {
+        detach_all(&self.state).await?;
+        self.open_taps(tick.now)?;
+        for network in &mut self.networks {
+            network.register_at = Some(tick.now + NEVER);
+            network
+                .directory
+                .handle_leave(tick.now)
+                .map_err(|reason| anyhow!("cannot say so: {}", reason.meaning()))?;
+            self.touched_networks.insert(network.index);
+        }
+        Ok(())
+    }
+
+    /// Forgets what makes this node a member. The last thing it does.
+    pub(crate) fn forget(&self, leaving: Leaving) {
+        let overlay = self.node.membership.overlay();
+        let response = match self.state.forget_membership() {
+            Ok(()) => {
+                tracing::info!(%overlay, "the node has left the overlay and ends");
+                Response::Done(format!(
+                    "left overlay {overlay}; the others know, and the node has ended"
+                ))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the node has left, but not all is forgotten");
+                Response::Error(format!(
+                    "the others know that this node left, but {error}; run `farlan leave` again"
+                ))
+            }
+        };
+        let _ = leaving.answer.send(response);
+    }
+
+    /// Ends what there is with members that have said that they left.
+    pub(crate) fn part_from_leavers(&mut self, tick: Tick, net: NetIndex) {
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return;
+        };
+        let gone: Vec<PeerId> = self
+            .peers
+            .keys()
+            .copied()
+            .filter(|id| network.directory.has_left(id))
+            .filter(|id| {
+                let mut others = self.networks.iter();
+                !others.any(|other| other.directory.member(id).is_some())
+            })
+            .collect();
+        for id in gone {
+            tracing::info!(peer = %id, "a member left");
+            self.tunnels.close(tick.now, id);
+            self.peers.remove(&id);
+            self.peers_changed = true;
+            self.fib_stale = true;
+        }
+    }
+}
