@@ -1,4 +1,4 @@
-//! A frame in: socket -> session -> open -> parse -> `Fib::accept` -> tap -> guest.
+//! A frame in: socket -> session -> open -> parse -> [`Delivery`] -> `Fib::accept` -> tap -> guest.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 use nat_traversal::path::Path;
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ethernet::EthernetFrame;
 use overlay_proto::ids::PeerId;
-use overlay_proto::switching::{Accept, FibSession, MacKey, NetIndex, PuntReason};
+use overlay_proto::switching::FibSession;
 use overlay_proto::wire::{
-    DataHeader, DatagramKind, InnerHeader, InnerKind, L4Checksum, PieceBudget, Reassembler,
-    SessionIndex,
+    DataHeader, DatagramKind, InnerHeader, InnerKind, PieceBudget, Reassembler, SessionIndex,
 };
-use tap_bridge::{FrameQueue, TxFrame};
 
+use super::delivery::Delivery;
 use super::punt::{Context, Punt};
 
 /// Peers whose split frames one worker rejoins at once; removed when nothing of theirs waits.
@@ -27,25 +25,6 @@ const MAX_SEEN: usize = 4096;
 /// Strays are reported so often for each path, and of so many paths.
 const STRAY_EVERY: Duration = Duration::from_secs(1);
 const MAX_STRAYS: usize = 64;
-
-/// The taps of a worker.
-#[derive(Default)]
-pub(super) struct Taps(pub(super) Vec<(NetIndex, Box<dyn FrameQueue>)>);
-
-impl Taps {
-    fn write(&mut self, context: &Context<'_>, net: NetIndex, frame: &[u8]) -> bool {
-        let Some((_, queue)) = self.0.iter_mut().find(|(of, _)| *of == net) else {
-            context.drops.count(DropReason::TapError);
-            return false;
-        };
-        let report = queue.write_batch(&[TxFrame::plain(frame)]);
-        context.drops.add(DropReason::TapFull, report.full as u64);
-        context
-            .drops
-            .add(DropReason::TapError, report.failed as u64);
-        report.written == 1
-    }
-}
 
 /// The receiving half of a worker.
 pub(super) struct Incoming {
@@ -70,15 +49,14 @@ impl Incoming {
     }
 
     /// One datagram that came over `path`. Everything that is wrong with it ends here, counted.
-    pub(super) fn handle_datagram(
+    pub(super) fn handle_datagram<'a>(
         &mut self,
-        context: &Context<'_>,
+        delivery: &mut Delivery<'a>,
         path: Path,
-        datagram: &mut [u8],
-        taps: &mut Taps,
+        datagram: &'a mut [u8],
     ) {
-        if let Err(reason) = self.sort(context, path, datagram, taps) {
-            context.drops.count(reason);
+        if let Err(reason) = self.sort(delivery, path, datagram) {
+            delivery.context.drops.count(reason);
         }
     }
 
@@ -98,46 +76,48 @@ impl Incoming {
         !self.reassembly.is_empty()
     }
 
-    fn sort(
+    fn sort<'a>(
         &mut self,
-        context: &Context<'_>,
+        delivery: &mut Delivery<'a>,
         path: Path,
-        datagram: &mut [u8],
-        taps: &mut Taps,
+        datagram: &'a mut [u8],
     ) -> Result<(), DropReason> {
         match DatagramKind::parse(datagram)? {
-            DatagramKind::Data => self.open(context, path, datagram, taps),
+            DatagramKind::Data => self.open(delivery, path, datagram),
             DatagramKind::Relayed if path.relay.is_none() => {
-                let (path, inside) = unwrap_relayed(context, &path, datagram)?;
-                self.sort(context, path, inside, taps)
+                let (path, inside) = unwrap_relayed(&delivery.context, &path, datagram)?;
+                self.sort(delivery, path, inside)
             }
             // No relay over a relay (trust.md 18).
             DatagramKind::Relayed => Err(DropReason::RelayInvalid),
             _ => {
                 let bytes = (&*datagram).into();
-                context.punt(Punt::Datagram { path, bytes });
+                delivery.context.punt(Punt::Datagram { path, bytes });
                 Ok(())
             }
         }
     }
 
-    fn open(
+    fn open<'a>(
         &mut self,
-        context: &Context<'_>,
+        delivery: &mut Delivery<'a>,
         path: Path,
-        datagram: &mut [u8],
-        taps: &mut Taps,
+        datagram: &'a mut [u8],
     ) -> Result<(), DropReason> {
+        let context = delivery.context;
         let header = DataHeader::parse(datagram)?;
         let Some(from) = context.fib.sessions.get(&header.receiver) else {
-            self.note_stray(context, path);
+            self.note_stray(&context, path);
             return Err(DropReason::UnknownSession);
         };
         let plaintext = from.session.open_in_place(&header, datagram)?;
-        self.notice(context, from, path);
-        let (inner, body) = InnerHeader::parse(plaintext)?;
+        self.notice(&context, from, path);
+        let (inner, _) = InnerHeader::parse(plaintext)?;
+        let body = plaintext
+            .get_mut(inner.encoded_len()..)
+            .unwrap_or_default();
         match inner.kind {
-            InnerKind::Frame => deliver(context, from, &inner, body, taps),
+            InnerKind::Frame => delivery.take(from, &inner, body),
             InnerKind::Piece(_) => {
                 let whole = self.reassembler(from.session.peer)?.handle_piece(
                     context.now,
@@ -146,7 +126,7 @@ impl Incoming {
                     body,
                 )?;
                 match whole {
-                    Some(whole) => deliver(context, from, &inner, &whole.frame, taps),
+                    Some(mut whole) => delivery.write_now(from, &inner, &mut whole.frame),
                     None => Ok(()),
                 }
             }
@@ -156,7 +136,7 @@ impl Incoming {
                     peer: from.session.peer,
                     path,
                     header: inner,
-                    body: body.into(),
+                    body: (&*body).into(),
                 });
                 Ok(())
             }
@@ -219,70 +199,6 @@ fn unwrap_relayed<'a>(
     let (route, range) = relay::unwrap(datagram, key).map_err(invalid)?;
     let inside = datagram.get_mut(range).ok_or(DropReason::RelayInvalid)?;
     Ok((Path::relayed(from.remote, route), inside))
-}
-
-/// Judges a whole frame and writes it to the tap of its network.
-fn deliver(
-    context: &Context<'_>,
-    from: &FibSession,
-    inner: &InnerHeader,
-    bytes: &[u8],
-    taps: &mut Taps,
-) -> Result<(), DropReason> {
-    // Nobody negotiated offloads, so nobody here completes a checksum.
-    if inner.checksum == L4Checksum::Partial {
-        return Err(DropReason::UnknownFlags);
-    }
-    let frame = EthernetFrame::parse(bytes)?;
-    let src = MacKey {
-        vlan: frame.vlan(),
-        mac: frame.src(),
-    };
-    if inner.forwarded.is_some() {
-        // Its source is another node's: only the slow path knows when that is right.
-        let net = context.fib.network_of(&from.session, inner.selector);
-        let net = net.ok_or(DropReason::UnknownNetwork)?;
-        punt_frame(
-            context,
-            from,
-            inner,
-            net,
-            PuntReason::SourceNotClaimed,
-            bytes,
-        );
-        return Ok(());
-    }
-    match context.fib.accept(from, inner.selector, src, frame.dst()) {
-        Accept::Deliver(net, peer) => {
-            if taps.write(context, net, bytes) {
-                peer.counters.received(bytes.len());
-            }
-            Ok(())
-        }
-        Accept::Punt(net, reason) => {
-            punt_frame(context, from, inner, net, reason, bytes);
-            Ok(())
-        }
-        Accept::Drop(reason) => Err(reason),
-    }
-}
-
-fn punt_frame(
-    context: &Context<'_>,
-    from: &FibSession,
-    inner: &InnerHeader,
-    net: NetIndex,
-    reason: PuntReason,
-    bytes: &[u8],
-) {
-    context.punt(Punt::PeerFrame {
-        net,
-        peer: from.session.peer,
-        reason,
-        hops: inner.hops,
-        forwarded: inner.forwarded,
-        frame: bytes.into(),
-    });
 }
 
 #[cfg(test)]

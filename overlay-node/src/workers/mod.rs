@@ -7,10 +7,11 @@
 //! answer goes to the slow path as a [`Punt`], through a bounded queue.
 //!
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
-//! - [`incoming`]: socket -> session -> open -> parse -> `Fib::accept` -> tap.
+//! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept` -> merge -> tap.
 //! - [`udp`]: sockets; [`trains`]: batches of datagrams; [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
+mod delivery;
 mod incoming;
 mod outbox;
 mod outgoing;

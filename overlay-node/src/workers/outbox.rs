@@ -1,13 +1,12 @@
 //! Datagrams on their way to the sockets: one batch for each family, sealed into their place, behind
 //! a relay header where the path has one.
 
-use std::time::Instant;
-
 use nat_traversal::path::{Path, SocketId};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::switching::{DropCounters, Fib};
 
+
+use super::punt::Context;
 use super::trains::{MAX_SENT, SendBatch};
 use super::udp::UdpSockets;
 
@@ -44,9 +43,7 @@ impl Outbox {
     pub(super) fn push(
         &mut self,
         path: &Path,
-        fib: &Fib,
-        drops: &DropCounters,
-        now: Instant,
+        context: &Context<'_>,
         seal: impl FnOnce(&mut [u8]) -> Result<usize, DropReason>,
     ) -> Result<(), DropReason> {
         let batch = match path.socket {
@@ -54,13 +51,18 @@ impl Outbox {
             SocketId::V6 => &mut self.v6,
         };
         if batch.is_full() {
-            batch.flush(self.sockets.get(path.socket), drops, now);
+            batch.flush(
+                self.sockets.get(path.socket),
+                context.drops,
+                context.now,
+            );
         }
         let slot = batch.slot().ok_or(DropReason::SocketFull)?;
         let len = match path.relay {
             None => seal(slot)?,
             Some(route) => {
-                let key = fib.relay_keys.get(&route.own).ok_or(DropReason::NoPath)?;
+                let key = context.fib.relay_keys.get(&route.own);
+                let key = key.ok_or(DropReason::NoPath)?;
                 let place = slot.get_mut(relay::HEADER_LEN..);
                 let sealed = seal(place.ok_or(DropReason::FrameTooLarge)?)?;
                 let len = relay::HEADER_LEN + sealed;
@@ -74,13 +76,13 @@ impl Outbox {
     }
 
     /// Sends everything.
-    pub(super) fn flush(&mut self, drops: &DropCounters, now: Instant) {
+    pub(super) fn flush(&mut self, context: &Context<'_>) {
         for (batch, socket) in [
             (&mut self.v4, self.sockets.v4.as_ref()),
             (&mut self.v6, self.sockets.v6.as_ref()),
         ] {
             if !batch.is_empty() {
-                batch.flush(socket, drops, now);
+                batch.flush(socket, context.drops, context.now);
             }
         }
     }

@@ -1,13 +1,18 @@
 //! A frame out: guest -> tap -> parse -> `Fib::forward` -> seal -> socket.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify, ethertype};
 use overlay_proto::session::Session;
-use overlay_proto::switching::{FibPeer, Forward, MacKey, NetIndex};
-use overlay_proto::wire::{InnerHeader, Lane, Selector, max_frame, split};
+use overlay_proto::switching::{FibNetwork, FibPeer, Forward, MacKey, NetIndex, PuntReason};
+use overlay_proto::wire::{
+    INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, max_frame, split,
+};
+use tap_bridge::VnetHdr;
+use tap_bridge::offload::{self, Cutter, FrameChecksum, HEADROOM, Plan};
 
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
@@ -19,6 +24,8 @@ const TOLD_PER_SECOND: u32 = 100;
 /// Frame ids have the lane in the top 8 bits.
 const FRAME_ID_BITS: u32 = 24;
 
+const _: () = assert!(INNER_LEN <= HEADROOM);
+
 /// The sending half of a worker.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -28,6 +35,8 @@ pub(super) struct Outgoing {
     next_frame_id: u32,
     /// The second that the clock shows, and what was told in it.
     told: (u64, u32),
+    /// A copy of a frame that goes to several peers: sealing it for one may overwrite it.
+    copy: Vec<u8>,
 }
 
 impl Outgoing {
@@ -36,17 +45,21 @@ impl Outgoing {
             lane,
             next_frame_id: 0,
             told: (0, 0),
+            copy: Vec::new(),
         }
     }
 
-    /// One frame that the tap of `net` gave.
+    /// One frame that the tap of `net` gave behind `header`; `buffer` is [`HEADROOM`] bytes and then
+    /// the frame, and is used up.
     pub(super) fn handle_frame(
         &mut self,
         context: &Context<'_>,
         net: NetIndex,
-        bytes: &[u8],
+        header: VnetHdr,
+        buffer: &mut [u8],
         outbox: &mut Outbox,
     ) {
+        let bytes = buffer.get(HEADROOM..).unwrap_or_default();
         let frame = match EthernetFrame::parse(bytes) {
             Ok(frame) => frame,
             Err(error) => return context.drops.count(error.into()),
@@ -65,42 +78,57 @@ impl Outgoing {
                 path,
                 selector,
             } => {
+                self.tell(context, net, &frame, bytes);
                 let to = To {
                     peer,
                     session,
                     path,
                     selector,
                 };
-                self.send(context, &to, bytes, outbox);
-                self.tell(context, net, &frame, bytes);
+                to.clamp(header, buffer);
+                self.send(context, &to, header, buffer, outbox);
             }
             Forward::Flood { network, punt } => {
-                for &slot in &network.flood {
-                    match context.fib.sendable(slot, network.id) {
-                        Some((peer, session, path, selector)) => {
-                            let to = To {
-                                peer,
-                                session,
-                                path,
-                                selector,
-                            };
-                            self.send(context, &to, bytes, outbox);
-                        }
-                        None => context.drops.count(DropReason::NoSession),
-                    }
-                }
-                if punt {
-                    let frame = bytes.into();
-                    context.punt(Punt::LocalBroadcast { net, frame });
-                }
                 self.tell(context, net, &frame, bytes);
+                self.flood(context, network, header, buffer, outbox);
+                if punt {
+                    each_whole(context, header, buffer, |frame| {
+                        context.punt(Punt::LocalBroadcast { net, frame });
+                    });
+                }
             }
             Forward::Local => self.tell(context, net, &frame, bytes),
-            Forward::Punt(reason) => {
-                let frame = bytes.into();
-                context.punt(Punt::LocalFrame { net, reason, frame });
-            }
+            Forward::Punt(reason) => punt_frames(context, net, reason, header, buffer),
             Forward::Drop(reason) => context.drops.count(reason),
+        }
+    }
+
+    /// To every member of the network that can be sent to.
+    fn flood(
+        &mut self,
+        context: &Context<'_>,
+        network: &FibNetwork,
+        header: VnetHdr,
+        buffer: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        for &slot in &network.flood {
+            let Some((peer, session, path, selector)) = context.fib.sendable(slot, network.id)
+            else {
+                context.drops.count(DropReason::NoSession);
+                continue;
+            };
+            let to = To {
+                peer,
+                session,
+                path,
+                selector,
+            };
+            let mut copy = std::mem::take(&mut self.copy);
+            copy.clear();
+            copy.extend_from_slice(buffer);
+            self.send(context, &to, header, &mut copy, outbox);
+            self.copy = copy;
         }
     }
 
@@ -127,24 +155,82 @@ impl Outgoing {
         }
     }
 
-    /// Seals a frame for one peer: in one datagram if it fits, else in pieces.
-    fn send(&mut self, context: &Context<'_>, to: &To<'_>, frame: &[u8], outbox: &mut Outbox) {
-        let sent = if frame.len() <= max_frame(to.limit()) {
-            let header = InnerHeader::frame(to.selector);
-            self.seal(context, to, &header, frame, outbox)
-        } else {
-            self.send_pieces(context, to, frame, outbox)
-        };
-        match sent {
-            Ok(()) => to.peer.counters.sent(frame.len()),
-            Err(reason) => context.drops.count(reason),
+    /// Seals a frame for one peer: whole, or as the segments it stands for.
+    fn send(
+        &mut self,
+        context: &Context<'_>,
+        to: &To<'_>,
+        header: VnetHdr,
+        buffer: &mut [u8],
+        outbox: &mut Outbox,
+    ) {
+        match offload::plan(header, buffer, max_frame(to.limit())) {
+            Ok(Plan::Whole(checksum)) => {
+                let whole = HEADROOM..buffer.len();
+                let len = whole.len();
+                match self.send_one(context, to, checksum, buffer, whole, outbox) {
+                    Ok(()) => to.peer.counters.sent(len),
+                    Err(reason) => context.drops.count(reason),
+                }
+            }
+            Ok(Plan::Segments(cutter)) => self.send_segments(context, to, cutter, buffer, outbox),
+            Err(_) => context.drops.count(DropReason::MalformedFrame),
         }
+    }
+
+    fn send_segments(
+        &mut self,
+        context: &Context<'_>,
+        to: &To<'_>,
+        mut cutter: Cutter,
+        buffer: &mut [u8],
+        outbox: &mut Outbox,
+    ) {
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some(segment) = cutter.next(buffer) {
+            let len = segment.len();
+            match self.send_one(context, to, FrameChecksum::Partial, buffer, segment, outbox) {
+                Ok(()) => {
+                    frames += 1;
+                    bytes += len;
+                }
+                Err(reason) => context.drops.count(reason),
+            }
+        }
+        to.peer.counters.sent_all(frames, bytes);
+    }
+
+    /// Seals the frame at `place`: in one datagram if it fits, else in pieces. Writes into the
+    /// headroom in front of it.
+    fn send_one(
+        &mut self,
+        context: &Context<'_>,
+        to: &To<'_>,
+        checksum: FrameChecksum,
+        buffer: &mut [u8],
+        place: Range<usize>,
+        outbox: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let mut header = InnerHeader::frame(to.selector);
+        header.checksum = on_the_wire(checksum);
+        if place.len() > max_frame(to.limit()) {
+            let frame = buffer.get(place).ok_or(DropReason::FrameTooLarge)?;
+            return self.send_pieces(context, to, header.checksum, frame, outbox);
+        }
+        let start = place.start.checked_sub(INNER_LEN);
+        let text = start.and_then(|start| buffer.get_mut(start..place.end));
+        let text = text.ok_or(DropReason::FrameTooLarge)?;
+        header.write(text);
+        outbox.push(to.path, context, |out| {
+            to.session.seal_text(self.lane, text, out)
+        })
     }
 
     fn send_pieces(
         &mut self,
         context: &Context<'_>,
         to: &To<'_>,
+        checksum: L4Checksum,
         frame: &[u8],
         outbox: &mut Outbox,
     ) -> Result<(), DropReason> {
@@ -154,26 +240,67 @@ impl Outgoing {
         let frame_id = u32::from(self.lane.0) << FRAME_ID_BITS | number;
         for (piece, range) in plan.pieces(frame_id) {
             let body = frame.get(range).ok_or(DropReason::FrameTooLarge)?;
-            let header = InnerHeader::piece(to.selector, piece);
-            self.seal(context, to, &header, body, outbox)?;
+            let header = InnerHeader {
+                checksum,
+                ..InnerHeader::piece(to.selector, piece)
+            };
+            let mut inner = [0; InnerHeader::MAX_LEN];
+            let inner_len = header.write(&mut inner);
+            let inner = inner.get(..inner_len).unwrap_or_default();
+            outbox.push(to.path, context, |out| {
+                to.session.seal_into(self.lane, inner, body, out)
+            })?;
         }
         Ok(())
     }
+}
 
-    fn seal(
-        &self,
-        context: &Context<'_>,
-        to: &To<'_>,
-        header: &InnerHeader,
-        body: &[u8],
-        outbox: &mut Outbox,
-    ) -> Result<(), DropReason> {
-        let mut inner = [0; InnerHeader::MAX_LEN];
-        let inner_len = header.write(&mut inner);
-        let inner = inner.get(..inner_len).unwrap_or_default();
-        outbox.push(to.path, context.fib, context.drops, |out| {
-            to.session.seal_into(self.lane, inner, body, out)
-        })
+/// What cannot be sent goes to the slow path.
+fn punt_frames(
+    context: &Context<'_>,
+    net: NetIndex,
+    reason: PuntReason,
+    header: VnetHdr,
+    buffer: &mut [u8],
+) {
+    each_whole(context, header, buffer, |frame| {
+        context.punt(Punt::LocalFrame { net, reason, frame });
+    });
+}
+
+/// Gives the frames that `buffer` stands for as they would be on a wire: cut, checksums completed.
+/// The slow path knows no others.
+fn each_whole(
+    context: &Context<'_>,
+    header: VnetHdr,
+    buffer: &mut [u8],
+    mut each: impl FnMut(Box<[u8]>),
+) {
+    let mut give = |bytes: &[u8], checksum| {
+        let mut frame: Box<[u8]> = bytes.into();
+        if checksum == FrameChecksum::Partial {
+            offload::complete(&mut frame);
+        }
+        each(frame);
+    };
+    match offload::plan(header, buffer, usize::MAX) {
+        Ok(Plan::Whole(checksum)) => give(buffer.get(HEADROOM..).unwrap_or_default(), checksum),
+        Ok(Plan::Segments(mut cutter)) => {
+            while let Some(segment) = cutter.next(buffer) {
+                let bytes = buffer.get(segment).unwrap_or_default();
+                give(bytes, FrameChecksum::Partial);
+            }
+        }
+        Err(_) => context.drops.count(DropReason::MalformedFrame),
+    }
+}
+
+/// The sealed header's word for it (trust.md 15).
+const fn on_the_wire(checksum: FrameChecksum) -> L4Checksum {
+    match checksum {
+        FrameChecksum::Complete => L4Checksum::Complete,
+        FrameChecksum::Partial => L4Checksum::Partial,
+        FrameChecksum::Verified => L4Checksum::Verified,
     }
 }
 
@@ -189,5 +316,16 @@ impl To<'_> {
     /// The largest sealed datagram: what is proven on the path, and fits a slot.
     fn limit(&self) -> usize {
         self.peer.datagram_limit.min(Outbox::MAX_SEALED)
+    }
+
+    /// A SYN says how large segments may be: so large that each is one datagram.
+    fn clamp(&self, header: VnetHdr, buffer: &mut [u8]) {
+        let checksum = if header.needs_checksum() {
+            FrameChecksum::Partial
+        } else {
+            FrameChecksum::Complete
+        };
+        let frame = buffer.get_mut(HEADROOM..).unwrap_or_default();
+        offload::clamp_mss(frame, max_frame(self.limit()), checksum);
     }
 }

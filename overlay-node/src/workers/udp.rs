@@ -100,6 +100,11 @@ impl UdpSockets {
         }
     }
 
+    /// The IPv4 and the IPv6 socket.
+    pub(super) const fn both(&self) -> [Option<&UdpSocket>; 2] {
+        [self.v4.as_ref(), self.v6.as_ref()]
+    }
+
     /// The bound addresses.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {

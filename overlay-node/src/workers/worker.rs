@@ -9,19 +9,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nat_traversal::path::{Path, SocketId};
+use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::wire::{Lane, PieceBudget};
 use tap_bridge::{FrameBatch, FrameQueue};
 use tokio::sync::mpsc;
 
-use super::incoming::{Incoming, Taps};
+use super::delivery::{Delivery, Taps};
+use super::incoming::Incoming;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::punt::{Context, Punt};
 use super::sys;
-use super::udp::{RecvBatch, UdpSockets};
+use super::trains::RecvBatch;
+use super::udp::UdpSockets;
 
 /// How often partial frames are looked through while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
@@ -170,7 +172,8 @@ struct Worker {
     punts: mpsc::Sender<Punt>,
     epoch: Instant,
     mailbox: Arc<Mailbox>,
-    received: RecvBatch,
+    /// Of the IPv4 and of the IPv6 socket.
+    received: [RecvBatch; 2],
     frames: FrameBatch,
     outbox: Outbox,
     outgoing: Outgoing,
@@ -190,7 +193,7 @@ impl Worker {
             punts: config.punts,
             epoch: config.epoch,
             mailbox,
-            received: RecvBatch::new(),
+            received: [RecvBatch::new(), RecvBatch::new()],
             frames: FrameBatch::default(),
             outbox: Outbox::new(config.sockets),
             outgoing: Outgoing::new(config.lane),
@@ -230,25 +233,27 @@ impl Worker {
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         };
         let mut moved = 0;
-        for id in [SocketId::V4, SocketId::V6] {
-            if let Some(socket) = self.outbox.sockets().get(id) {
-                let (incoming, taps) = (&mut self.incoming, &mut self.taps);
-                moved += self
-                    .received
-                    .receive(socket, &self.drops, |from, datagram| {
-                        incoming.handle_datagram(&context, Path::direct(from), datagram, taps);
-                    });
+        let mut delivery = Delivery::new(context, &mut self.taps);
+        let sockets = self.outbox.sockets();
+        for (socket, batch) in sockets.both().into_iter().zip(&mut self.received) {
+            let Some(socket) = socket else { continue };
+            for (from, datagram) in batch.receive(socket, &self.drops) {
+                moved += 1;
+                let path = Path::direct(from);
+                self.incoming.handle_datagram(&mut delivery, path, datagram);
             }
         }
+        delivery.flush();
+        drop(delivery);
         let (frames, outgoing, outbox) = (&mut self.frames, &mut self.outgoing, &mut self.outbox);
         self.taps.0.retain_mut(|(net, queue)| {
             let read = queue.read_batch(frames);
             self.drops
                 .add(DropReason::MalformedFrame, frames.refused() as u64);
-            for frame in frames.frames() {
-                outgoing.handle_frame(&context, *net, frame.bytes, outbox);
+            for (header, buffer) in frames.frames_mut() {
+                outgoing.handle_frame(&context, *net, header, buffer, outbox);
             }
-            outbox.flush(&self.drops);
+            outbox.flush(&context);
             match read {
                 Ok(read) => {
                     moved += read;

@@ -1,0 +1,212 @@
+//! Whole frames on their way from peers to the taps: judged by the `Fib`, and those of one flow that
+//! follow each other written as one.
+//!
+//! The frames stay where their datagrams were opened. A run of them is given to the tap when a frame
+//! comes that does not continue it, and at the end of the batch: nothing waits for what may come.
+
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::EthernetFrame;
+use overlay_proto::switching::{
+    Accept, FibPeer, FibSession, MacKey, NetIndex, PeerCounters, PuntReason,
+};
+use overlay_proto::wire::{InnerHeader, L4Checksum, Selector, SessionIndex, max_frame};
+use tap_bridge::offload::{self, FrameChecksum, Merger};
+use tap_bridge::{FrameQueue, TxFrame};
+
+use super::punt::{Context, Punt};
+
+/// The taps of a worker.
+#[derive(Default)]
+pub(super) struct Taps(pub(super) Vec<(NetIndex, Box<dyn FrameQueue>)>);
+
+impl Taps {
+    /// Writes one frame; `false`, and counted, when the tap did not take it.
+    fn write(&mut self, context: &Context<'_>, net: NetIndex, frame: TxFrame<'_>) -> bool {
+        let Some((_, queue)) = self.0.iter_mut().find(|(of, _)| *of == net) else {
+            context.drops.count(DropReason::TapError);
+            return false;
+        };
+        let frames = 1 + frame.rest.len() as u64;
+        let report = queue.write_batch(&[frame]);
+        if report.full > 0 {
+            context.drops.add(DropReason::TapFull, frames);
+        }
+        if report.failed > 0 {
+            context.drops.add(DropReason::TapError, frames);
+        }
+        report.written == 1
+    }
+}
+
+/// Whose the frames in the merger are. One verdict of the `Fib` serves them all: they have one
+/// session, one selector and the same headers.
+struct Run<'a> {
+    session: SessionIndex,
+    selector: Selector,
+    net: NetIndex,
+    counters: &'a PeerCounters,
+    frames: usize,
+    bytes: usize,
+}
+
+/// The way to the taps for one batch of datagrams.
+pub(super) struct Delivery<'a> {
+    pub(super) context: Context<'a>,
+    taps: &'a mut Taps,
+    merger: Merger<'a>,
+    run: Option<Run<'a>>,
+}
+
+impl<'a> Delivery<'a> {
+    pub(super) fn new(context: Context<'a>, taps: &'a mut Taps) -> Self {
+        Self {
+            context,
+            taps,
+            merger: Merger::new(),
+            run: None,
+        }
+    }
+
+    /// A frame that came in one datagram, where it was opened.
+    ///
+    /// # Errors
+    /// Why it is not delivered. One that goes to the slow path is no error.
+    pub(super) fn take(
+        &mut self,
+        from: &'a FibSession,
+        inner: &InnerHeader,
+        frame: &'a mut [u8],
+    ) -> Result<(), DropReason> {
+        let checksum = from_the_wire(inner.checksum);
+        let len = frame.len();
+        if let Some(run) = &mut self.run
+            && inner.forwarded.is_none()
+            && (run.session, run.selector) == (from.session.local_index, inner.selector)
+            && self.merger.continues(frame, checksum)
+        {
+            self.merger.push(frame, checksum).map_err(refused)?;
+            run.frames += 1;
+            run.bytes += len;
+            return Ok(());
+        }
+        self.flush();
+        let Some((net, peer)) = self.judge(from, inner, frame)? else {
+            return Ok(());
+        };
+        self.merger.push(frame, checksum).map_err(refused)?;
+        self.run = Some(Run {
+            session: from.session.local_index,
+            selector: inner.selector,
+            net,
+            counters: &peer.counters,
+            frames: 1,
+            bytes: len,
+        });
+        Ok(())
+    }
+
+    /// A frame that was rejoined from pieces.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(super) fn write_now(
+        &mut self,
+        from: &'a FibSession,
+        inner: &InnerHeader,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.flush();
+        let len = frame.len();
+        let Some((net, peer)) = self.judge(from, inner, frame)? else {
+            return Ok(());
+        };
+        let mut alone = Merger::new();
+        alone
+            .push(frame, from_the_wire(inner.checksum))
+            .map_err(refused)?;
+        if let Some(merged) = alone.take()
+            && self.taps.write(&self.context, net, merged.frame())
+        {
+            peer.counters.received(len);
+        }
+        Ok(())
+    }
+
+    /// Gives the tap what there is.
+    pub(super) fn flush(&mut self) {
+        if let (Some(run), Some(merged)) = (self.run.take(), self.merger.take())
+            && self.taps.write(&self.context, run.net, merged.frame())
+        {
+            run.counters.received_all(run.frames, run.bytes);
+        }
+    }
+
+    /// Where the frame goes; `None` when the slow path has it now.
+    fn judge(
+        &self,
+        from: &'a FibSession,
+        inner: &InnerHeader,
+        frame: &mut [u8],
+    ) -> Result<Option<(NetIndex, &'a FibPeer)>, DropReason> {
+        let fib = self.context.fib;
+        let parsed = EthernetFrame::parse(frame)?;
+        let src = MacKey {
+            vlan: parsed.vlan(),
+            mac: parsed.src(),
+        };
+        if inner.forwarded.is_some() {
+            // Its source is another node's: only the slow path knows when that is right.
+            let net = fib.network_of(&from.session, inner.selector);
+            let net = net.ok_or(DropReason::UnknownNetwork)?;
+            self.punt(from, inner, net, PuntReason::SourceNotClaimed, frame);
+            return Ok(None);
+        }
+        match fib.accept(from, inner.selector, src, parsed.dst()) {
+            Accept::Deliver(net, peer) => {
+                let limit = max_frame(peer.datagram_limit);
+                offload::clamp_mss(frame, limit, from_the_wire(inner.checksum));
+                Ok(Some((net, peer)))
+            }
+            Accept::Punt(net, reason) => {
+                self.punt(from, inner, net, reason, frame);
+                Ok(None)
+            }
+            Accept::Drop(reason) => Err(reason),
+        }
+    }
+
+    fn punt(
+        &self,
+        from: &FibSession,
+        inner: &InnerHeader,
+        net: NetIndex,
+        reason: PuntReason,
+        bytes: &mut [u8],
+    ) {
+        if inner.checksum == L4Checksum::Partial {
+            // The slow path knows frames only as they are on a wire.
+            offload::complete(bytes);
+        }
+        self.context.punt(Punt::PeerFrame {
+            net,
+            peer: from.session.peer,
+            reason,
+            hops: inner.hops,
+            forwarded: inner.forwarded,
+            frame: (&*bytes).into(),
+        });
+    }
+}
+
+const fn from_the_wire(checksum: L4Checksum) -> FrameChecksum {
+    match checksum {
+        L4Checksum::Complete => FrameChecksum::Complete,
+        L4Checksum::Partial => FrameChecksum::Partial,
+        L4Checksum::Verified => FrameChecksum::Verified,
+    }
+}
+
+/// A frame whose checksum is said to be partial, and that has none to complete (trust.md 16).
+const fn refused(_: offload::MergeError) -> DropReason {
+    DropReason::MalformedFrame
+}
