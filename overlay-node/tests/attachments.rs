@@ -104,8 +104,8 @@ fn default_bridge_twice_then_a_vm_then_nothing() {
             assert_eq!(link.master, Some(bridge.index));
             assert_eq!((link.mtu, link.up), (1500, true));
         }
-        TapQueue::open("fl-lab").unwrap();
-        let opened = TapQueue::open("vm0");
+        TapQueue::open("fl-lab", false).unwrap();
+        let opened = TapQueue::open("vm0", false);
         assert!(matches!(opened, Err(Error::WrongKind { .. })));
         detach_vm(&dir, &lab(), "vm0").await.unwrap();
         assert_eq!(names(&links).await, ["br-lab", "fl-lab"]);

@@ -172,7 +172,7 @@ fn hosts(tids: [i32; 2]) -> [Node; 2] {
     let addrs = [0, 1].map(|number: usize| sockets[number].local_addrs()[0]);
     let mut number = 0;
     sockets.map(|sockets| {
-        let tap = TapQueue::open(&format!("fl-{number}")).unwrap();
+        let tap = TapQueue::open(&format!("fl-{number}"), false).unwrap();
         let fib = fib(number, Path::direct(addrs[1 - number]));
         number += 1;
         let drops = Arc::new(DropCounters::default());

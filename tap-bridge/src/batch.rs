@@ -4,7 +4,11 @@
 //! Who borrows a frame from it must be done before the next `read_batch`; the borrow checker sees
 //! to that.
 
+use crate::offload::HEADROOM;
 use crate::vnet::{VNET_HDR_LEN, VnetHdr};
+
+// The header in front of a frame is read into the frame's headroom.
+const _: () = assert!(HEADROOM >= VNET_HDR_LEN);
 
 /// The longest frame a queue can hand over: 64 KiB of IP (a super-frame), an Ethernet header and
 /// two VLAN tags.
@@ -55,7 +59,7 @@ impl FrameBatch {
     #[must_use]
     pub fn new(max_frames: usize, bytes: usize) -> Self {
         let max_frames = max_frames.max(1);
-        let bytes = bytes.max(VNET_HDR_LEN + MAX_FRAME_BYTES);
+        let bytes = bytes.max(HEADROOM + MAX_FRAME_BYTES);
         Self {
             buffer: vec![0; bytes].into_boxed_slice(),
             slots: Vec::with_capacity(max_frames),
@@ -100,25 +104,38 @@ impl FrameBatch {
         })
     }
 
+    /// The frames, in the order they were read, each with its header and as what
+    /// [`plan`](crate::offload::plan) takes: [`HEADROOM`] bytes that mean nothing, then the frame.
+    pub fn frames_mut(&mut self) -> FramesMut<'_> {
+        FramesMut {
+            rest: &mut self.buffer,
+            passed: 0,
+            slots: self.slots.iter(),
+        }
+    }
+
     /// Space for one more header and frame of any length, or `None` when the batch is full.
     pub(crate) fn spare(&mut self) -> Option<&mut [u8]> {
         if self.slots.len() >= self.max_frames {
             return None;
         }
-        let end = self.used.checked_add(VNET_HDR_LEN + MAX_FRAME_BYTES)?;
-        self.buffer.get_mut(self.used..end)
+        let start = self.used + HEADROOM - VNET_HDR_LEN;
+        let end = self.used.checked_add(HEADROOM + MAX_FRAME_BYTES)?;
+        self.buffer.get_mut(start..end)
     }
 
-    /// The first `read` bytes of [`Self::spare`] were filled with a header and a frame.
-    pub(crate) fn commit(&mut self, read: usize) {
-        let start = self.used + VNET_HDR_LEN;
-        let end = self.used + read;
+    /// The first `read` bytes of [`Self::spare`] were filled with a header and a frame. Unless
+    /// `offload` was negotiated, the kernel has completed checksums and cut segments, and a header
+    /// that says otherwise is refused.
+    pub(crate) fn commit(&mut self, read: usize, offload: bool) {
+        let start = self.used + HEADROOM;
+        let end = start - VNET_HDR_LEN + read;
         let header = self
             .buffer
-            .get(self.used..end)
+            .get(start - VNET_HDR_LEN..end)
             .and_then(|bytes| VnetHdr::parse(bytes).ok())
-            // No offload is negotiated: the kernel has completed checksums and cut segments.
-            .filter(|header| header.is_plain() && header.validate(end - start).is_ok());
+            .filter(|header| offload || header.is_plain())
+            .filter(|header| header.validate(end - start).is_ok());
         match header {
             Some(header) => {
                 self.slots.push(Slot { header, start, end });
@@ -126,6 +143,30 @@ impl FrameBatch {
             }
             None => self.refused += 1,
         }
+    }
+}
+
+/// See [`FrameBatch::frames_mut`].
+#[derive(Debug)]
+pub struct FramesMut<'a> {
+    /// The buffer from `passed` on.
+    rest: &'a mut [u8],
+    passed: usize,
+    slots: std::slice::Iter<'a, Slot>,
+}
+
+impl<'a> Iterator for FramesMut<'a> {
+    type Item = (VnetHdr, &'a mut [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slot = self.slots.next()?;
+        // Slots lie one behind the other, each with its own headroom.
+        let before = (slot.start - HEADROOM).checked_sub(self.passed)?;
+        let (_, rest) = std::mem::take(&mut self.rest).split_at_mut_checked(before)?;
+        let (frame, rest) = rest.split_at_mut_checked(HEADROOM + slot.end - slot.start)?;
+        self.rest = rest;
+        self.passed = slot.end;
+        Some((slot.header, frame))
     }
 }
 

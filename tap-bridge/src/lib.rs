@@ -2,6 +2,7 @@
 //!
 //! The rooms:
 //! - [`vnet`]: the `virtio_net_hdr` in front of each frame on a tap.
+//! - [`offload`]: cutting super-frames, merging them again, and their checksums.
 //! - [`batch`]: frames on their way, in one reused buffer.
 //! - [`queue`]: [`FrameQueue`], what the data path reads from and writes to; the tap, and a pair
 //!   in memory for tests.
@@ -24,6 +25,7 @@ pub mod firewall;
 pub mod host;
 pub mod link;
 pub mod moving;
+pub mod offload;
 pub mod queue;
 mod sys;
 pub mod tap;

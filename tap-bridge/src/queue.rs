@@ -32,16 +32,33 @@ pub trait FrameQueue: Send {
 
 /// One queue of a multi-queue tap, opened by this process.
 #[derive(Debug)]
-pub struct TapQueue(File);
+pub struct TapQueue {
+    file: File,
+    offload: Offload,
+}
+
+/// What the kernel may leave to the reader of a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offload {
+    /// Nothing: checksums are complete, frames as long as the MTU allows.
+    Off,
+    /// Checksums and TCP super-frames.
+    Tcp,
+    /// UDP super-frames, too (Linux 6.2).
+    TcpUdp,
+}
 
 impl TapQueue {
-    /// Opens one more queue of the existing tap `name`, offloads off.
+    /// Opens one more queue of the existing tap `name`. With `offload`, frames that are read may
+    /// be super-frames or have partial checksums ([`plan`](crate::offload::plan) says which), as far
+    /// as the kernel can. The last opening decides for all queues of a tap: open all alike.
     ///
     /// # Errors
     /// [`Error::NoSuchInterface`], [`Error::WrongKind`] if it is no multi-queue tap,
     /// [`Error::NotPermitted`], [`Error::NoTunDevice`].
-    pub fn open(name: &str) -> Result<Self, Error> {
-        sys::open_queue(name).map(Self)
+    pub fn open(name: &str, offload: bool) -> Result<Self, Error> {
+        let (file, offload) = sys::open_queue(name, offload)?;
+        Ok(Self { file, offload })
     }
 
     /// The same queue once more: for a slow path that writes a frame now and then.
@@ -49,43 +66,71 @@ impl TapQueue {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        Ok(Self {
+            file: self.file.try_clone()?,
+            offload: self.offload,
+        })
+    }
+
+    /// May super-frames and partial checksums be read and written?
+    #[must_use]
+    pub fn has_offload(&self) -> bool {
+        self.offload != Offload::Off
+    }
+
+    /// May UDP super-frames be written? Kernels before 6.2 refuse them.
+    #[must_use]
+    pub fn takes_merged_udp(&self) -> bool {
+        self.offload == Offload::TcpUdp
     }
 }
 
 impl FrameQueue for TapQueue {
     fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
-        read_batch(&self.0, batch)
+        read_batch(&self.file, batch, self.offload != Offload::Off)
     }
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
-        write_batch(&self.0, frames)
+        write_batch(&self.file, frames)
     }
 
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
     }
 }
 
 /// One end of a tap in memory, for tests: what one end writes, the other reads.
 ///
 /// It is a socket pair, so that it can be waited on like a tap and fills up like one.
+/// With offload, like a [`TapQueue`] opened with it: what one end writes need not be plain.
 #[derive(Debug)]
-pub struct MemoryTap(File);
+pub struct MemoryTap {
+    file: File,
+    offload: bool,
+}
 
 impl MemoryTap {
-    /// Both ends.
+    /// Both ends, offload off.
     ///
     /// # Errors
     /// No descriptor is left.
     pub fn pair() -> io::Result<(Self, Self)> {
+        Self::pair_with(false)
+    }
+
+    /// Both ends, with `offload` or without.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn pair_with(offload: bool) -> io::Result<(Self, Self)> {
         let (a, b) = UnixDatagram::pair()?;
         a.set_nonblocking(true)?;
         b.set_nonblocking(true)?;
-        Ok((
-            Self(File::from(OwnedFd::from(a))),
-            Self(File::from(OwnedFd::from(b))),
-        ))
+        let end = |socket| Self {
+            file: File::from(OwnedFd::from(socket)),
+            offload,
+        };
+        Ok((end(a), end(b)))
     }
 
     /// The same end once more.
@@ -93,25 +138,28 @@ impl MemoryTap {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        Ok(Self {
+            file: self.file.try_clone()?,
+            offload: self.offload,
+        })
     }
 }
 
 impl FrameQueue for MemoryTap {
     fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
-        read_batch(&self.0, batch)
+        read_batch(&self.file, batch, self.offload)
     }
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
-        write_batch(&self.0, frames)
+        write_batch(&self.file, frames)
     }
 
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.file.as_raw_fd()
     }
 }
 
-fn read_batch(mut file: &File, batch: &mut FrameBatch) -> io::Result<usize> {
+fn read_batch(mut file: &File, batch: &mut FrameBatch, offload: bool) -> io::Result<usize> {
     batch.clear();
     // A refused frame fills no slot: without a limit of reads, bad frames could hold the caller.
     let mut refused_left = 64_usize;
@@ -119,7 +167,7 @@ fn read_batch(mut file: &File, batch: &mut FrameBatch) -> io::Result<usize> {
         match file.read(spare) {
             Ok(read) => {
                 let before = batch.refused();
-                batch.commit(read);
+                batch.commit(read, offload);
                 if batch.refused() > before {
                     refused_left -= 1;
                     if refused_left == 0 {

@@ -8,10 +8,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
+use crate::queue::Offload;
 use crate::vnet::VNET_HDR_LEN;
 
 /// `RTMGRP_NEIGH` (rtnetlink(7)).
 const NEIGHBOUR_GROUP: u32 = 4;
+
+/// `TUN_F_*` of linux/if_tun.h.
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
 
 /// Makes the tap `name` and lets it outlive this process. Only `owner` may open it without
 /// `CAP_NET_ADMIN`.
@@ -40,8 +49,8 @@ pub(crate) fn create_tap(name: &str, multi_queue: bool, owner: u32) -> Result<()
     ioctl_value(&file, libc::TUNSETPERSIST, 1).map_err(|error| Error::from_io(what(), error))
 }
 
-/// Opens one more queue of the existing multi-queue tap `name`, non-blocking, offloads off.
-pub(crate) fn open_queue(name: &str) -> Result<File, Error> {
+/// Opens one more queue of the existing multi-queue tap `name`, non-blocking.
+pub(crate) fn open_queue(name: &str, offload: bool) -> Result<(File, Offload), Error> {
     // The kernel would make a tap that does not exist; it would vanish with this process.
     if !interface_exists(name) {
         return Err(Error::NoSuchInterface {
@@ -61,8 +70,27 @@ pub(crate) fn open_queue(name: &str) -> Result<File, Error> {
     let size = i32::try_from(VNET_HDR_LEN).unwrap_or(i32::MAX);
     ioctl_int(&file, libc::TUNSETVNETHDRSZ, size).map_err(|error| Error::from_io(what(), error))?;
     ioctl_int(&file, libc::TUNSETVNETLE, 1).map_err(|error| Error::from_io(what(), error))?;
-    ioctl_value(&file, libc::TUNSETOFFLOAD, 0).map_err(|error| Error::from_io(what(), error))?;
-    Ok(file)
+    let offload = set_offload(&file, offload).map_err(|error| Error::from_io(what(), error))?;
+    Ok((file, offload))
+}
+
+/// `TUNSETOFFLOAD` with the most that the kernel has.
+fn set_offload(file: &File, wanted: bool) -> io::Result<Offload> {
+    let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    let masks = [
+        (tcp | TUN_F_USO4 | TUN_F_USO6, Offload::TcpUdp),
+        (tcp, Offload::Tcp),
+    ];
+    for (mask, offload) in masks.into_iter().filter(|_| wanted) {
+        match ioctl_value(file, libc::TUNSETOFFLOAD, mask) {
+            Ok(()) => return Ok(offload),
+            // A bit that this kernel does not know.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    ioctl_value(file, libc::TUNSETOFFLOAD, 0)?;
+    Ok(Offload::Off)
 }
 
 /// The user this process acts as.

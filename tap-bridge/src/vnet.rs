@@ -10,6 +10,8 @@
 //! All fields are little-endian; the last one exists in the 12-byte form only. No field of it
 //! crosses the wire, and one that comes from a QEMU socket is hostile input.
 
+use crate::offload::{Family, Layout, Protocol};
+
 /// Bytes of the header without `num_buffers`: the form used on taps.
 pub const VNET_HDR_LEN: usize = 10;
 
@@ -20,16 +22,16 @@ pub const VNET_HDR_MRG_LEN: usize = 12;
 const MIN_GSO_SIZE: u16 = 64;
 
 /// The checksum at `csum_start + csum_offset` is still to be completed.
-const F_NEEDS_CSUM: u8 = 1;
+pub(crate) const F_NEEDS_CSUM: u8 = 1;
 /// The checksum has been verified.
-const F_DATA_VALID: u8 = 2;
+pub(crate) const F_DATA_VALID: u8 = 2;
 
-const GSO_NONE: u8 = 0;
-const GSO_TCPV4: u8 = 1;
+pub(crate) const GSO_NONE: u8 = 0;
+pub(crate) const GSO_TCPV4: u8 = 1;
 const GSO_UDP: u8 = 3;
-const GSO_TCPV6: u8 = 4;
-const GSO_UDP_L4: u8 = 5;
-const GSO_ECN: u8 = 0x80;
+pub(crate) const GSO_TCPV6: u8 = 4;
+pub(crate) const GSO_UDP_L4: u8 = 5;
+pub(crate) const GSO_ECN: u8 = 0x80;
 
 /// One parsed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,6 +126,39 @@ impl VnetHdr {
     #[must_use]
     pub const fn needs_checksum(&self) -> bool {
         self.flags & F_NEEDS_CSUM != 0
+    }
+
+    /// Has somebody found the checksum right?
+    #[must_use]
+    pub const fn is_data_valid(&self) -> bool {
+        self.flags & F_DATA_VALID != 0
+    }
+
+    /// Is the checksum to be completed the one of the frame's own TCP or UDP header?
+    pub(crate) fn is_checksum_of(&self, layout: &Layout) -> bool {
+        usize::from(self.csum_start) == layout.l4
+            && usize::from(self.csum_offset) == layout.protocol.checksum_offset()
+    }
+
+    /// The header of a frame whose own TCP or UDP checksum is partial. `segment`: bytes of payload
+    /// of each of its segments, or 0 if it is only one.
+    pub(crate) fn of_own_checksum(layout: &Layout, segment: usize) -> Self {
+        // A layout bounds offsets to MAX_HEADERS, a length field the segment.
+        let short = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
+        let gso_type = match (segment, layout.protocol, layout.family) {
+            (0, ..) => GSO_NONE,
+            (_, Protocol::Udp, _) => GSO_UDP_L4,
+            (_, Protocol::Tcp, Family::V4) => GSO_TCPV4,
+            (_, Protocol::Tcp, Family::V6) => GSO_TCPV6,
+        };
+        Self {
+            flags: F_NEEDS_CSUM,
+            gso_type,
+            hdr_len: short(layout.payload),
+            gso_size: short(segment),
+            csum_start: short(layout.l4),
+            csum_offset: short(layout.protocol.checksum_offset()),
+        }
     }
 
     /// Is the frame to be cut into segments?

@@ -93,9 +93,9 @@ fn frames_cross_a_bridge_between_two_taps_over_two_queues() {
                 .await
                 .unwrap();
         }
-        let mut first = TapQueue::open("fl-lab").unwrap();
-        let mut second = TapQueue::open("fl-lab").unwrap();
-        let mut other = TapQueue::open("fl-other").unwrap();
+        let mut first = TapQueue::open("fl-lab", false).unwrap();
+        let mut second = TapQueue::open("fl-lab", false).unwrap();
+        let mut other = TapQueue::open("fl-other", false).unwrap();
         let a = [0x52, 0x54, 0, 0, 0, 1];
         let b = [0x52, 0x54, 0, 0, 0, 2];
         let hello = frame([0xff; 6], b, 0xb0);
@@ -140,7 +140,7 @@ fn the_host_is_not_part_of_the_lan() {
         links.set_up(&lo).await.unwrap();
         let ip = "192.0.2.1".parse().unwrap();
         links.add_address(&lo, ip, 32).await.unwrap();
-        let mut queue = TapQueue::open("fl-lab").unwrap();
+        let mut queue = TapQueue::open("fl-lab", false).unwrap();
         let guest = [0x52, 0x54, 0, 0, 0, 1];
         let mut ask = [[0xff; 6], guest].concat();
         ask.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -185,9 +185,9 @@ fn names_kinds_and_owners_are_respected() {
             ..overlay_tap("vm0")
         };
         host::make_tap(&links, vm, &bridge).await.unwrap();
-        let opened = TapQueue::open("vm0");
+        let opened = TapQueue::open("vm0", false);
         assert!(matches!(opened, Err(Error::WrongKind { .. })), "{opened:?}");
-        let missing = TapQueue::open("fl-none");
+        let missing = TapQueue::open("fl-none", false);
         assert!(
             matches!(missing, Err(Error::NoSuchInterface { .. })),
             "{missing:?}"
@@ -213,9 +213,9 @@ fn a_forwarding_entry_steers_a_mac_to_the_overlay() {
                 .await
                 .unwrap();
         }
-        let mut overlay = TapQueue::open("fl-lab").unwrap();
-        let mut old = TapQueue::open("old").unwrap();
-        let mut asks = TapQueue::open("asks").unwrap();
+        let mut overlay = TapQueue::open("fl-lab", false).unwrap();
+        let mut old = TapQueue::open("old", false).unwrap();
+        let mut asks = TapQueue::open("asks", false).unwrap();
         let mac = [0x52, 0x54, 0, 0, 0, 7];
         let hello = frame([0xff; 6], mac, 1);
         assert!(cross(&mut old, &hello, &mut [&mut asks]).is_some());
@@ -257,8 +257,8 @@ fn the_bridge_tells_which_macs_come_and_go() {
                 .unwrap();
             ports.push(link);
         }
-        let mut overlay = TapQueue::open("fl-lab").unwrap();
-        let mut vm = TapQueue::open("vm0").unwrap();
+        let mut overlay = TapQueue::open("fl-lab", false).unwrap();
+        let mut vm = TapQueue::open("vm0", false).unwrap();
         let mac = [0x52, 0x54, 0, 0, 0, 9];
         assert!(cross(&mut vm, &frame([0xff; 6], mac, 3), &mut [&mut overlay]).is_some());
         let entry = FdbEntry {
