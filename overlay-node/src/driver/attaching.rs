@@ -307,7 +307,7 @@ fn open_tap(network: &mut Network, record: &AttachmentRecord) -> Result<[TapQueu
     let same = |attached: &AttachmentRecord| attached.tap == record.tap;
     let queue = match network.queue.take() {
         Some(queue) if network.attached.as_ref().is_some_and(same) => queue,
-        _ => TapQueue::open(&record.tap, false)?,
+        _ => TapQueue::open(&record.tap, true)?,
     };
     let clones = [queue.try_clone()?, queue.try_clone()?];
     network.queue = Some(queue);

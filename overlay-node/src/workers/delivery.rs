@@ -158,7 +158,7 @@ impl<'a> Delivery<'a> {
             // Its source is another node's: only the slow path knows when that is right.
             let net = fib.network_of(&from.session, inner.selector);
             let net = net.ok_or(DropReason::UnknownNetwork)?;
-            self.punt(from, inner, net, PuntReason::SourceNotClaimed, frame);
+            self.punt(from, inner, net, PuntReason::SourceNotClaimed, frame)?;
             return Ok(None);
         }
         match fib.accept(from, inner.selector, src, parsed.dst()) {
@@ -168,7 +168,7 @@ impl<'a> Delivery<'a> {
                 Ok(Some((net, peer)))
             }
             Accept::Punt(net, reason) => {
-                self.punt(from, inner, net, reason, frame);
+                self.punt(from, inner, net, reason, frame)?;
                 Ok(None)
             }
             Accept::Drop(reason) => Err(reason),
@@ -182,10 +182,10 @@ impl<'a> Delivery<'a> {
         net: NetIndex,
         reason: PuntReason,
         bytes: &mut [u8],
-    ) {
-        if inner.checksum == L4Checksum::Partial {
-            // The slow path knows frames only as they are on a wire.
-            offload::complete(bytes);
+    ) -> Result<(), DropReason> {
+        // The slow path knows frames only as they are on a wire.
+        if inner.checksum == L4Checksum::Partial && !offload::complete(bytes) {
+            return Err(DropReason::MalformedFrame);
         }
         self.context.punt(Punt::PeerFrame {
             net,
@@ -195,6 +195,7 @@ impl<'a> Delivery<'a> {
             forwarded: inner.forwarded,
             frame: (&*bytes).into(),
         });
+        Ok(())
     }
 }
 

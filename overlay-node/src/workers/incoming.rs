@@ -215,6 +215,7 @@ mod tests {
     use proptest::prelude::*;
     use tokio::sync::mpsc;
 
+    use super::super::delivery::Taps;
     use super::*;
 
     fn session(role: Role) -> Session {
@@ -267,9 +268,12 @@ mod tests {
         };
         let mut incoming = Incoming::new(PieceBudget::default());
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
+        let mut taps = Taps::default();
+        let mut delivery = Delivery::new(context, &mut taps);
         for datagram in datagrams {
-            incoming.handle_datagram(&context, path, datagram, &mut Taps::default());
+            incoming.handle_datagram(&mut delivery, path, datagram);
         }
+        delivery.flush();
         incoming.handle_timeout(&context);
         let dropped = drops.occurred().map(|(_, count)| count).sum();
         (
@@ -358,7 +362,9 @@ mod tests {
                 let path = Path::direct(std::net::SocketAddr::from(([192, 0, 2, 1], port % 100)));
                 let mut stray = sealed(&[vec![0; 40]]).remove(0);
                 stray[4] ^= 1;
-                incoming.handle_datagram(context, path, &mut stray, &mut Taps::default());
+                let mut taps = Taps::default();
+                let mut delivery = Delivery::new(*context, &mut taps);
+                incoming.handle_datagram(&mut delivery, path, &mut stray);
             }
             std::iter::from_fn(|| punted.try_recv().ok())
                 .filter(|punt| matches!(punt, Punt::Stray { .. }))
@@ -389,7 +395,9 @@ mod tests {
         let mut incoming = Incoming::new(PieceBudget::default());
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
         let mut datagram = sealed(&[piece]).remove(0);
-        incoming.handle_datagram(&context, path, &mut datagram, &mut Taps::default());
+        let mut taps = Taps::default();
+        let mut delivery = Delivery::new(context, &mut taps);
+        incoming.handle_datagram(&mut delivery, path, &mut datagram);
         assert!(incoming.waits_for_pieces());
         context.now += Reassembler::LIFETIME;
         incoming.handle_timeout(&context);

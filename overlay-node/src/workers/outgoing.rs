@@ -278,8 +278,8 @@ fn each_whole(
 ) {
     let mut give = |bytes: &[u8], checksum| {
         let mut frame: Box<[u8]> = bytes.into();
-        if checksum == FrameChecksum::Partial {
-            offload::complete(&mut frame);
+        if checksum == FrameChecksum::Partial && !offload::complete(&mut frame) {
+            return context.drops.count(DropReason::MalformedFrame);
         }
         each(frame);
     };

@@ -13,7 +13,6 @@ const OPTION_MSS: u8 = 2;
 /// The MSS counts no options (RFC 6691): who sends them sends so much less payload. Extension
 /// headers of IPv6 and options of IPv4 count as options. A partial checksum covers only the pseudo
 /// header and stays; a full one is updated (RFC 1624), so a wrong one stays wrong.
-#[must_use]
 pub fn clamp_mss(frame: &mut [u8], max_frame: usize, checksum: FrameChecksum) -> bool {
     let Some(layout) = Layout::parse(frame).filter(|layout| layout.protocol == Protocol::Tcp)
     else {

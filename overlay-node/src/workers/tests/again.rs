@@ -7,7 +7,8 @@ use nat_traversal::entropy::{Entropy, SeededEntropy};
 use overlay_proto::wire::{L4Checksum, PieceBudget};
 
 use super::*;
-use crate::workers::incoming::{Incoming, Taps};
+use crate::workers::delivery::{Delivery, Taps};
+use crate::workers::incoming::Incoming;
 use crate::workers::punt::Context;
 
 /// Mutations of each kind.
@@ -103,8 +104,10 @@ impl Receiver {
             now_ms: 0,
         };
         let mut bytes = datagram.to_vec();
+        let mut delivery = Delivery::new(context, &mut self.taps);
         self.incoming
-            .handle_datagram(&context, from, &mut bytes, &mut self.taps);
+            .handle_datagram(&mut delivery, from, &mut bytes);
+        delivery.flush();
         let mut foreign = 0;
         while let Ok(punt) = self.punts.try_recv() {
             match punt {
@@ -239,12 +242,12 @@ fn trust_13_an_index_proves_nothing() {
 }
 
 #[test]
-fn trust_16_a_partial_checksum_is_refused_where_nobody_completes_it() {
+fn trust_16_a_partial_checksum_is_refused_where_there_is_none() {
     let mut receiver = Receiver::new();
     let mut header = InnerHeader::frame(Selector(20));
     header.checksum = L4Checksum::Partial;
     let datagram = receiver.sealed_as(&header, 100);
     let effect = receiver.receive(home(), &datagram);
     assert_eq!(effect, NOTHING_BUT_A_COUNTER);
-    assert_eq!(receiver.drops.get(DropReason::UnknownFlags), 1);
+    assert_eq!(receiver.drops.get(DropReason::MalformedFrame), 1);
 }
