@@ -123,7 +123,7 @@ proptest! {
 
     /// Whatever is merged, a reader who cuts it gets the frames that came, in their order.
     #[test]
-    fn trust16_nothing_merges_that_a_cut_would_not_give_back(
+    fn trust_16_nothing_merges_that_a_cut_would_not_give_back(
         packets in proptest::collection::vec((packet(6_000), 64..1_500_usize), 1..4),
         order in proptest::collection::vec((0..4_usize, any::<u8>(), any::<u16>(), 0..3_u8), 0..150)
     ) {
@@ -292,6 +292,17 @@ fn what_cannot_be_cut_is_refused() {
     let mut fragment = frame.clone();
     fragment[21] = 1;
     assert_eq!(refusal(good, &fragment), Some(CutError::NoLayout));
+    let many = tcp(129);
+    let one_byte = VnetHdr {
+        gso_size: 1,
+        ..good
+    };
+    assert_eq!(
+        refusal(one_byte, &many.build(Sum::Partial)),
+        Some(CutError::TooMany)
+    );
+    let (parts, _) = cut_all(one_byte, &tcp(128).build(Sum::Partial), usize::MAX);
+    assert_eq!(parts.len(), 128);
     let short = plan(good, &mut [0; 5], usize::MAX).err();
     assert_eq!(short, Some(CutError::NoHeadroom));
 }
@@ -357,7 +368,7 @@ fn valid_is_believed_only_where_there_is_a_checksum() {
 }
 
 #[test]
-fn trust16_partial_is_refused_on_what_is_no_consistent_tcp_or_udp() {
+fn trust_16_partial_is_refused_on_what_is_no_consistent_tcp_or_udp() {
     let frame = tcp(100).build(Sum::Partial);
     let mut fragment = frame.clone();
     fragment[20] |= 0x20;
@@ -387,7 +398,7 @@ fn what_is_not_verified_is_written_as_it_came() {
 }
 
 #[test]
-fn trust16_a_merge_has_at_most_64_segments_of_at_least_64_bytes_and_64_kib() {
+fn trust_16_a_merge_has_at_most_64_segments_of_at_least_64_bytes_and_64_kib() {
     let many = tcp(200 * 64);
     let (written, _) = merge_all(&mut segments_of(&many, 64));
     let sizes: Vec<_> = written.iter().map(|(_, frame)| frame.len() - 54).collect();
