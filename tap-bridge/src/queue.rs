@@ -260,6 +260,49 @@ mod tests {
     }
 
     #[test]
+    fn with_offload_headers_are_kept_and_frames_have_headroom() {
+        for offload in [false, true] {
+            let (mut a, mut b) = MemoryTap::pair_with(offload).unwrap();
+            let header = crate::VnetHdr {
+                flags: 1,
+                csum_start: 34,
+                csum_offset: 16,
+                ..crate::VnetHdr::PLAIN
+            };
+            let partial = TxFrame {
+                header,
+                ..TxFrame::plain(&[2; 70])
+            };
+            let out = [
+                TxFrame::plain(&[1; 60]),
+                partial,
+                TxFrame::plain(&[3; 1_500]),
+            ];
+            assert_eq!(a.write_batch(&out).written, 3);
+            let mut batch = FrameBatch::default();
+            assert_eq!(b.read_batch(&mut batch).unwrap(), 2 + usize::from(offload));
+            let mut seen = Vec::new();
+            // All at once: their headrooms do not overlap.
+            for (header, bytes) in batch.frames_mut().collect::<Vec<_>>() {
+                let (headroom, frame) = bytes.split_at_mut(crate::offload::HEADROOM);
+                headroom.fill(0xff);
+                seen.push((header, frame.to_vec()));
+            }
+            let expected = out
+                .iter()
+                .filter(|frame| offload || frame.header.is_plain());
+            let expected: Vec<_> = expected
+                .map(|frame| (frame.header, frame.head.to_vec()))
+                .collect();
+            assert_eq!(seen, expected);
+            let frames = batch
+                .frames()
+                .map(|frame| (frame.header, frame.bytes.to_vec()));
+            assert_eq!(frames.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
     fn a_full_queue_and_a_bad_header_are_counted() {
         let (mut a, mut b) = MemoryTap::pair().unwrap();
         let frame = vec![0; 60_000];

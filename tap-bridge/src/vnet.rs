@@ -18,9 +18,6 @@ pub const VNET_HDR_LEN: usize = 10;
 /// Bytes of the header with `num_buffers` (`VIRTIO_NET_F_MRG_RXBUF`).
 pub const VNET_HDR_MRG_LEN: usize = 12;
 
-/// Smallest segment a segmentation offload may ask for, in bytes.
-const MIN_GSO_SIZE: u16 = 64;
-
 /// The checksum at `csum_start + csum_offset` is still to be completed.
 pub(crate) const F_NEEDS_CSUM: u8 = 1;
 /// The checksum has been verified.
@@ -112,7 +109,7 @@ impl VnetHdr {
             GSO_NONE if self.gso_type == GSO_NONE => Ok(()),
             GSO_TCPV4 | GSO_TCPV6 | GSO_UDP | GSO_UDP_L4 => {
                 let fits = usize::from(self.hdr_len) <= frame_len;
-                if fits && self.gso_size >= MIN_GSO_SIZE {
+                if fits && self.gso_size > 0 {
                     Ok(())
                 } else {
                     Err(VnetHdrError::Inconsistent)
@@ -212,13 +209,13 @@ mod tests {
         };
         assert_eq!(checksum.validate(52), Ok(()));
         assert_eq!(checksum.validate(51), Err(VnetHdrError::Inconsistent));
-        let tiny_segments = VnetHdr {
+        let empty_segments = VnetHdr {
             gso_type: GSO_TCPV4,
-            gso_size: 1,
+            gso_size: 0,
             ..VnetHdr::PLAIN
         };
         assert_eq!(
-            tiny_segments.validate(1_500),
+            empty_segments.validate(1_500),
             Err(VnetHdrError::Inconsistent)
         );
         let unknown = VnetHdr {

@@ -2,51 +2,16 @@
 //! thread. Needs root; skipped loudly without.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::future::Future;
+mod common;
+
 use std::time::{Duration, Instant};
+
+use common::{MARK, in_namespace, overlay_tap};
 
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{
-    Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, Links, TapQueue, TxFrame,
-};
-
-/// Runs `test` in a fresh network namespace; not at all without root.
-fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Links) -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        // SAFETY: unshare takes a flag word only; it changes the namespace of this thread.
-        let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
-        if !moved {
-            assert!(
-                std::env::var_os("FARLAN_LAB").is_none(),
-                "FARLAN_LAB needs root"
-            );
-            eprintln!("SKIPPED: needs root (CAP_SYS_ADMIN) for a network namespace");
-            return;
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { test(Links::connect().unwrap()).await });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-const MARK: &str = "farlan:test";
-
-fn overlay_tap(name: &str) -> NewTap<'_> {
-    NewTap {
-        name,
-        kind: TapKind::Overlay,
-        owner: None,
-        mtu: 1500,
-        mark: MARK,
-    }
-}
+use tap_bridge::{Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame};
 
 fn sysctl(file: &str) -> String {
     let path = format!("/proc/sys/net/{file}");

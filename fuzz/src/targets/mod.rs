@@ -5,6 +5,7 @@ mod ethernet;
 mod handshake;
 mod membership;
 mod nat;
+mod offload;
 mod wire;
 
 use crate::Target;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Target> {
         membership::all(),
         directory::all(),
         nat::all(),
+        offload::all(),
     ]
     .concat()
 }

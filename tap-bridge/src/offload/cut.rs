@@ -17,6 +17,11 @@ use super::{Family, merge::MIN_SEGMENT};
 use super::{FrameChecksum, HEADROOM, Layout, Protocol, get_u16, get_u32, put_u16, put_u32};
 use crate::vnet::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr, VnetHdrError};
 
+/// Segments of less than [`MIN_SEGMENT`] bytes at most, so that 64 KiB do not become as many frames:
+/// Linux lets a socket ask for 128 datagrams at once (`UDP_MAX_SEGMENTS`). Of longer ones there are
+/// at most 1,024.
+const MAX_SMALL_SEGMENTS: usize = 128;
+
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
@@ -41,6 +46,9 @@ pub enum CutError {
     /// neither to be completed nor verified.
     #[error("a super-frame without a checksum to complete")]
     Checksum,
+    /// More than 128 segments of less than 64 bytes.
+    #[error("a super-frame of too many tiny segments")]
+    TooMany,
 }
 
 /// What to do with a frame.
@@ -132,7 +140,11 @@ fn super_frame(header: VnetHdr, frame: &mut [u8], max_frame: usize) -> Result<Pl
             segment = fits;
         }
     }
-    if layout.end - layout.payload <= segment {
+    let payload = layout.end - layout.payload;
+    if segment < MIN_SEGMENT && payload > segment * MAX_SMALL_SEGMENTS {
+        return Err(CutError::TooMany);
+    }
+    if payload <= segment {
         layout.write_partial(frame);
         return Ok(Plan::Whole(FrameChecksum::Partial));
     }
