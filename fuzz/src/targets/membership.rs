@@ -296,7 +296,7 @@ fn store(bytes: &[u8]) -> u64 {
             assert!(Membership::from_bytes(&again).is_ok());
             seen.note(&(member.networks().len(), member.chains().len()));
             seen.note(&member.own_member(BORN).is_ok());
-            seen.note(&member.clone().merge(OVERLAY.member.clone()).is_ok());
+            seen.note(&member.clone().merge(OVERLAY.member.clone(), BORN).is_ok());
         }
         Err(error) => seen.note(&std::mem::discriminant(&error)),
     }

@@ -246,6 +246,17 @@ impl Chain {
         self
     }
 
+    /// The last second of the membership; not verified.
+    #[must_use]
+    pub const fn claimed_end(&self) -> UnixTime {
+        self.invite.member_until
+    }
+
+    /// Has the membership ended at `now`? Not verified.
+    pub(super) fn has_ended(&self, now: UnixTime) -> bool {
+        now > self.claimed_end().plus(CLOCK_TOLERANCE)
+    }
+
     /// Does it name `network`? Not verified.
     pub(super) fn names(&self, network: &NetworkId) -> bool {
         let tag = network_tag(network, self.invite.id);

@@ -12,6 +12,7 @@
 mod chain;
 mod codec;
 mod date;
+mod epoch;
 mod error;
 mod invite;
 mod issue;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use chain::{Application, Chain, MAX_CHAIN_BYTES, Member, NetworkGrant, certificate_hash};
 pub use date::Utc;
+pub use epoch::{EPOCH_OVERLAP, OLD_KEY_KEPT, OldEpoch, SignedEpoch};
 pub use error::{InviteError, IssueError, MembershipError};
 pub use invite::{INVITE_PREFIX, Invite, MAX_INVITE_TEXT, bootstrap_peer};
 pub use issue::{InviteRequest, MAX_BOOTSTRAPS, MAX_INVITE_NETWORKS, issue_invite};

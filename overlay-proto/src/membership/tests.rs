@@ -348,7 +348,7 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
         overlay.issue(request).unwrap().accept(&node, BORN).unwrap()
     };
     let home = join(&mut overlay, &["home"]);
-    let merged = membership.merge(home).unwrap();
+    let merged = membership.merge(home, BORN).unwrap();
     // Not to be shown before its receipt is there.
     assert_eq!(membership.chain_for(&network_id(&overlay, 1)), None);
     assert_eq!(membership.without_receipt().count(), 1);
@@ -374,7 +374,7 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     );
 
     let both = join(&mut overlay, &["lab", "home"]);
-    let merged = membership.merge(both).unwrap();
+    let merged = membership.merge(both, BORN).unwrap();
     assert_eq!((merged.added.len(), merged.known.len()), (0, 2));
     assert_eq!(membership.chains().len(), 3);
     membership = overlay.receipted(membership);
@@ -384,7 +384,7 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     let (_, foreign) = TestOverlay::new(16, &["lab"]).member(&["lab"]);
     let before = membership.clone();
     assert!(matches!(
-        membership.merge(foreign),
+        membership.merge(foreign, BORN),
         Err(MembershipError::OtherOverlay { .. })
     ));
     assert_eq!(membership, before);
