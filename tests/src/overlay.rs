@@ -151,6 +151,28 @@ impl Authority {
         Ok(invite.to_owned())
     }
 
+    /// `farlan revoke WHO`: the line for `farlan apply -`.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn revoke(&self, who: &str) -> Result<String> {
+        let out = self.run(&["revoke", who])?;
+        let line = out.trim();
+        ensure!(
+            line.starts_with("farlan-revocation-") && line.lines().count() == 1,
+            "not one line with a revocation: {out:?}"
+        );
+        Ok(line.to_owned())
+    }
+
+    /// `farlan invites --json`.
+    ///
+    /// # Errors
+    /// When the command fails or prints no JSON.
+    pub fn invites(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&["invites", "--json"])?)?)
+    }
+
     fn run(&self, args: &[&str]) -> Result<String> {
         let farlan = program("farlan");
         let mut cmd = match self.wrapper.split_first() {
@@ -277,6 +299,25 @@ impl Node {
     pub fn join(&self, invite: &str) -> Result<Finished> {
         let mut cmd = self.command();
         proc::finish_with_input(cmd.args(["join", "-"]), &format!("{invite}\n"))
+    }
+
+    /// `farlan apply -` with the line on standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_apply(&self, line: &str) -> Result<Finished> {
+        let mut cmd = self.command();
+        proc::finish_with_input(cmd.args(["apply", "-"]), &format!("{line}\n"))
+    }
+
+    /// As [`Node::try_apply`]; it must succeed. What it says.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn apply(&self, line: &str) -> Result<String> {
+        let out = self.try_apply(line)?;
+        ensure!(out.code == 0, "apply failed: {out:?}");
+        Ok(out.stdout)
     }
 
     /// As [`Node::join`], with the clock of the command shifted, e.g. by `-2h`.

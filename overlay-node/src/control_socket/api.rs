@@ -47,6 +47,22 @@ pub enum Request {
     Detach(AttachRequest),
     /// The membership on disk has changed: [`Response::Done`].
     Reload,
+    /// The line that `farlan revoke` printed: [`Response::Done`].
+    Apply {
+        /// The whole line.
+        line: SecretLine,
+    },
+}
+
+/// A line with keys in it: `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretLine(pub String);
+
+impl std::fmt::Debug for SecretLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretLine(..)")
+    }
 }
 
 impl Request {
@@ -59,7 +75,11 @@ impl Request {
             | Self::Networks
             | Self::Macs { .. }
             | Self::Where { .. } => true,
-            Self::Announce { .. } | Self::Attach(_) | Self::Detach(_) | Self::Reload => false,
+            Self::Announce { .. }
+            | Self::Attach(_)
+            | Self::Detach(_)
+            | Self::Reload
+            | Self::Apply { .. } => false,
         }
     }
 }

@@ -98,6 +98,7 @@ impl Driver {
                 }
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
+            ControlEvent::RevocationsGrew => self.follow_revocations(tick),
             ControlEvent::Refused { addr, reason } => {
                 tracing::warn!(%addr, %reason, "bootstrap refused");
                 self.last_refusal = Some(format!("{addr}: {reason}"));
@@ -526,7 +527,7 @@ impl Driver {
 
     /// Makes a peer; `None` if there is one already or there are too many.
     pub(crate) fn new_peer(&mut self, tick: Tick, id: PeerId) -> Option<&mut Peer> {
-        if self.peers.contains_key(&id) {
+        if self.peers.contains_key(&id) || self.is_out() {
             return None;
         }
         if self.peers.len() >= MAX_PEERS {

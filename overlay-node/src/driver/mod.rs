@@ -19,6 +19,7 @@
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
+//! - [`revocations`]: who is revoked: learnt, carried out, handed on.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`memory`]: what is kept on disk of peers.
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
@@ -39,6 +40,7 @@ mod questions;
 mod receipts;
 mod reports;
 mod requests;
+mod revocations;
 mod run;
 mod startup;
 mod underlay;

@@ -5,7 +5,9 @@ use std::time::Instant;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Member, MemberVerifier, Membership, NodeKey, SignedStatic};
+use overlay_proto::membership::{
+    Member, MemberVerifier, Membership, MembershipError, NodeKey, SignedStatic,
+};
 use overlay_proto::time::UnixTime;
 
 use crate::state::wall_clock;
@@ -59,7 +61,10 @@ impl Node {
     pub(crate) fn verify_chain(&self, chain: &[u8], wall: UnixTime) -> Result<Member, DropReason> {
         self.verifier.show(chain, wall).map_err(|error| {
             tracing::info!(%error, "certificate refused");
-            DropReason::CertificateRefused
+            match error {
+                MembershipError::Revoked(_) => DropReason::Revoked,
+                _ => DropReason::CertificateRefused,
+            }
         })
     }
 

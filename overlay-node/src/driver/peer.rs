@@ -10,6 +10,7 @@ use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
 use nat_traversal::nat_kind::Mapping;
 use nat_traversal::path::{Path, PathKind, RelayRoute};
 use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::membership::InviteId;
 use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
 
@@ -73,6 +74,8 @@ pub(crate) struct Peer {
     pub(crate) mapping: Mapping,
     /// Where it was last reached directly.
     met_at: Option<SocketAddr>,
+    /// The invite of the certificate that it showed in its last handshake.
+    pub(crate) invite: Option<InviteId>,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
     /// When the first packet could be sent to it, in this run of its process.
@@ -104,6 +107,7 @@ impl Peer {
             heard_on: None,
             mapping: Mapping::Unknown,
             met_at: None,
+            invite: None,
             shared: Vec::new(),
             usable_since: None,
             since: now,

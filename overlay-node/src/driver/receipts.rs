@@ -4,7 +4,7 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::RequestError;
+use control_plane::{Gatekeeper, RequestError};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
@@ -92,8 +92,9 @@ impl Driver {
 
     /// From now on `membership` is ours: everything that shows it, or goes by it, is told.
     pub(crate) fn adopt(&mut self, tick: Tick, membership: Membership) -> Result<()> {
-        let state = startup::member_state(&membership)?;
-        let bootstraps = startup::bootstraps_of(&membership)?;
+        let held = self.gate.revocations();
+        let state = startup::member_state(&membership, &held, self.node.me)?;
+        let bootstraps = startup::bootstraps_of(&membership, &held, self.node.me)?;
         self.node.membership = membership;
         self.node.chain.clone_from(&state.chain);
         self.gate.set(state);
@@ -109,6 +110,7 @@ impl Driver {
         }
         let ids: Vec<_> = self.networks.iter().map(|n| n.secret.id).collect();
         self.node.verifier = MemberVerifier::new(self.node.membership.roots().clone(), ids.clone());
+        self.node.verifier.set_revocations(held);
         self.tunnels.set_networks(ids);
         // Cards show the certificates of their nodes to the new verifier.
         for network in &mut self.networks {

@@ -30,6 +30,7 @@ impl Driver {
             Request::Attach(request) => done(self.attach(&request).await),
             Request::Detach(request) => done(self.detach(&request).await),
             Request::Reload => done(self.reload(tick)),
+            Request::Apply { line } => done(self.apply(tick, &line.0)),
         };
         // The user may have gone; there is nobody to tell then.
         let _ = answer.send(response);

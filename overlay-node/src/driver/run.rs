@@ -22,6 +22,7 @@ use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
 use super::questions::OpenQuestions;
+use super::revocations::Followed;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments;
@@ -95,6 +96,7 @@ pub(crate) struct Driver {
     pub(crate) peers_changed: bool,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
+    pub(crate) revocations: Followed,
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
@@ -281,6 +283,7 @@ impl Driver {
         self.scan_interfaces(tick.now);
         self.check_firewall();
         self.look_at_bridges(false);
+        self.follow_roots(tick);
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
@@ -333,6 +336,10 @@ impl Driver {
                 || tick.now.duration_since(peer.since) < ACQUAINTANCE
                 || networks.iter().any(|n| n.directory.member(id).is_some())
         });
+        let peers = &self.peers;
+        self.revocations
+            .talks
+            .retain(|id, _| peers.contains_key(id));
         if self.peers.len() != before {
             self.peers_changed = true;
             self.fib_stale = true;
@@ -340,7 +347,7 @@ impl Driver {
     }
 
     /// Saves what a restart needs, where it has changed.
-    fn save_state(&mut self) {
+    pub(crate) fn save_state(&mut self) {
         self.save_directories();
         self.save_peers();
         let timestamp = self.tunnels.last_timestamp();

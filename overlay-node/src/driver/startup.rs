@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use control_plane::Gatekeeper;
 use control_plane::admission::MemberGate;
 use control_plane::admission::gates::MemberState;
 use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
-use overlay_proto::membership::{Chain, Membership, SignedStatic, StaticBinding};
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{Membership, Revocations, SignedStatic, StaticBinding};
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
@@ -22,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
 use super::node::{Node, Tick};
+use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
 use super::waiting_room::WaitingRoom;
@@ -62,7 +65,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let mut ports = state.load_ports()?;
     let sockets = bind_data_path(&setup.config, &mut ports)?;
     let control_server = ControlServer::bind(&state.socket(), &setup.config.control.users)?;
-    let gate = Arc::new(MemberGate::new(member_state(&setup.membership)?));
+    let gate = Arc::new(member_gate(&setup)?);
     let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
     state.save_ports(&ports)?;
 
@@ -90,7 +93,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         drops,
         peers: HashMap::new(),
         infra: BTreeSet::new(),
-        last_refusal: None,
+        last_refusal: revoked_already(&setup),
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
         next_frame_id: 0,
@@ -103,6 +106,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         next_look: tick.now,
         next_housekeeping: tick.now,
         peers_changed: false,
+        revocations: Followed::new(gate.revocations()),
         gate,
         saved_timestamp: 0,
         looks: Looks::start(),
@@ -257,7 +261,7 @@ fn control_config(
         secret_key: setup.key.secret_bytes(),
         listen,
         external: Vec::new(),
-        bootstraps: bootstraps_of(membership)?,
+        bootstraps: bootstraps_of(membership, &setup.revocations, setup.key.peer_id())?,
         gate: Arc::<MemberGate>::clone(gate),
         records: Arc::new(SignedRecords {
             overlay: membership.overlay(),
@@ -267,19 +271,45 @@ fn control_config(
     })
 }
 
+fn member_gate(setup: &NodeSetup) -> Result<MemberGate> {
+    let me = setup.key.peer_id();
+    let state = member_state(&setup.membership, &setup.revocations, me)?;
+    let shelf = NodeShelf(setup.state.clone());
+    let revocations = Revocations::clone(&setup.revocations);
+    Ok(MemberGate::new(state, revocations, Some(Arc::new(shelf))))
+}
+
+/// What `status` says from the start if this node was revoked in a run before.
+fn revoked_already(setup: &NodeSetup) -> Option<String> {
+    is_out(&setup.membership, &setup.revocations, setup.key.peer_id()).then(|| {
+        "the authority has revoked this node or its invite; ask for a new invite".to_owned()
+    })
+}
+
 /// What the control plane's gate goes by.
-pub(super) fn member_state(membership: &Membership) -> Result<MemberState> {
-    let bootstraps = bootstraps_of(membership)?;
+pub(super) fn member_state(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<MemberState> {
+    let bootstraps = bootstraps_of(membership, revocations, me)?;
     Ok(MemberState {
         roots: membership.roots().clone(),
-        chain: encoded_chain(membership)?,
+        chain: encoded_chain(membership, revocations, me)?,
         bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
     })
 }
 
 /// The addresses of the bootstraps to dial: of all, or of the witness while it has not given the
-/// receipt.
-pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
+/// receipt; of none if this node is revoked, since each would refuse it each time.
+pub(super) fn bootstraps_of(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<Vec<Multiaddr>> {
+    let Some(shown) = showable(membership, revocations, me) else {
+        return Ok(Vec::new());
+    };
     let texts = membership.bootstraps().iter();
     let all: Vec<Multiaddr> = texts
         .map(|text| {
@@ -287,17 +317,18 @@ pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
                 .with_context(|| format!("the bootstrap address `{text}`"))
         })
         .collect::<Result<_>>()?;
-    let awaited = membership
-        .chain()
-        .filter(|chain| !chain.has_receipt())
-        .map(Chain::claimed_witness);
+    let awaited = (!shown.has_receipt()).then(|| shown.claimed_witness());
     let wanted = |at: &Multiaddr| awaited.is_none() || addr::peer_of(at) == awaited;
     Ok(all.into_iter().filter(wanted).collect())
 }
 
-fn encoded_chain(membership: &Membership) -> Result<Vec<u8>> {
-    let chain = membership
-        .chain()
+fn encoded_chain(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<Vec<u8>> {
+    let chain = showable(membership, revocations, me)
+        .or_else(|| membership.chain())
         .ok_or_else(|| anyhow!("the membership has no chain"))?;
     Ok(chain.encode())
 }
@@ -313,7 +344,7 @@ fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<No
         signed_static: SignedStatic::sign(&setup.key, setup.membership.overlay(), &binding)
             .encode(),
         static_public: setup.static_key.public,
-        chain: encoded_chain(&setup.membership)?,
+        chain: encoded_chain(&setup.membership, &setup.revocations, setup.key.peer_id())?,
         verifier: setup.verifier(),
         key: setup.key.clone(),
         membership: setup.membership.clone(),
@@ -329,7 +360,7 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
         overlay: setup.membership.overlay(),
         overlay_secret: setup.membership.overlay_secret().clone(),
         psk_root_version: setup.membership.roots().newest().version,
-        revocation_number: 0,
+        revocation_number: setup.revocations.number().0,
         static_secret: setup.static_key.secret.clone(),
         chain: node.chain.clone(),
         signed_static: node.signed_static.clone(),

@@ -216,6 +216,12 @@ impl Chain {
         self.node.peer
     }
 
+    /// The invite it comes from; not verified.
+    #[must_use]
+    pub const fn claimed_invite(&self) -> InviteId {
+        self.invite.id
+    }
+
     /// The root version it names; not verified. Above the newest known: pull root documents first.
     #[must_use]
     pub const fn claimed_root_version(&self) -> u32 {

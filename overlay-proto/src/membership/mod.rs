@@ -46,7 +46,11 @@ pub use keys::{
 pub use member_store::{MAX_CHAINS, MAX_MEMBER_NETWORKS, Membership, Merged};
 pub use network::{MAX_MTU, MIN_MTU, NetworkAuthority, NetworkSecret, NetworkSeed};
 pub use receipt::{RECEIPT_POLICY, Receipt, ReceiptPolicy};
-pub use revocation::RevocationNumber;
+pub use revocation::{
+    LineError, ListState, MAX_ASSEMBLIES, MAX_LISTS, MAX_PAGES, MAX_REVOCATION_TEXT, MAX_REVOKED,
+    PAGE_BYTES, Page, PageAssembly, REVOCATION_PREFIX, RevocationLine, RevocationList,
+    RevocationNumber, Revocations, Revoked, SignedRevocations, Taken,
+};
 pub use rights::{RightParseError, Rights};
 pub use root::{CLOCK_TOLERANCE, MAX_ROOTS, RootDocument, RootStore, SignedRoot};
 pub use signed::{

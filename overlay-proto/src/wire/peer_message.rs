@@ -9,6 +9,12 @@
 //! | kind 2 | sequence        | postcard: mapping, list of  |
 //! |        |                 | Candidate                   |
 //! +--------+-----------------+-----------------------------+
+//! | kind 5 | number of the   | digest of all revocation    |
+//! |        | revocation list | lists held (8)              |
+//! +--------+-----------------+-----------------------------+
+//! | kind 6 | which list      | index, count, a piece of    |
+//! |        |                 | the revocation list         |
+//! +--------+-----------------+-----------------------------+
 //! ```
 //! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
 
@@ -17,10 +23,13 @@ use nat_traversal::nat_kind::Mapping;
 
 use crate::drop_reason::DropReason;
 use crate::ids::NetworkId;
+use crate::membership::{ListState, Page};
 
 const KIND_DIRECTORY: u8 = 1;
 const KIND_CANDIDATES: u8 = 2;
-/// Kind and the 64-bit field that both kinds have.
+const KIND_LISTS_HELD: u8 = 5;
+const KIND_LIST_PAGE: u8 = 6;
+/// Kind and the 64-bit field that all kinds have.
 pub const PEER_MESSAGE_HEADER: usize = 9;
 
 /// Names a network inside a session: the first 64 bits of its id, which only members know. Unlike a
@@ -55,6 +64,10 @@ pub enum PeerMessage<'a> {
         /// At most [`MAX_CANDIDATES`].
         candidates: Vec<Candidate>,
     },
+    /// The revocation lists that the sender holds. Whoever holds a newer one answers with it.
+    ListsHeld(ListState),
+    /// A piece of a revocation list.
+    ListPage(Page<'a>),
 }
 
 impl<'a> PeerMessage<'a> {
@@ -74,6 +87,14 @@ impl<'a> PeerMessage<'a> {
                     *sequence,
                     postcard::to_stdvec(&(mapping, candidates)).unwrap_or_default(),
                 )
+            }
+            Self::ListsHeld(held) => {
+                let digest = held.digest.to_be_bytes().to_vec();
+                (KIND_LISTS_HELD, held.number, digest)
+            }
+            Self::ListPage(page) => {
+                let body = [&[page.index, page.count], page.bytes].concat();
+                (KIND_LIST_PAGE, page.id, body)
             }
         };
         let mut bytes = Vec::with_capacity(PEER_MESSAGE_HEADER + body.len());
@@ -112,6 +133,19 @@ impl<'a> PeerMessage<'a> {
                     candidates,
                 })
             }
+            KIND_LISTS_HELD => Ok(Self::ListsHeld(ListState {
+                number: field,
+                digest: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            })),
+            KIND_LIST_PAGE => match body {
+                [index, count, bytes @ ..] => Ok(Self::ListPage(Page {
+                    id: field,
+                    index: *index,
+                    count: *count,
+                    bytes,
+                })),
+                _ => Err(malformed),
+            },
             _ => Err(malformed),
         }
     }
@@ -151,6 +185,12 @@ mod tests {
             let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
             let bytes = directory.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), directory);
+            let held = PeerMessage::ListsHeld(ListState { number: sequence, digest: !sequence });
+            let bytes = held.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), held);
+            let page = Page { id: sequence, index: 1, count: 2, bytes: &body };
+            let bytes = PeerMessage::ListPage(page).encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), PeerMessage::ListPage(page));
         }
     }
 }
