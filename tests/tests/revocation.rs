@@ -203,6 +203,22 @@ fn trust_8_a_bootstrap_that_restarts_alone_still_refuses() {
 }
 
 #[test]
+fn trust_8_sessions_alone_carry_the_list() {
+    require_lab!();
+    let mut world = running(&THREE);
+    mesh(&world);
+    assert_known(&world, &[0, 1], 2);
+    world.boot.process.kill();
+    let line = world.authority.revoke("c").unwrap();
+    let start = Instant::now();
+    world.nodes[1].apply(&line).unwrap();
+    let took = wait_cut_off(&world, &[0, 1], 2, start);
+    println!("sample cut off by all without a bootstrap after {took:?}");
+    assert!(took <= figure(CUT), "{took:?}");
+    assert_silent(&world, &[0, 1], 2);
+}
+
+#[test]
 fn trust_8_after_a_partition_the_list_is_learnt_on_contact() {
     require_lab!();
     let world = running(&THREE);

@@ -138,6 +138,15 @@ impl TestOverlay {
         ))
     }
 
+    /// The root documents after a planned change of the authority's key, which it keeps to itself.
+    pub(crate) fn next_root(&mut self) -> RootStore {
+        let new = AuthorityKey::generate(&mut self.entropy);
+        let next = self.roots.successor(&self.authority, &new, self.now, 1);
+        let mut roots = self.roots.clone();
+        roots.advance(next).unwrap();
+        roots
+    }
+
     /// A list that revokes `entries`, encoded.
     pub(crate) fn revoke(&self, number: u64, entries: &[Revoked]) -> Vec<u8> {
         let mut entries = entries.to_vec();

@@ -300,6 +300,51 @@ fn trust_8_a_revoked_invite_gets_no_receipt() {
     assert!(forged.is_err());
 }
 
+/// What a gate learns, in memory.
+#[derive(Debug, Default)]
+struct Kept(std::sync::Mutex<(Option<u32>, Vec<u64>)>);
+
+impl Shelf for Kept {
+    fn keep_revocations(&self, all: &Revocations) {
+        self.0.lock().unwrap().1.push(all.number().0);
+    }
+
+    fn keep_roots(&self, roots: &overlay_proto::membership::RootStore) {
+        self.0.lock().unwrap().0 = Some(roots.newest().version);
+    }
+}
+
+#[test]
+fn what_gates_learn_is_kept() {
+    let mut overlay = TestOverlay::new(1);
+    let (own_key, own) = overlay.join(YEAR);
+    let (node, chain) = overlay.join(YEAR);
+    let newer = overlay.next_root();
+    let hello = member_hello(&newer, chain);
+    let kept = Arc::new(Kept::default());
+    let shelf: Arc<dyn Shelf> = kept.clone();
+    let state = gates::MemberState {
+        roots: overlay.roots.clone(),
+        chain: own,
+        bootstraps: vec![],
+    };
+    let member = MemberGate::new(state, Revocations::default(), Some(shelf.clone()));
+    let infra = InfraGate::new(overlay.id(), vec![], None, None, Some(shelf));
+    let gates: [&dyn Gatekeeper; 2] = [&member, &infra];
+    for gate in gates {
+        gate.admit(node.peer_id(), &hello, false).unwrap();
+        assert_eq!(kept.0.lock().unwrap().0.take(), Some(2));
+        gate.admit(node.peer_id(), &hello, false).unwrap();
+        assert_eq!(kept.0.lock().unwrap().0, None, "once");
+        let out = Revoked::Node(own_key.peer_id());
+        for number in [2, 1, 2, 3] {
+            gate.take_revocations(&overlay.revoke(number, &[out]))
+                .unwrap();
+        }
+        assert_eq!(std::mem::take(&mut kept.0.lock().unwrap().1), [2, 3]);
+    }
+}
+
 /// A gated listener on loopback; reports the first connection that passes, if any does.
 struct Listener {
     addr: Multiaddr,

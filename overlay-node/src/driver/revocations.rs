@@ -330,3 +330,100 @@ impl Shelf for NodeShelf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::SeededEntropy;
+    use overlay_proto::membership::{
+        AuthorityKey, InviteRequest, InviteUses, NetworkAuthority, NodeKey, OverlaySecret, Revoked,
+        Rights, SignedRoot, issue_invite,
+    };
+    use overlay_proto::time::UnixTime;
+
+    use super::*;
+
+    const BORN: UnixTime = UnixTime(1_800_000_000);
+
+    /// An authority, and a node that joined by an invite for each of two networks.
+    fn two_invites() -> (AuthorityKey, NodeKey, Membership) {
+        let mut entropy = SeededEntropy::new(8);
+        let authority = AuthorityKey::generate(&mut entropy);
+        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
+        let secret = OverlaySecret::generate(&mut entropy);
+        let witness = NodeKey::generate(&mut entropy);
+        let node = NodeKey::generate(&mut entropy);
+        let mut all: Option<Membership> = None;
+        for name in ["lab", "home"] {
+            let network = NetworkAuthority::create(name.parse().unwrap(), 1_500, &mut entropy);
+            let request = InviteRequest {
+                networks: vec![network.secret()],
+                rights: Rights::DEFAULT,
+                name: None,
+                join_until: UnixTime(BORN.0 + 3_600),
+                member_until: UnixTime(BORN.0 + 86_400),
+                max_nodes: 1,
+                witness: None,
+                bootstraps: vec![format!("/ip4/192.0.2.1/tcp/1/p2p/{}", witness.peer_id())],
+            };
+            let invite =
+                issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
+            let mut joined = invite.accept(&node, BORN).unwrap();
+            let chain = joined.chain().unwrap().clone();
+            let application = chain.apply(&roots, BORN).unwrap();
+            let receipt = InviteUses::default().count(&application, BORN).unwrap();
+            let receipt = receipt.sign(&witness, roots.overlay());
+            joined.take_receipt(chain.with_receipt(receipt)).unwrap();
+            match &mut all {
+                Some(all) => drop(all.merge(joined, BORN).unwrap()),
+                None => all = Some(joined),
+            }
+        }
+        (authority, node, all.unwrap())
+    }
+
+    #[test]
+    fn trust_8_a_node_shows_what_is_not_revoked_and_is_out_with_its_last_invite() {
+        let (authority, node, membership) = two_invites();
+        let me = node.peer_id();
+        let mut all = Revocations::default();
+        let mut revoke = |entry| {
+            let list = all.successor(1, entry).unwrap();
+            let list = SignedRevocations::sign(&authority, membership.overlay(), list);
+            all.take(list, membership.roots()).unwrap();
+            showable(&membership, &all, me).map(Chain::claimed_invite)
+        };
+        let usual = membership.chain().unwrap().claimed_invite();
+        let other = membership
+            .chains()
+            .iter()
+            .map(Chain::claimed_invite)
+            .find(|invite| *invite != usual)
+            .unwrap();
+        assert_eq!(revoke(Revoked::Node(PeerId([9; 32]))), Some(usual));
+        assert_eq!(revoke(Revoked::Invite(usual)), Some(other));
+        assert_eq!(revoke(Revoked::Invite(other)), None);
+        assert!(is_out(&membership, &all, me));
+    }
+
+    #[test]
+    fn what_the_gate_learns_is_on_disk() {
+        let (authority, _, membership) = two_invites();
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        state.save_membership(&membership).unwrap();
+        let shelf = NodeShelf(state.clone());
+        let mut roots = membership.roots().clone();
+        let new = AuthorityKey::generate(&mut SeededEntropy::new(9));
+        let next = roots.successor(&authority, &new, BORN, 1);
+        roots.advance(next).unwrap();
+        shelf.keep_roots(&roots);
+        let kept = state.require_membership().unwrap();
+        assert_eq!(kept.roots().newest(), roots.newest());
+        let mut all = Revocations::default();
+        let list = all.successor(2, Revoked::Node(PeerId([9; 32]))).unwrap();
+        all.take(SignedRevocations::sign(&new, roots.overlay(), list), &roots)
+            .unwrap();
+        shelf.keep_revocations(&all);
+        assert_eq!(state.load_revocations(&roots).unwrap(), all);
+    }
+}
