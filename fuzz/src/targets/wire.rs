@@ -248,5 +248,9 @@ fn peer_messages() -> Vec<Vec<u8>> {
         mapping: Mapping::EndpointIndependent,
         candidates: some_candidates(),
     };
-    vec![directory.encode(), candidates.encode()]
+    let number = PeerMessage::EpochNumber { network, epoch: 2 };
+    let signed = &[5; 90];
+    let epoch = PeerMessage::Epoch { network, signed };
+    let messages = [directory, candidates, number, epoch];
+    messages.iter().map(PeerMessage::encode).collect()
 }

@@ -9,6 +9,10 @@
 //! | kind 2 | sequence        | postcard: mapping, list of  |
 //! |        |                 | Candidate                   |
 //! +--------+-----------------+-----------------------------+
+//! | kind 3 | network tag     | epoch number (8)            |
+//! +--------+-----------------+-----------------------------+
+//! | kind 4 | network tag     | a SignedEpoch               |
+//! +--------+-----------------+-----------------------------+
 //! ```
 //! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
 
@@ -17,10 +21,13 @@ use nat_traversal::nat_kind::Mapping;
 
 use crate::drop_reason::DropReason;
 use crate::ids::NetworkId;
+use crate::membership::SignedEpoch;
 
 const KIND_DIRECTORY: u8 = 1;
 const KIND_CANDIDATES: u8 = 2;
-/// Kind and the 64-bit field that both kinds have.
+const KIND_EPOCH_NUMBER: u8 = 3;
+const KIND_EPOCH: u8 = 4;
+/// Kind and the 64-bit field that all kinds have.
 pub const PEER_MESSAGE_HEADER: usize = 9;
 
 /// Names a network inside a session: the first 64 bits of its id, which only members know. Unlike a
@@ -55,6 +62,22 @@ pub enum PeerMessage<'a> {
         /// At most [`MAX_CANDIDATES`].
         candidates: Vec<Candidate>,
     },
+    /// The epoch in which the sender is: said when a session begins to share a network, so that
+    /// the one who is ahead hands the other the newer.
+    EpochNumber {
+        /// Which network.
+        network: NetworkTag,
+        /// 1 is the first.
+        epoch: u64,
+    },
+    /// A newer epoch; a secret, so it goes to members only, who are not revoked.
+    Epoch {
+        /// Which network.
+        network: NetworkTag,
+        /// An encoded [`SignedEpoch`](crate::membership::SignedEpoch), at most
+        /// [`SignedEpoch::MAX_BYTES`](crate::membership::SignedEpoch::MAX_BYTES).
+        signed: &'a [u8],
+    },
 }
 
 impl<'a> PeerMessage<'a> {
@@ -75,6 +98,10 @@ impl<'a> PeerMessage<'a> {
                     postcard::to_stdvec(&(mapping, candidates)).unwrap_or_default(),
                 )
             }
+            Self::EpochNumber { network, epoch } => {
+                (KIND_EPOCH_NUMBER, network.0, epoch.to_be_bytes().to_vec())
+            }
+            Self::Epoch { network, signed } => (KIND_EPOCH, network.0, signed.to_vec()),
         };
         let mut bytes = Vec::with_capacity(PEER_MESSAGE_HEADER + body.len());
         bytes.push(kind);
@@ -112,6 +139,14 @@ impl<'a> PeerMessage<'a> {
                     candidates,
                 })
             }
+            KIND_EPOCH_NUMBER => Ok(Self::EpochNumber {
+                network: NetworkTag(field),
+                epoch: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            }),
+            KIND_EPOCH if body.len() <= SignedEpoch::MAX_BYTES => Ok(Self::Epoch {
+                network: NetworkTag(field),
+                signed: body,
+            }),
             _ => Err(malformed),
         }
     }
@@ -151,6 +186,15 @@ mod tests {
             let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
             let bytes = directory.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), directory);
+            let number = PeerMessage::EpochNumber { network: NetworkTag(sequence), epoch: 7 };
+            let bytes = number.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), number);
+            prop_assert!(PeerMessage::decode(&bytes[..bytes.len() - 1]).is_err());
+            let epoch = PeerMessage::Epoch { network: NetworkTag(sequence), signed: &body };
+            let bytes = epoch.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), epoch);
+            let long = [&bytes[..], &[0; SignedEpoch::MAX_BYTES]].concat();
+            prop_assert!(body.is_empty() || PeerMessage::decode(&long).is_err());
         }
     }
 }

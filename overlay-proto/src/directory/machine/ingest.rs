@@ -112,9 +112,26 @@ impl Directory {
         self.standing.set(self.me, may_send, chain);
     }
 
-    /// `node` is no member any more: revoked, or its certificate expired. Its claims are void.
+    /// `node` is no member any more: it was revoked. Its claims are void.
     pub fn handle_member_gone(&mut self, now: Instant, node: PeerId) {
         self.standing.revoke(node);
+        self.forget_member(now, node);
+    }
+
+    /// The certificate of `node` has ended. Its claims are void until it shows another one: who
+    /// tells of it again is asked for that.
+    pub fn handle_member_expired(&mut self, now: Instant, node: PeerId) {
+        self.standing.forget(&node);
+        self.forget_member(now, node);
+    }
+
+    /// The certificates that the members are known by, this node's included, to be judged again as
+    /// time passes.
+    pub fn certificates(&self) -> impl Iterator<Item = (PeerId, &[u8])> {
+        self.standing.chains()
+    }
+
+    fn forget_member(&mut self, now: Instant, node: PeerId) {
         self.void_claims(&node);
         self.handle_neighbour_down(now, node);
         if self.roster.remove(&node) {

@@ -81,6 +81,11 @@ impl Standing {
         self.waiting.retain(|(_, waiting)| waiting.signer() != node);
     }
 
+    /// A node whose certificate counts no more; another one may.
+    pub(super) fn forget(&mut self, node: &PeerId) {
+        self.known.remove(node);
+    }
+
     /// May it claim? `None` if its chain is not known.
     pub(super) fn may_send(&self, node: &PeerId) -> Option<bool> {
         self.known.get(node).map(|known| known.may_send)
@@ -99,7 +104,7 @@ impl Standing {
             .map(|known| known.chain.as_slice())
     }
 
-    /// All chains, for the snapshot.
+    /// All chains.
     pub(super) fn chains(&self) -> impl Iterator<Item = (PeerId, &[u8])> {
         self.known
             .keys()
