@@ -123,6 +123,11 @@ impl Standing {
             }
             self.waiting.push_back((now, waiting));
         }
+        self.ask(now, node)
+    }
+
+    /// Should the chain of `node` be asked for now? Notes that it is.
+    pub(super) fn ask(&mut self, now: Instant, node: PeerId) -> bool {
         self.asked
             .retain(|_, at| now.saturating_duration_since(*at) < ASK_AGAIN);
         if self.asked.len() >= MAX_WAITING || self.asked.contains_key(&node) {
@@ -132,11 +137,10 @@ impl Standing {
         true
     }
 
-    /// Does something wait for this node's chain?
+    /// Does something wait for this node's chain, or was it asked for a moment ago?
     pub(super) fn is_wanted(&self, node: &PeerId) -> bool {
-        self.waiting
-            .iter()
-            .any(|(_, waiting)| waiting.signer() == *node)
+        let waits = |(_, waiting): &(Instant, Waiting)| waiting.signer() == *node;
+        self.asked.contains_key(node) || self.waiting.iter().any(waits)
     }
 
     fn put(&mut self, node: PeerId, known: Known) {

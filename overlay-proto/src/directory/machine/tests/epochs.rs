@@ -3,10 +3,12 @@
 use super::cluster::{Cluster, peer};
 use crate::directory::claim::VerifiedClaim;
 use crate::directory::machine::{DirectoryAction, Resolution};
+use crate::directory::messages::DirectoryMessage;
 use crate::directory::record::{RecordKey, seal_record};
 use crate::directory::signed::Signed;
 use crate::directory::tests::support::{EPOCH_KEY, NETWORK, OVERLAY, claim, mac_key, test_node};
 use crate::ethernet::EvidenceClass::Ordinary;
+use crate::membership::certificate_hash;
 use crate::switching::MacKey;
 
 const NEXT_KEY: [u8; 32] = [0x2e; 32];
@@ -115,6 +117,30 @@ fn trust_8_the_old_key_alone_brings_no_claim_in() {
         .handle_dht_result(now, wall, key, Some(&record))
         .unwrap();
     assert_eq!(cluster.nodes[0].owner(now, &key), Some(peer(2)));
+}
+
+#[test]
+fn trust_8_a_renewed_certificate_is_asked_for_before_the_old_one_ends() {
+    let mut cluster = Cluster::new(3, true);
+    let (now, renewed) = (cluster.now, vec![3, 99]);
+    cluster.nodes[2].set_own_chain(true, &renewed);
+    let hash = certificate_hash(&renewed);
+    cluster.nodes[2]
+        .set_own_entry(now, hash, [0; 32], Vec::new())
+        .unwrap();
+    cluster.drain(2);
+    cluster.run_ms(100);
+    for node in [0, 1] {
+        let known = cluster.nodes[node].certificates();
+        let mut of_it = known.filter(|(whose, _)| *whose == peer(2));
+        assert_eq!(of_it.next().unwrap().1, renewed);
+    }
+    // A chain that nobody asked for is not looked at.
+    let (node, chain) = (peer(2), vec![3, 1]);
+    let told = DirectoryMessage::Chain { node, chain };
+    cluster.tell(1, 0, told).unwrap();
+    let mut known = cluster.nodes[0].certificates();
+    assert!(known.any(|(_, chain)| chain == renewed));
 }
 
 #[test]
