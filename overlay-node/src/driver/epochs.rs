@@ -148,11 +148,8 @@ impl Driver {
         network: &NetworkId,
         epoch: &SignedEpoch,
     ) -> bool {
-        let list = epoch.claimed_list();
-        list.is_some_and(|list| list <= self.held_list())
-            && (self.node.verifier)
-                .rights_in(peer, network, tick.wall)
-                .is_some()
+        let rights = self.node.verifier.rights_in(peer, network, tick.wall);
+        rights.is_some() && epoch.may_be_handed_on(self.held_list())
     }
 
     /// The newest revocation list that this node goes by.
