@@ -104,6 +104,7 @@ fn status() -> StatusReport {
         version: "0.1.0".to_owned(),
         uptime_s: 61,
         member_until: Some(UnixTime(2_000_000_000)),
+        warnings: Vec::new(),
         refused: None,
         nat: NatReport::default(),
         networks: vec![NetworkReport {
@@ -111,6 +112,7 @@ fn status() -> StatusReport {
             tap: Some("fl-lab".to_owned()),
             bridge: Some("br-lab".to_owned()),
             mtu: 1_500,
+            epoch: 1,
         }],
         peers: vec![peer()],
         drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),

@@ -107,16 +107,13 @@ impl Authority {
         shift: Option<&str>,
     ) -> Result<Self> {
         let ns = lab.namespace(&format!("{name}-auth"))?;
-        let wrapper = match shift {
-            Some(by) => vec!["faketime".to_owned(), "-f".to_owned(), by.to_owned()],
-            None => Vec::new(),
-        };
         let mut authority = Self {
             state: lab.dir().join(format!("{name}-authority")),
             ns,
             id: String::new(),
-            wrapper,
+            wrapper: Vec::new(),
         };
+        authority.set_clock(shift);
         let out = authority.run(&["init"])?;
         let id = out.lines().last().unwrap_or_default().trim();
         ensure!(
@@ -128,6 +125,14 @@ impl Authority {
             authority.run(&["network", "add", network])?;
         }
         Ok(authority)
+    }
+
+    /// The clock of its commands from now on: shifted by so many seconds, e.g. `-7200`, or right.
+    pub fn set_clock(&mut self, shift: Option<&str>) {
+        self.wrapper = match shift {
+            Some(by) => ["faketime", "-f", by].map(str::to_owned).to_vec(),
+            None => Vec::new(),
+        };
     }
 
     /// An invite.
@@ -345,6 +350,24 @@ impl Node {
             .join(format!("{}-farlan.log", self.name));
         let mut cmd = farlan(&self.host.ns, &self.state);
         self.process = Some(Proc::spawn(cmd.arg("up").args(args), &log)?);
+        Ok(())
+    }
+
+    /// As [`Node::up`], with the wall clock of the node shifted by so many seconds, e.g. `+3600`.
+    ///
+    /// # Errors
+    /// As [`Node::up`].
+    pub fn up_with_clock(&mut self, shift: &str) -> Result<()> {
+        let log = format!("{}-farlan.log", self.name);
+        // Not the wrapper `faketime`, which would get the signals in place of the node. Only the
+        // calendar is shifted: timers go by the other clock.
+        let mut cmd = with_state(self.host.ns.command("env"), &self.state);
+        cmd.arg("LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1")
+            .arg(format!("FAKETIME={shift}"))
+            .arg("FAKETIME_DONT_FAKE_MONOTONIC=1")
+            .arg(program("farlan"))
+            .arg("up");
+        self.process = Some(Proc::spawn(&mut cmd, &self.host.ns.lab().dir().join(log))?);
         Ok(())
     }
 

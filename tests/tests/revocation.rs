@@ -137,6 +137,12 @@ fn trust_8_every_connected_node_cuts_the_revoked_off_within_5_s() {
     answers_go_on(&others);
     wait_told(&world.nodes[3]);
     drop((ping, others));
+    // All others have the key of the new epoch, and the revoked node has not.
+    let epoch = |node: &Node| node.status().ok()?["networks"][0]["epoch"].as_u64();
+    for node in &world.nodes[..3] {
+        wait_for("the new epoch", CUT, || (epoch(node)? == 2).then_some(())).unwrap();
+    }
+    assert_eq!(epoch(&world.nodes[3]), Some(1));
 
     // The same once more changes nothing.
     let again = world.authority.revoke(&out).unwrap();

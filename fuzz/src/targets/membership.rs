@@ -8,8 +8,9 @@ use overlay_proto::handshake::static_public;
 use overlay_proto::membership::{
     AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, InviteUses, Label,
     Membership, NetworkAuthority, NodeKey, OverlaySecret, Page, PageAssembly, REVOCATION_PREFIX,
-    Receipt, RevocationLine, RevocationList, Revocations, Revoked, Rights, RootStore, SignedPart,
-    SignedRevocations, SignedRoot, SignedStatic, StaticBinding, issue_invite,
+    Receipt, RevocationLine, RevocationList, RevocationNumber, Revocations, Revoked, Rights,
+    RootStore, SignedEpoch, SignedPart, SignedRevocations, SignedRoot, SignedStatic, StaticBinding,
+    issue_invite,
 };
 use overlay_proto::time::UnixTime;
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ pub(crate) struct Overlay {
     witness: NodeKey,
     invite: String,
     pub(crate) member: Membership,
+    epoch: SignedEpoch,
     pub(crate) static_secret: [u8; 32],
     pub(crate) signed_static: SignedStatic,
 }
@@ -45,7 +47,7 @@ impl Overlay {
         let authority = AuthorityKey::generate(&mut entropy);
         let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
         let secret = OverlaySecret::generate(&mut entropy);
-        let network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
+        let mut network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
         let witness = NodeKey::generate(&mut entropy);
         let node = NodeKey::generate(&mut entropy);
         let address = format!("/ip4/192.0.2.1/udp/22611/quic-v1/p2p/{}", witness.peer_id());
@@ -70,6 +72,9 @@ impl Overlay {
         let receipt = InviteUses::default().count(&application, BORN).unwrap();
         let receipt = receipt.sign(&witness, roots.overlay());
         member.take_receipt(bare.with_receipt(receipt)).unwrap();
+        let epoch = network
+            .next_epoch(&authority, &roots, RevocationNumber(1), BORN)
+            .unwrap();
         let static_secret = [0x51; 32];
         let binding = StaticBinding {
             public: static_public(&static_secret),
@@ -86,6 +91,7 @@ impl Overlay {
             witness,
             invite: text,
             member,
+            epoch,
             static_secret,
             signed_static,
         }
@@ -144,6 +150,12 @@ pub(super) fn all() -> Vec<Target> {
             speed: 10,
         },
         Target {
+            name: "membership_epoch",
+            run: epoch,
+            seeds: || vec![OVERLAY.epoch.encode(), epoch_part()],
+            speed: 10,
+        },
+        Target {
             name: "membership_revocations",
             run: revocations,
             seeds: || vec![revocation_list().encode(), revocation_list_body()],
@@ -164,7 +176,12 @@ pub(super) fn all() -> Vec<Target> {
         Target {
             name: "membership_store",
             run: store,
-            seeds: || vec![OVERLAY.member.to_bytes().to_vec()],
+            seeds: || {
+                let mut second = OVERLAY.member.clone();
+                second.take_epoch(&OVERLAY.epoch, BORN).unwrap();
+                let both = [OVERLAY.member.to_bytes(), second.to_bytes()];
+                both.iter().map(|bytes| bytes.to_vec()).collect()
+            },
             speed: 10,
         },
     ]
@@ -305,6 +322,42 @@ fn static_key(bytes: &[u8]) -> u64 {
         }
     }
     seen.number()
+}
+
+/// As it is, then as a part that the authority signed.
+fn epoch(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    let overlay = OVERLAY.roots.overlay();
+    let part = OVERLAY
+        .authority
+        .sign_part(Label::EPOCH, overlay, bytes.to_vec());
+    for bytes in [bytes.to_vec(), with_version(&part)] {
+        match SignedEpoch::decode(&bytes) {
+            Ok(signed) => {
+                assert_eq!(signed.encode(), bytes, "one encoding");
+                assert!(bytes.len() <= SignedEpoch::MAX_BYTES);
+                let mut member = OVERLAY.member.clone();
+                let before = member.networks()[0].epoch;
+                let taken = member.take_epoch(&signed, BORN);
+                seen.note(&taken.as_ref().map_err(std::mem::discriminant));
+                let after = member.networks()[0].epoch;
+                assert!(after >= before, "an epoch went back");
+                if taken == Ok(true) {
+                    assert_eq!(signed.claimed_epoch(), Some(after));
+                    let kept = Membership::from_bytes(&member.to_bytes());
+                    assert_eq!(kept, Ok(member));
+                }
+            }
+            Err(error) => seen.note(&error),
+        }
+    }
+    seen.number()
+}
+
+/// The part that the authority signs.
+fn epoch_part() -> Vec<u8> {
+    let signed: SignedPart = postcard::from_bytes(&OVERLAY.epoch.encode()[1..]).unwrap();
+    signed.bytes
 }
 
 fn store(bytes: &[u8]) -> u64 {

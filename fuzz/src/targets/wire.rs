@@ -249,6 +249,9 @@ fn peer_messages() -> Vec<Vec<u8>> {
         mapping: Mapping::EndpointIndependent,
         candidates: some_candidates(),
     };
+    let number = PeerMessage::EpochNumber { network, epoch: 2 };
+    let signed = &[5; 90];
+    let epoch = PeerMessage::Epoch { network, signed };
     let held = PeerMessage::ListsHeld(ListState {
         number: 3,
         digest: 9,
@@ -259,7 +262,6 @@ fn peer_messages() -> Vec<Vec<u8>> {
         count: 1,
         bytes: b"list",
     });
-    [directory, candidates, held, page]
-        .map(|message| message.encode())
-        .to_vec()
+    let messages = [directory, candidates, number, epoch, held, page];
+    messages.iter().map(PeerMessage::encode).collect()
 }

@@ -68,6 +68,9 @@ impl NodeSetup {
         let lock = state.lock()?;
         let edit = state.edit()?;
         let mut membership = state.require_membership()?;
+        if membership.forget_ended(wall_clock()) {
+            state.save_membership(&membership)?;
+        }
         let member = membership
             .own_member(wall_clock())
             .context("this node's certificate does not count")?;

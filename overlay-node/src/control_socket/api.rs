@@ -164,6 +164,9 @@ pub struct StatusReport {
     pub uptime_s: u64,
     /// The last second of the membership, in seconds since 1970; `null` if it does not count.
     pub member_until: Option<UnixTime>,
+    /// What the user should do something about, such as a membership that ends soon; a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Why a bootstrap last refused this node; `null` once one has let it in.
     pub refused: Option<String>,
     /// The NAT in front of this node.
@@ -198,6 +201,9 @@ pub struct NetworkReport {
     pub bridge: Option<String>,
     /// The guests' IP MTU, in bytes.
     pub mtu: u16,
+    /// The network's epoch; it grows with each revocation.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// `status.peers[]`, and `farlan peers --json`.
@@ -268,6 +274,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             uptime_s: 1,
             member_until: None,
+            warnings: Vec::new(),
             refused: None,
             nat: NatReport {
                 mapping: Mapping::AddressAndPortDependent,
@@ -279,6 +286,7 @@ mod tests {
                 tap: Some("fl-lab".to_owned()),
                 bridge: Some("br-lab".to_owned()),
                 mtu: 1_500,
+                epoch: 1,
             }],
             peers: vec![PeerReport {
                 node: peer,
@@ -298,10 +306,10 @@ mod tests {
         };
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
-            "version": "0.1.0", "member_until": null, "refused": null, "uptime_s": 1,
+            "version": "0.1.0", "member_until": null, "warnings": [], "refused": null, "uptime_s": 1,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
-            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500}],
+            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1}],
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
                          "rtt_ms": 1.2, "mtu": 1472},

@@ -1,5 +1,6 @@
 //! One peer: how it can be reached, and what is on its way to it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,6 +79,9 @@ pub(crate) struct Peer {
     pub(crate) invite: Option<InviteId>,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
+    /// The epoch of each in which it is, by what it said and what it was handed. No more networks
+    /// than the node has.
+    pub(crate) epochs: BTreeMap<NetworkId, u64>,
     /// When the first packet could be sent to it, in this run of its process.
     pub(crate) usable_since: Option<Instant>,
     /// When it became known.
@@ -109,6 +113,7 @@ impl Peer {
             met_at: None,
             invite: None,
             shared: Vec::new(),
+            epochs: BTreeMap::new(),
             usable_since: None,
             since: now,
             last_kind: PathKind::None,
@@ -277,6 +282,7 @@ impl Peer {
         self.usable_since = Some(now);
         self.told_sequence = 0;
         self.shared.clear();
+        self.epochs.clear();
         self.attempts = Attempts::default();
     }
 

@@ -150,6 +150,12 @@ impl Driver {
                 }
                 self.learn_candidates(tick, id, sequence, candidates);
             }
+            Ok(PeerMessage::EpochNumber { network, epoch }) => {
+                self.handle_epoch_number(tick, id, network, epoch);
+            }
+            Ok(PeerMessage::Epoch { network, signed }) => {
+                self.handle_epoch(tick, id, network, signed);
+            }
             Ok(PeerMessage::ListsHeld(theirs)) => self.handle_lists_held(tick, id, theirs),
             Ok(PeerMessage::ListPage(page)) => self.handle_list_page(tick, id, page),
             Err(reason) => self.drops.count(reason),
@@ -309,6 +315,8 @@ impl Driver {
             }
         }
         self.tell_candidates(tick, id, sequence, &candidates);
+        let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
+        self.tell_epochs(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
         for net in std::mem::take(&mut self.touched_networks) {
             self.settle_network(tick, net);

@@ -86,6 +86,8 @@ impl Driver {
                 self.send_lists(tick, id, |list| !before.lists().contains(list));
             }
         }
+        // Now that it is known who must not have them.
+        self.spread_epochs(tick);
         self.save_state();
     }
 

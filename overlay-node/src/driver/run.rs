@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
+use super::expiry::Expiry;
 use super::introductions::Answer;
 use super::network::Network;
 use super::node::{Node, Tick};
@@ -92,6 +93,7 @@ pub(crate) struct Driver {
     pub(crate) touched_networks: BTreeSet<NetIndex>,
     pub(crate) next_look: Instant,
     pub(crate) next_housekeeping: Instant,
+    pub(crate) expiry: Expiry,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
@@ -287,6 +289,7 @@ impl Driver {
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
+        self.check_expiry(tick);
         let unreached: Vec<PeerId> = self
             .peers
             .keys()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
@@ -15,14 +15,16 @@ use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Mu
 use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Membership, Revocations, SignedStatic, StaticBinding};
+use overlay_proto::membership::{Membership, Revocations};
 use overlay_proto::switching::{DropCounters, Fib};
+use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
+use super::expiry::Expiry;
 use super::node::{Node, Tick};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
@@ -40,10 +42,6 @@ const PUNT_QUEUE: usize = 4096;
 
 /// Questions to the control plane that are open at once.
 const MAX_QUESTIONS: usize = 64;
-
-/// The x25519 static is signed anew at each start. As long as a certificate lives by default: no
-/// node runs longer than that without a restart.
-const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the node until SIGTERM or SIGINT.
 ///
@@ -105,6 +103,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
+        expiry: Expiry::new(tick.now),
         peers_changed: false,
         revocations: Followed::new(gate.revocations()),
         gate,
@@ -124,18 +123,14 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let stop = stop_signal()?;
     notify("READY=1");
     tracing::info!(node = %driver.node.me, "the node is up");
-    driver
-        .run(
-            Inputs {
-                punts,
-                control: control_events,
-                answers,
-                calls,
-                fdb: bridges::watch(),
-            },
-            stop,
-        )
-        .await;
+    let inputs = Inputs {
+        punts,
+        control: control_events,
+        answers,
+        calls,
+        fdb: bridges::watch(),
+    };
+    driver.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
@@ -334,15 +329,10 @@ fn encoded_chain(
 }
 
 fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Node> {
-    let binding = StaticBinding {
-        public: setup.static_key.public,
-        sequence: setup.static_key.sequence,
-        not_after: Tick::read().wall.plus(STATIC_LIFETIME),
-    };
-    Ok(Node {
+    let mut node = Node {
         me: setup.key.peer_id(),
-        signed_static: SignedStatic::sign(&setup.key, setup.membership.overlay(), &binding)
-            .encode(),
+        signed_static: Vec::new(),
+        static_until: UnixTime(0),
         static_public: setup.static_key.public,
         chain: encoded_chain(&setup.membership, &setup.revocations, setup.key.peer_id())?,
         verifier: setup.verifier(),
@@ -351,7 +341,10 @@ fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<No
         name: setup.name.clone(),
         incarnation: entropy.next_u32(),
         epoch,
-    })
+    };
+    // Anew at each start.
+    node.sign_static(setup.static_key.sequence, Tick::read().wall);
+    Ok(node)
 }
 
 fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {

@@ -136,11 +136,11 @@ impl SignedEpoch {
         self.part().ok().map(|part| part.epoch)
     }
 
-    /// The revocation list that a node must hold before it hands this epoch on; not verified.
-    /// `None` if the part does not parse.
+    /// May a node that goes by the revocation list `held` hand it on? Not without the list that
+    /// belongs to it, which says who must not get the key.
     #[must_use]
-    pub fn claimed_list(&self) -> Option<RevocationNumber> {
-        self.part().ok().map(|part| part.list)
+    pub fn may_be_handed_on(&self, held: RevocationNumber) -> bool {
+        self.part().is_ok_and(|part| part.list <= held)
     }
 
     /// What it says, if the authority signed it.
@@ -235,7 +235,6 @@ mod tests {
         let signed = SignedEpoch::decode(&signed.encode()).unwrap();
         assert_eq!(signed.claimed_epoch(), Some(2));
         assert_eq!(signed.claimed_network(), Some(lab));
-        assert_eq!(signed.claimed_list(), Some(LIST));
 
         assert_eq!(membership.take_epoch(&signed, LATER), Ok(true));
         let (epoch, second) = key(&membership, &overlay.networks[0]);
@@ -351,6 +350,15 @@ mod tests {
         assert!(membership.forget_ended(gone));
         assert!(membership.to_bytes().len() < before);
         assert!(!membership.forget_ended(gone));
+    }
+
+    #[test]
+    fn trust_8_an_epoch_is_not_handed_on_without_its_revocation_list() {
+        let signed = next(&mut TestOverlay::new(57, &["lab"]), 0);
+        assert!(!signed.may_be_handed_on(RevocationNumber::NONE));
+        assert!(!signed.may_be_handed_on(RevocationNumber(LIST.0 - 1)));
+        assert!(signed.may_be_handed_on(LIST));
+        assert!(signed.may_be_handed_on(RevocationNumber(LIST.0 + 1)));
     }
 
     #[test]

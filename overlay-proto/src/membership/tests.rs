@@ -391,6 +391,27 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
 }
 
 #[test]
+fn trust_8_a_certificate_that_was_verified_still_ends() {
+    let mut overlay = TestOverlay::new(21, &["lab"]);
+    let (node, membership) = overlay.member(&["lab"]);
+    let lab = network_id(&overlay, 0);
+    let verifier = MemberVerifier::new(overlay.roots.clone(), vec![lab]);
+    let chain = membership.chain().unwrap();
+    let last = chain.claimed_end().plus(CLOCK_TOLERANCE);
+    let over = UnixTime(last.0 + 1);
+    let bytes = chain.encode();
+    for wall in [BORN, last] {
+        assert_eq!(verifier.show(&bytes, wall).unwrap().peer, node.peer_id());
+        assert!(verifier.may_send(node.peer_id(), &lab, wall));
+    }
+    assert!(matches!(
+        verifier.show(&bytes, over),
+        Err(MembershipError::Expired { .. })
+    ));
+    assert!(!verifier.may_send(node.peer_id(), &lab, over));
+}
+
+#[test]
 fn static_keys() {
     let mut overlay = TestOverlay::new(17, &["lab"]);
     let node = NodeKey::generate(&mut overlay.entropy);

@@ -9,6 +9,10 @@
 //! | kind 2 | sequence        | postcard: mapping, list of  |
 //! |        |                 | Candidate                   |
 //! +--------+-----------------+-----------------------------+
+//! | kind 3 | network tag     | epoch number (8)            |
+//! +--------+-----------------+-----------------------------+
+//! | kind 4 | network tag     | a SignedEpoch               |
+//! +--------+-----------------+-----------------------------+
 //! | kind 5 | number of the   | digest of all revocation    |
 //! |        | revocation list | lists held (8)              |
 //! +--------+-----------------+-----------------------------+
@@ -23,10 +27,12 @@ use nat_traversal::nat_kind::Mapping;
 
 use crate::drop_reason::DropReason;
 use crate::ids::NetworkId;
-use crate::membership::{ListState, Page};
+use crate::membership::{ListState, Page, SignedEpoch};
 
 const KIND_DIRECTORY: u8 = 1;
 const KIND_CANDIDATES: u8 = 2;
+const KIND_EPOCH_NUMBER: u8 = 3;
+const KIND_EPOCH: u8 = 4;
 const KIND_LISTS_HELD: u8 = 5;
 const KIND_LIST_PAGE: u8 = 6;
 /// Kind and the 64-bit field that all kinds have.
@@ -64,6 +70,22 @@ pub enum PeerMessage<'a> {
         /// At most [`MAX_CANDIDATES`].
         candidates: Vec<Candidate>,
     },
+    /// The epoch in which the sender is: said when a session begins to share a network, so that
+    /// the one who is ahead hands the other the newer.
+    EpochNumber {
+        /// Which network.
+        network: NetworkTag,
+        /// 1 is the first.
+        epoch: u64,
+    },
+    /// A newer epoch; a secret, so it goes to members only, who are not revoked.
+    Epoch {
+        /// Which network.
+        network: NetworkTag,
+        /// An encoded [`SignedEpoch`](crate::membership::SignedEpoch), at most
+        /// [`SignedEpoch::MAX_BYTES`](crate::membership::SignedEpoch::MAX_BYTES).
+        signed: &'a [u8],
+    },
     /// The revocation lists that the sender holds. Whoever holds a newer one answers with it.
     ListsHeld(ListState),
     /// A piece of a revocation list.
@@ -88,6 +110,10 @@ impl<'a> PeerMessage<'a> {
                     postcard::to_stdvec(&(mapping, candidates)).unwrap_or_default(),
                 )
             }
+            Self::EpochNumber { network, epoch } => {
+                (KIND_EPOCH_NUMBER, network.0, epoch.to_be_bytes().to_vec())
+            }
+            Self::Epoch { network, signed } => (KIND_EPOCH, network.0, signed.to_vec()),
             Self::ListsHeld(held) => {
                 let digest = held.digest.to_be_bytes().to_vec();
                 (KIND_LISTS_HELD, held.number, digest)
@@ -133,6 +159,14 @@ impl<'a> PeerMessage<'a> {
                     candidates,
                 })
             }
+            KIND_EPOCH_NUMBER => Ok(Self::EpochNumber {
+                network: NetworkTag(field),
+                epoch: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            }),
+            KIND_EPOCH if body.len() <= SignedEpoch::MAX_BYTES => Ok(Self::Epoch {
+                network: NetworkTag(field),
+                signed: body,
+            }),
             KIND_LISTS_HELD => Ok(Self::ListsHeld(ListState {
                 number: field,
                 digest: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
@@ -185,6 +219,15 @@ mod tests {
             let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
             let bytes = directory.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), directory);
+            let number = PeerMessage::EpochNumber { network: NetworkTag(sequence), epoch: 7 };
+            let bytes = number.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), number);
+            prop_assert!(PeerMessage::decode(&bytes[..bytes.len() - 1]).is_err());
+            let epoch = PeerMessage::Epoch { network: NetworkTag(sequence), signed: &body };
+            let bytes = epoch.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), epoch);
+            let long = [&bytes[..], &[0; SignedEpoch::MAX_BYTES]].concat();
+            prop_assert!(body.is_empty() || PeerMessage::decode(&long).is_err());
             let held = PeerMessage::ListsHeld(ListState { number: sequence, digest: !sequence });
             let bytes = held.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), held);

@@ -5,10 +5,11 @@
 //! - `ingest`: messages, claims and cards of others, once their signers are known as members.
 //! - `exchange`: neighbours, pushes, anti-entropy.
 //! - `lookup`: finding the owner of a MAC.
-//! - `publish`: refreshing own claims, and the DHT.
+//! - `publish`: refreshing own claims, and the DHT; `epochs`: when its keys change.
 //! - `persist`: what a restart must not lose.
 
 mod action;
+mod epochs;
 mod evidence;
 mod exchange;
 mod ingest;
@@ -48,7 +49,7 @@ use crate::{Entropy, SeededEntropy};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a [`Directory`] is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DirectoryConfig {
     /// The overlay.
     pub overlay: OverlayId,
@@ -56,6 +57,8 @@ pub struct DirectoryConfig {
     pub network: NetworkId,
     /// The network's key of the current epoch.
     pub epoch_key: [u8; 32],
+    /// The key of the epoch before, while records are still read under it.
+    pub old_epoch_key: Option<[u8; 32]>,
     /// When the overlay was born: bounds the generations.
     pub birth: UnixTime,
     /// May this node send into the network, hence claim?
@@ -65,6 +68,17 @@ pub struct DirectoryConfig {
     /// `false` only in tests: no claim is pushed, exchanged or told to those who look one up, so
     /// that the DHT alone must resolve.
     pub replication: bool,
+}
+
+/// Nothing secret.
+impl std::fmt::Debug for DirectoryConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectoryConfig")
+            .field("overlay", &self.overlay)
+            .field("network", &self.network)
+            .field("may_send", &self.may_send)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who is where in one network, as this node knows it.
