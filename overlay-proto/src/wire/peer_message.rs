@@ -74,8 +74,7 @@ pub enum PeerMessage<'a> {
     Epoch {
         /// Which network.
         network: NetworkTag,
-        /// An encoded [`SignedEpoch`](crate::membership::SignedEpoch), at most
-        /// [`SignedEpoch::MAX_BYTES`](crate::membership::SignedEpoch::MAX_BYTES).
+        /// An encoded [`SignedEpoch`], at most [`SignedEpoch::MAX_BYTES`].
         signed: &'a [u8],
     },
 }
