@@ -358,17 +358,36 @@ impl Node {
     /// # Errors
     /// As [`Node::up`].
     pub fn up_with_clock(&mut self, shift: &str) -> Result<()> {
+        self.set_clock(shift)?;
+        let clock = self.clock().display().to_string();
         let log = format!("{}-farlan.log", self.name);
         // Not the wrapper `faketime`, which would get the signals in place of the node. Only the
         // calendar is shifted: timers go by the other clock.
         let mut cmd = with_state(self.host.ns.command("env"), &self.state);
         cmd.arg("LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1")
-            .arg(format!("FAKETIME={shift}"))
-            .arg("FAKETIME_DONT_FAKE_MONOTONIC=1")
+            .arg(format!("FAKETIME_TIMESTAMP_FILE={clock}"))
+            .args([
+                "FAKETIME_CACHE_DURATION=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+            ])
             .arg(program("farlan"))
             .arg("up");
         self.process = Some(Proc::spawn(&mut cmd, &self.host.ns.lab().dir().join(log))?);
         Ok(())
+    }
+
+    /// Sets the wall clock of a node that [`Node::up_with_clock`] started; within a second.
+    ///
+    /// # Errors
+    /// The file that its clock is read from cannot be written.
+    pub fn set_clock(&self, shift: &str) -> Result<()> {
+        let file = self.clock();
+        std::fs::write(&file, format!("{shift}\n")).with_context(|| format!("{file:?}"))
+    }
+
+    fn clock(&self) -> PathBuf {
+        let dir = self.host.ns.lab().dir();
+        dir.join(format!("{}-clock", self.name))
     }
 
     /// Starts `farlan up` and waits until it answers `farlan status`.

@@ -75,8 +75,8 @@ impl Driver {
             return self.drops.count(DropReason::UnknownNetwork);
         };
         if let Some(peer) = self.peers.get_mut(&id) {
-            let known = peer.epochs.entry(network).or_default();
-            *known = epoch.max(*known);
+            // Not the higher of both: what it was handed in an earlier session may have got lost.
+            peer.epochs.insert(network, epoch);
         }
         self.offer_epoch(tick, id, network);
     }
@@ -90,9 +90,15 @@ impl Driver {
             Ok(signed) if signed.claimed_network() == Some(network) => signed,
             _ => return self.drops.count(DropReason::ControlMalformed),
         };
+        let epoch = signed.claimed_epoch().unwrap_or_default();
         if let Some(peer) = self.peers.get_mut(&id) {
             let known = peer.epochs.entry(network).or_default();
-            *known = signed.claimed_epoch().unwrap_or_default().max(*known);
+            *known = epoch.max(*known);
+        }
+        // What is known need not be verified again.
+        let ours = self.node.membership.signed_epoch(&network);
+        if ours.and_then(SignedEpoch::claimed_epoch) >= Some(epoch) {
+            return;
         }
         if let Err(error) = self.learn_epoch(tick, &signed) {
             tracing::warn!(peer = %id, "an epoch does not count: {error:#}");
@@ -114,7 +120,7 @@ impl Driver {
     }
 
     fn offer_epoch(&mut self, tick: Tick, id: PeerId, network: NetworkId) {
-        // Before it has said where it is, nothing is sent; afterwards nothing twice in a session.
+        // Before it has said where it is, nothing is sent; afterwards nothing twice.
         let Some(&theirs) = self.peers.get(&id).and_then(|p| p.epochs.get(&network)) else {
             return;
         };

@@ -79,8 +79,9 @@ pub(crate) struct Peer {
     pub(crate) invite: Option<InviteId>,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
-    /// The epoch of each in which it is, by what it said and what it was handed. No more networks
-    /// than the node has.
+    /// The epoch of each in which it is, by what it said and what it was handed. Kept over sessions:
+    /// the word of a new one may come before the session counts as usable. No more networks than
+    /// the node has.
     pub(crate) epochs: BTreeMap<NetworkId, u64>,
     /// When the first packet could be sent to it, in this run of its process.
     pub(crate) usable_since: Option<Instant>,
@@ -282,7 +283,6 @@ impl Peer {
         self.usable_since = Some(now);
         self.told_sequence = 0;
         self.shared.clear();
-        self.epochs.clear();
         self.attempts = Attempts::default();
     }
 

@@ -82,8 +82,7 @@ pub enum PeerMessage<'a> {
     Epoch {
         /// Which network.
         network: NetworkTag,
-        /// An encoded [`SignedEpoch`](crate::membership::SignedEpoch), at most
-        /// [`SignedEpoch::MAX_BYTES`](crate::membership::SignedEpoch::MAX_BYTES).
+        /// An encoded [`SignedEpoch`], at most [`SignedEpoch::MAX_BYTES`].
         signed: &'a [u8],
     },
     /// The revocation lists that the sender holds. Whoever holds a newer one answers with it.
