@@ -5,7 +5,7 @@
 //! plane (reflector and relay) is shared by all. The rooms:
 //! - `args` (in the library): the command line; `listen`: which sockets that means.
 //! - `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
-//! - `witness`: who used which invite.
+//! - `witness`: who used which invite. `shelf`: what members taught about an overlay.
 //! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
 
 mod data_plane;
@@ -13,6 +13,7 @@ mod listen;
 mod notify;
 mod relay;
 mod serve;
+mod shelf;
 mod state;
 mod witness;
 

@@ -58,6 +58,10 @@ impl InfraService for SharedRelay {
             .permit(Instant::now(), peer.0, allocation, &peers)
             .map_err(|error| refusal(&error))
     }
+
+    fn revoke(&self, peer: PeerId) {
+        self.lock().revoke_owner(&peer.0);
+    }
 }
 
 fn refusal(error: &RelayError) -> RefusedReason {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::args::Args;
 use crate::data_plane::DataPlane;
 use crate::listen::Addresses;
 use crate::relay::SharedRelay;
+use crate::shelf::OverlayShelf;
 use crate::witness::Books;
 use crate::{notify, state};
 
@@ -70,6 +72,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
     let starter = Starter {
         key: &key,
+        state: &args.state,
         listen: &listen,
         external: &external,
         relay,
@@ -104,6 +107,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 struct Starter<'a> {
     key: &'a NodeKey,
+    state: &'a Path,
     listen: &'a Addresses,
     external: &'a Addresses,
     relay: Arc<SharedRelay>,
@@ -128,6 +132,7 @@ impl Starter<'_> {
     }
 
     fn config(&self, overlay: OverlayId, step: u16) -> Result<ControlConfig> {
+        let shelf = OverlayShelf::new(self.state, overlay);
         Ok(ControlConfig {
             secret_key: self.key.secret_bytes(),
             listen: self.listen.control_above(step)?,
@@ -136,8 +141,9 @@ impl Starter<'_> {
             gate: Arc::new(InfraGate::new(
                 overlay,
                 self.data_addrs(),
-                None,
+                shelf.load()?,
                 Some(self.books.clone()),
+                Some(Arc::new(shelf)),
             )),
             records: Arc::new(SignedRecords { overlay }),
             kad_server: true,
@@ -243,6 +249,9 @@ async fn keep_house(plane: &DataPlane) {
 async fn log_events(overlay: OverlayId, mut events: mpsc::Receiver<ControlEvent>) {
     while let Some(event) = events.recv().await {
         match event {
+            ControlEvent::RevocationsGrew => {
+                tracing::info!(%overlay, "revocations: whoever they name is cut off");
+            }
             ControlEvent::ListenFailed { addrs, reason } => {
                 tracing::error!(%overlay, ?addrs, reason, "a listener is gone");
             }

@@ -44,6 +44,8 @@ pub enum ControlEvent {
         /// One line for people.
         reason: String,
     },
+    /// The gate has learnt of revocations: whoever they name is cut off here already.
+    RevocationsGrew,
     /// A listener that once worked is closed.
     ListenFailed {
         /// Its addresses.

@@ -96,6 +96,7 @@ pub(crate) enum Command {
     Connected {
         reply: oneshot::Sender<Vec<Connected>>,
     },
+    FollowRevocations,
     Stop {
         done: oneshot::Sender<()>,
     },
@@ -308,6 +309,15 @@ impl ControlHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Connected { reply }).await?;
         answer.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// The gate has taken a revocation list by the node's own hand: whoever it names is cut off and
+    /// all others who are connected are told, now rather than within a second.
+    ///
+    /// # Errors
+    /// `Stopped` when the task is gone.
+    pub async fn follow_revocations(&self) -> Result<(), RequestError> {
+        self.send(Command::FollowRevocations).await
     }
 
     /// Closes all connections in order, so that the others know at once, and ends the task.

@@ -25,7 +25,7 @@ pub mod messages;
 pub mod records;
 mod transport;
 
-pub use admission::{Admitted, Gatekeeper, Refusal, Witness};
+pub use admission::{Admitted, Gatekeeper, Refusal, Shelf, Witness};
 pub use config::{ControlConfig, ControlError};
 pub use driver::spawn;
 pub use event::ControlEvent;

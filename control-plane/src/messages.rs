@@ -2,11 +2,13 @@
 
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{MAX_CHAIN_BYTES, SignedPart, WitnessRefusal};
+use overlay_proto::membership::{MAX_CHAIN_BYTES, SignedPart, SignedRevocations, WitnessRefusal};
 use serde::{Deserialize, Serialize};
 
 /// The largest encoded request or response, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+
+const _: () = assert!(SignedRevocations::MAX_BYTES + 16 <= MAX_MESSAGE);
 
 /// The largest card that is kept for a rendezvous, in bytes.
 pub const MAX_CARD: usize = 4 * 1024;
@@ -73,6 +75,11 @@ pub enum Request {
         /// The encoded certificate, at most [`MAX_CHAIN_BYTES`].
         chain: Vec<u8>,
     },
+    /// To any node, from whoever has just learnt it: a revocation list.
+    Revocations {
+        /// Encoded, at most [`SignedRevocations::MAX_BYTES`].
+        list: Vec<u8>,
+    },
 }
 
 /// The answer. Variants are only ever added at the end.
@@ -82,7 +89,7 @@ pub enum Response {
     Cards(Vec<(PeerId, Vec<u8>)>),
     /// To `Allocate`.
     Allocation(Allocation),
-    /// To `Permit` and `PutRecord`: done.
+    /// To `Permit`, `PutRecord` and `Revocations`: done.
     Done,
     /// To `Forward` and `Deliver`: the addressee has it.
     Delivered,
@@ -140,6 +147,7 @@ impl Request {
             }
             Self::PutRecord { value, .. } => value.len() <= MAX_RECORD,
             Self::Receipt { chain } => chain.len() <= MAX_CHAIN_BYTES,
+            Self::Revocations { list } => list.len() <= SignedRevocations::MAX_BYTES,
             Self::Allocate | Self::GetRecord { .. } => true,
         }
     }

@@ -121,6 +121,13 @@ impl VerifyingStore {
         (held.expires > Instant::now()).then_some(held.record.value.as_slice())
     }
 
+    /// Removes the records that everybody whom `gone` names has brought.
+    pub(crate) fn remove_sources(&mut self, gone: impl Fn(&PeerId) -> bool) {
+        let is_gone = |source: &Option<PeerId>| source.as_ref().is_some_and(&gone);
+        self.held.retain(|_, held| !is_gone(&held.source));
+        self.counts.retain(|source, _| !gone(source));
+    }
+
     /// Removes what lapsed.
     pub(crate) fn sweep(&mut self, now: Instant) {
         let counts = &mut self.counts;
@@ -323,6 +330,17 @@ mod tests {
         store.put(forever).unwrap();
         store.sweep(Instant::now() + MAX_TTL);
         assert!(store.held.is_empty());
+    }
+
+    #[test]
+    fn trust_8_the_records_of_a_revoked_node_go() {
+        let mut store = store();
+        let (out, other) = (PeerId::random(), PeerId::random());
+        store.put_from(out, [1; 32], vec![1, 1]);
+        store.put_from(other, [2; 32], vec![2, 1]);
+        store.remove_sources(|peer| *peer == out);
+        assert_eq!(store.value(&[1; 32]), None);
+        assert!(store.value(&[2; 32]).is_some() && !store.counts.contains_key(&out));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 use overlay_node::state::{OsEntropy, StateDir, wall_clock};
 use overlay_proto::membership::{InviteRequest, NetworkAuthority, Rights, issue_invite};
 use overlay_proto::time::UnixTime;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const BOOTSTRAP: &str = "/ip4/192.0.2.1/udp/22611/quic-v1/p2p/\
@@ -227,6 +228,102 @@ fn the_authority_refuses_with_one_line() {
     let error = fails(&site.node(), &["network", "add", "lab"], "", 1);
     assert!(error.contains("farlan init"), "{error}");
     assert!(!site.node().exists());
+}
+
+#[test]
+fn from_revoke_to_apply() {
+    let site = Site::new();
+    let authority = site.authority();
+    let invite = site.invite(&["--network", "lab", "--name", "ash"]);
+    ok_with(&site.node(), &["join", "-"], &invite);
+    let epochs = || {
+        let list: Value =
+            serde_json::from_str(&ok(&authority, &["network", "list", "--json"])).unwrap();
+        [list[0]["epoch"].clone(), list[1]["epoch"].clone()]
+    };
+    assert_eq!(epochs(), [1, 1]);
+    // By name: the invite, and a new epoch where it leads to.
+    let line = ok(&authority, &["revoke", "ash"]);
+    assert_eq!(line.lines().count(), 1);
+    assert_eq!(epochs(), [2, 1]);
+    let invites: Value = serde_json::from_str(&ok(&authority, &["invites", "--json"])).unwrap();
+    assert_eq!(invites[0]["revoked"], true);
+    let id = invites[0]["id"].as_str().unwrap();
+    // The same once more, by name or id: the same list, and no further epoch.
+    let again: Value = serde_json::from_str(&ok(&authority, &["revoke", id, "--json"])).unwrap();
+    assert_eq!((&again["list"], &again["entries"]), (&1.into(), &1.into()));
+    let public = |line: &str| line.trim().split_once('.').unwrap().0.to_owned();
+    assert_eq!(public(again["revocation"].as_str().unwrap()), public(&line));
+    assert_eq!(epochs(), [2, 1]);
+
+    let said = ok_with(&site.node(), &["apply", "-"], &line);
+    assert!(said.contains("in force") && said.contains("lab"), "{said}");
+    assert!(site.node().join("revocations").exists());
+    let said = ok_with(&site.node(), &["apply", "-"], &line);
+    assert!(said.contains("known already"), "{said}");
+
+    // A node's id: its networks are not in the books, so all of them, or those named.
+    let peer = BOOTSTRAP.rsplit('/').next().unwrap();
+    let line = ok(&authority, &["revoke", peer, "--network", "home"]);
+    assert_eq!(epochs(), [2, 2]);
+    let file = site.dir.path().join("line");
+    std::fs::write(&file, public(&line)).unwrap();
+    let said = ok(&site.node(), &["apply", &format!("@{}", file.display())]);
+    assert!(said.contains("entries on the list: 2"), "{said}");
+    assert!(ok(&authority, &["invites"]).contains(peer));
+
+    // Two hosts of one name: the ids are needed, and told.
+    site.invite(&["--network", "lab", "--name", "oak"]);
+    site.invite(&["--network", "lab", "--name", "oak"]);
+    let error = fails(&authority, &["revoke", "oak"], "", 1);
+    assert!(error.contains("2 invites"), "{error}");
+    for (args, why) in [
+        (["revoke", "elm"], "farlan invites"),
+        (["apply", "farlan-revocation-x"], "stdin"),
+    ] {
+        let error = fails(&authority, &args, "", 1);
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn two_authorities_from_one_copy_are_united() {
+    let site = Site::new();
+    let (one, other) = (site.authority(), site.dir.path().join("copy"));
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(one.join("authority"), other.join("authority")).unwrap();
+    ok_with(
+        &site.node(),
+        &["join", "-"],
+        &site.invite(&["--network", "lab"]),
+    );
+    let peers = [
+        BOOTSTRAP.rsplit('/').next().unwrap(),
+        "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp",
+    ];
+    let lines = [
+        ok(&one, &["revoke", peers[0]]),
+        ok(&other, &["revoke", peers[1]]),
+    ];
+    ok_with(&site.node(), &["apply", "-"], &lines[0]);
+    let output = farlan(
+        &site.node(),
+        &["apply", "-"],
+        lines[1].split('.').next().unwrap(),
+    );
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("copied") && said.contains("list: 2"),
+        "{said}"
+    );
+    // One authority learns of the other; its next list heals the fork.
+    ok_with(&one, &["apply", "-"], &lines[1]);
+    let healed = ok(&one, &["revoke", peers[0], "--json"]);
+    let healed: Value = serde_json::from_str(&healed).unwrap();
+    assert_eq!(
+        (&healed["list"], &healed["entries"]),
+        (&2.into(), &2.into())
+    );
 }
 
 #[test]

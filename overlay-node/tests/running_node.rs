@@ -105,6 +105,7 @@ fn status() -> StatusReport {
         uptime_s: 61,
         tasks: 9,
         member_until: Some(UnixTime(2_000_000_000)),
+        warnings: Vec::new(),
         refused: None,
         nat: NatReport::default(),
         networks: vec![NetworkReport {
@@ -112,6 +113,7 @@ fn status() -> StatusReport {
             tap: Some("fl-lab".to_owned()),
             bridge: Some("br-lab".to_owned()),
             mtu: 1_500,
+            epoch: 1,
         }],
         peers: vec![peer()],
         drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),

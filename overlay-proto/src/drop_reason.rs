@@ -64,6 +64,7 @@ drop_reasons! {
     HandshakeLimit = "handshake_limit", "too many half-open handshakes";
     HandshakeCookie = "handshake_cookie", "under load: a handshake whose sender was first asked to show that it gets answers at its address";
     CertificateRefused = "certificate_refused", "a certificate chain that is expired, foreign or forged";
+    Revoked = "revoked", "a node or an invite that the authority has revoked";
     SessionExpired = "session_expired", "the session's keys are past their time or count";
     ControlMalformed = "control_malformed", "a control message that does not parse";
     ControlOverflow = "control_overflow", "too many control messages in flight";

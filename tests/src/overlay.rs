@@ -107,16 +107,13 @@ impl Authority {
         shift: Option<&str>,
     ) -> Result<Self> {
         let ns = lab.namespace(&format!("{name}-auth"))?;
-        let wrapper = match shift {
-            Some(by) => vec!["faketime".to_owned(), "-f".to_owned(), by.to_owned()],
-            None => Vec::new(),
-        };
         let mut authority = Self {
             state: lab.dir().join(format!("{name}-authority")),
             ns,
             id: String::new(),
-            wrapper,
+            wrapper: Vec::new(),
         };
+        authority.set_clock(shift);
         let out = authority.run(&["init"])?;
         let id = out.lines().last().unwrap_or_default().trim();
         ensure!(
@@ -128,6 +125,14 @@ impl Authority {
             authority.run(&["network", "add", network])?;
         }
         Ok(authority)
+    }
+
+    /// The clock of its commands from now on: shifted by so many seconds, e.g. `-7200`, or right.
+    pub fn set_clock(&mut self, shift: Option<&str>) {
+        self.wrapper = match shift {
+            Some(by) => ["faketime", "-f", by].map(str::to_owned).to_vec(),
+            None => Vec::new(),
+        };
     }
 
     /// An invite.
@@ -149,6 +154,28 @@ impl Authority {
             "not one line with an invite: {out:?}"
         );
         Ok(invite.to_owned())
+    }
+
+    /// `farlan revoke WHO`: the line for `farlan apply -`.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn revoke(&self, who: &str) -> Result<String> {
+        let out = self.run(&["revoke", who])?;
+        let line = out.trim();
+        ensure!(
+            line.starts_with("farlan-revocation-") && line.lines().count() == 1,
+            "not one line with a revocation: {out:?}"
+        );
+        Ok(line.to_owned())
+    }
+
+    /// `farlan invites --json`.
+    ///
+    /// # Errors
+    /// When the command fails or prints no JSON.
+    pub fn invites(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&["invites", "--json"])?)?)
     }
 
     fn run(&self, args: &[&str]) -> Result<String> {
@@ -281,6 +308,25 @@ impl Node {
         proc::finish_with_input(cmd.args(["join", "-"]), &format!("{invite}\n"))
     }
 
+    /// `farlan apply -` with the line on standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_apply(&self, line: &str) -> Result<Finished> {
+        let mut cmd = self.command();
+        proc::finish_with_input(cmd.args(["apply", "-"]), &format!("{line}\n"))
+    }
+
+    /// As [`Node::try_apply`]; it must succeed. What it says.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn apply(&self, line: &str) -> Result<String> {
+        let out = self.try_apply(line)?;
+        ensure!(out.code == 0, "apply failed: {out:?}");
+        Ok(out.stdout)
+    }
+
     /// As [`Node::join`], with the clock of the command shifted, e.g. by `-2h`.
     ///
     /// # Errors
@@ -316,6 +362,43 @@ impl Node {
         cmd.envs(env.iter().copied());
         self.process = Some(Proc::spawn(cmd.arg("up").args(args), &log)?);
         Ok(())
+    }
+
+    /// As [`Node::up`], with the wall clock of the node shifted by so many seconds, e.g. `+3600`.
+    ///
+    /// # Errors
+    /// As [`Node::up`].
+    pub fn up_with_clock(&mut self, shift: &str) -> Result<()> {
+        self.set_clock(shift)?;
+        let clock = self.clock().display().to_string();
+        let log = format!("{}-farlan.log", self.name);
+        // Not the wrapper `faketime`, which would get the signals in place of the node. Only the
+        // calendar is shifted: timers go by the other clock.
+        let mut cmd = with_state(self.host.ns.command("env"), &self.state);
+        cmd.arg("LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1")
+            .arg(format!("FAKETIME_TIMESTAMP_FILE={clock}"))
+            .args([
+                "FAKETIME_CACHE_DURATION=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+            ])
+            .arg(program("farlan"))
+            .arg("up");
+        self.process = Some(Proc::spawn(&mut cmd, &self.host.ns.lab().dir().join(log))?);
+        Ok(())
+    }
+
+    /// Sets the wall clock of a node that [`Node::up_with_clock`] started; within a second.
+    ///
+    /// # Errors
+    /// The file that its clock is read from cannot be written.
+    pub fn set_clock(&self, shift: &str) -> Result<()> {
+        let file = self.clock();
+        std::fs::write(&file, format!("{shift}\n")).with_context(|| format!("{file:?}"))
+    }
+
+    fn clock(&self) -> PathBuf {
+        let dir = self.host.ns.lab().dir();
+        dir.join(format!("{}-clock", self.name))
     }
 
     /// Starts `farlan up` and waits until it answers `farlan status`.

@@ -76,12 +76,26 @@ impl World {
     /// # Errors
     /// When something cannot be made.
     pub fn add_site(&mut self, nat: NatKind, family: Family, model: LinkModel) -> Result<()> {
+        let invite = self.invite(&self.next_name()?)?;
+        self.add_site_with(&invite, nat, family, model)
+    }
+
+    /// As [`World::add_site`], with an invite of the caller's; [`World::next_name`] is the name.
+    ///
+    /// # Errors
+    /// When something cannot be made.
+    pub fn add_site_with(
+        &mut self,
+        invite: &str,
+        nat: NatKind,
+        family: Family,
+        model: LinkModel,
+    ) -> Result<()> {
         let index = u8::try_from(self.sites.len())?;
-        let name = char::from(b'a' + index).to_string();
+        let name = self.next_name()?;
         let site = self.lab.site(&name, index + 1, nat, family, 1, model)?;
         let node = Node::new(&site.hosts[0], &name);
-        let invite = self.invite(&name)?;
-        let joined = node.join(&invite)?;
+        let joined = node.join(invite)?;
         ensure!(joined.code == 0, "join failed: {joined:?}");
         node.farlan(&["attach", NETWORK])?;
         self.vms
@@ -89,6 +103,15 @@ impl World {
         self.sites.push(site);
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// The name of the site that is added next, and of its node.
+    ///
+    /// # Errors
+    /// After 256 sites.
+    pub fn next_name(&self) -> Result<String> {
+        let index = u8::try_from(self.sites.len())?;
+        Ok(char::from(b'a' + index).to_string())
     }
 
     /// An invite for a host of the given name, good for a day.
@@ -120,7 +143,11 @@ impl World {
         Self::build_with_mtu(nats, Family::V4, LinkModel::default(), mtu)?.start()
     }
 
-    fn start(mut self) -> Result<Self> {
+    /// Starts all nodes; returns when each guest has reached the first.
+    ///
+    /// # Errors
+    /// When that takes longer than 30 s.
+    pub fn start(mut self) -> Result<Self> {
         let world = &mut self;
         for node in &mut world.nodes {
             node.up(&[])?;

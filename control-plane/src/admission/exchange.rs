@@ -1,4 +1,5 @@
-//! The two messages, on a muxer that nobody else drives yet.
+//! The two messages, and the revocation lists that one side lacks, on a muxer that nobody else drives
+//! yet.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{MAX_LISTS, Revocations, SignedRevocations};
 
+use super::hello::Hello;
 use super::{AdmissionError, Admitted, Gatekeeper, MAX_HELLO};
 
 /// How long a refused node may take to read why: a lost packet and its retransmission.
@@ -24,33 +27,102 @@ pub(super) async fn run(
     we_dialed: bool,
 ) -> Result<Admitted, AdmissionError> {
     if we_dialed {
-        let mut stream = open(muxer).await?;
-        drive(muxer, write_hello(&mut stream, &gate.own_hello()))
+        dial(muxer, gate, peer).await
+    } else {
+        listen(muxer, gate, peer).await
+    }
+}
+
+async fn dial(
+    muxer: &mut StreamMuxerBox,
+    gate: &Arc<dyn Gatekeeper>,
+    peer: PeerId,
+) -> Result<Admitted, AdmissionError> {
+    let own = gate.own_hello();
+    let mut stream = open(muxer).await?;
+    drive(muxer, write_hello(&mut stream, &own))
+        .await?
+        .map_err(lost)?;
+    let mut answer = read_answer(muxer, &mut stream).await?;
+    if let Ok(Hello::Pull) = Hello::decode(&answer) {
+        let lists = gate.revocations();
+        drive(muxer, write_lists(&mut stream, &lists))
             .await?
             .map_err(lost)?;
-        // The listener answers a member, or one who could be; else an early end is its verdict.
-        let hello = drive(muxer, read_hello(&mut stream))
-            .await
-            .map_err(|_| AdmissionError::NotAdmitted)?
-            .map_err(|error| match error {
-                AdmissionError::Transport(_) => AdmissionError::NotAdmitted,
-                other => other,
-            })?;
-        Ok(gate.admit(peer, &hello, true)?)
-    } else {
-        let mut stream = accept(muxer).await?;
-        let hello = drive(muxer, read_hello(&mut stream)).await??;
-        let verdict = gate.admit(peer, &hello, false);
-        if let Some(answer) = gate.answer(&verdict) {
-            drive(muxer, write_hello(&mut stream, &answer))
-                .await?
-                .map_err(lost)?;
-            if verdict.is_err() {
-                // Dropped at once, the connection could end before its last word has arrived.
-                let _ = tokio::time::timeout(LAST_WORD, ended(muxer)).await;
+        answer = read_answer(muxer, &mut stream).await?;
+    }
+    if lists_follow(&answer, &own) {
+        let lists = drive(muxer, read_lists(&mut stream)).await??;
+        take_all(gate, &lists);
+    }
+    // The other side has all of ours; it may have hung up.
+    let _ = drive(muxer, stream.close()).await;
+    Ok(gate.admit(peer, &answer, true)?)
+}
+
+async fn listen(
+    muxer: &mut StreamMuxerBox,
+    gate: &Arc<dyn Gatekeeper>,
+    peer: PeerId,
+) -> Result<Admitted, AdmissionError> {
+    let mut stream = accept(muxer).await?;
+    let hello = drive(muxer, read_hello(&mut stream)).await??;
+    if gate.wants_lists(peer, &hello) {
+        drive(muxer, write_hello(&mut stream, &Hello::Pull.encode()))
+            .await?
+            .map_err(lost)?;
+        let lists = drive(muxer, read_lists(&mut stream)).await??;
+        take_all(gate, &lists);
+    }
+    let verdict = gate.admit(peer, &hello, false);
+    if let Some(answer) = gate.answer(&verdict) {
+        let lists = lists_follow(&answer, &hello).then(|| gate.revocations());
+        let write = async {
+            write_hello(&mut stream, &answer).await?;
+            if let Some(lists) = &lists {
+                write_lists(&mut stream, lists).await?;
             }
+            // Half-closed: dropping it later is then no reset that could overtake the bytes.
+            stream.close().await
+        };
+        drive(muxer, write).await?.map_err(lost)?;
+        if verdict.is_err() {
+            // Dropped at once, the connection could end before its last word has arrived.
+            let _ = tokio::time::timeout(LAST_WORD, ended(muxer)).await;
         }
-        Ok(verdict?)
+    }
+    Ok(verdict?)
+}
+
+/// The listener answers a member, or one who could be; else an early end is its verdict.
+async fn read_answer(
+    muxer: &mut StreamMuxerBox,
+    stream: &mut SubstreamBox,
+) -> Result<Vec<u8>, AdmissionError> {
+    drive(muxer, read_hello(stream))
+        .await
+        .map_err(|_| AdmissionError::NotAdmitted)?
+        .map_err(|error| match error {
+            AdmissionError::Transport(_) => AdmissionError::NotAdmitted,
+            other => other,
+        })
+}
+
+/// Does `answer` bring the lists that whoever said `hello` lacks? Both sides decide it alike.
+fn lists_follow(answer: &[u8], hello: &[u8]) -> bool {
+    let lists = |bytes| Hello::decode(bytes).ok().and_then(|hello| hello.lists());
+    match (lists(answer), lists(hello)) {
+        (Some(theirs), Some(ours)) => theirs.is_above(&ours),
+        _ => false,
+    }
+}
+
+/// A list that does not count changes nothing: the hello is judged by those that do.
+fn take_all(gate: &Arc<dyn Gatekeeper>, lists: &[Vec<u8>]) {
+    for list in lists {
+        if let Err(error) = gate.take_revocations(list) {
+            tracing::warn!(%error, "a revocation list does not count");
+        }
     }
 }
 
@@ -129,8 +201,41 @@ async fn write_hello(stream: &mut SubstreamBox, hello: &[u8]) -> io::Result<()> 
     let mut message = length.to_be_bytes().to_vec();
     message.extend_from_slice(hello);
     stream.write_all(&message).await?;
-    // Half-closed: dropping it later is then no reset that could overtake the bytes.
-    stream.close().await
+    stream.flush().await
+}
+
+async fn write_lists(stream: &mut SubstreamBox, all: &Revocations) -> io::Result<()> {
+    let mut message = vec![u8::try_from(all.lists().len()).unwrap_or(u8::MAX)];
+    for list in all.lists() {
+        let list = list.encode();
+        message.extend(u32::try_from(list.len()).unwrap_or(u32::MAX).to_be_bytes());
+        message.extend(list);
+    }
+    stream.write_all(&message).await?;
+    stream.flush().await
+}
+
+/// At most [`MAX_LISTS`] of [`SignedRevocations::MAX_BYTES`], not verified yet.
+async fn read_lists(stream: &mut SubstreamBox) -> Result<Vec<Vec<u8>>, AdmissionError> {
+    let mut count = [0; 1];
+    stream.read_exact(&mut count).await.map_err(lost)?;
+    let [count] = count.map(usize::from);
+    if count > MAX_LISTS {
+        return Err(AdmissionError::Lists);
+    }
+    let mut lists = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).await.map_err(lost)?;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > SignedRevocations::MAX_BYTES {
+            return Err(AdmissionError::Lists);
+        }
+        let mut list = vec![0; length];
+        stream.read_exact(&mut list).await.map_err(lost)?;
+        lists.push(list);
+    }
+    Ok(lists)
 }
 
 async fn read_hello(stream: &mut SubstreamBox) -> Result<Vec<u8>, AdmissionError> {

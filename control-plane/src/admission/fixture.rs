@@ -8,8 +8,8 @@ use overlay_proto::SeededEntropy;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{
     Application, AuthorityKey, Chain, InviteId, InviteRequest, InviteUses, NetworkAuthority,
-    NodeKey, OverlaySecret, Rights, RootStore, SignedPart, SignedRoot, WitnessRefusal,
-    issue_invite,
+    NodeKey, OverlaySecret, RevocationList, Revocations, Revoked, Rights, RootStore, SignedPart,
+    SignedRevocations, SignedRoot, WitnessRefusal, issue_invite,
 };
 use overlay_proto::time::UnixTime;
 
@@ -119,11 +119,12 @@ impl TestOverlay {
     }
 
     pub(crate) fn member_gate(&self, chain: Vec<u8>) -> Arc<MemberGate> {
-        Arc::new(MemberGate::new(MemberState {
+        let state = MemberState {
             roots: self.roots.clone(),
             chain,
             bootstraps: vec![self.infra.peer_id()],
-        }))
+        };
+        Arc::new(MemberGate::new(state, Revocations::default(), None))
     }
 
     pub(crate) fn infra_gate(&self) -> Arc<InfraGate> {
@@ -133,6 +134,28 @@ impl TestOverlay {
             addrs,
             None,
             Some(Arc::new(Books::new(&self.infra))),
+            None,
         ))
+    }
+
+    /// The root documents after a planned change of the authority's key, which it keeps to itself.
+    pub(crate) fn next_root(&mut self) -> RootStore {
+        let new = AuthorityKey::generate(&mut self.entropy);
+        let next = self.roots.successor(&self.authority, &new, self.now, 1);
+        let mut roots = self.roots.clone();
+        roots.advance(next).unwrap();
+        roots
+    }
+
+    /// A list that revokes `entries`, encoded.
+    pub(crate) fn revoke(&self, number: u64, entries: &[Revoked]) -> Vec<u8> {
+        let mut entries = entries.to_vec();
+        entries.sort();
+        let list = RevocationList {
+            root_version: 1,
+            number,
+            entries,
+        };
+        SignedRevocations::sign(&self.authority, self.id(), list).encode()
     }
 }

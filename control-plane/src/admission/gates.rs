@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
-    Chain, MembershipError, RevocationNumber, RootStore, SignedPart, SignedRoot, WitnessRefusal,
+    Application, Chain, InviteId, MembershipError, Revocations, Revoked, RootStore, SignedPart,
+    SignedRoot, Taken, WitnessRefusal,
 };
 use overlay_proto::time::UnixTime;
 
+use super::book::{Book, Shelf};
 use super::hello::{Hello, MAX_DATA_ADDRS};
 use super::{Admitted, Gatekeeper, Refusal, Witness};
 
@@ -25,15 +27,26 @@ pub struct MemberState {
     pub bootstraps: Vec<PeerId>,
 }
 
-/// Admits members of the own overlay and the pinned bootstraps.
+/// Admits members of the own overlay and the pinned bootstraps, but nobody who is revoked.
 #[derive(Debug)]
-pub struct MemberGate(Mutex<MemberState>);
+pub struct MemberGate {
+    state: Mutex<MemberState>,
+    book: Book,
+}
 
 impl MemberGate {
-    /// A gate that goes by `state`.
+    /// A gate that goes by `state`, and by `revocations` and what is learnt after them, which goes
+    /// to `shelf`.
     #[must_use]
-    pub const fn new(state: MemberState) -> Self {
-        Self(Mutex::new(state))
+    pub fn new(
+        state: MemberState,
+        revocations: Revocations,
+        shelf: Option<Arc<dyn Shelf>>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(state),
+            book: Book::new(revocations, shelf),
+        }
     }
 
     /// Goes by `state` from now on; newer root documents learnt meanwhile stay.
@@ -61,7 +74,26 @@ impl MemberGate {
     }
 
     fn lock(&self) -> MutexGuard<'_, MemberState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge_member(
+        &self,
+        peer: PeerId,
+        chain: &[u8],
+        roots: &[Vec<u8>],
+    ) -> Result<InviteId, Refusal> {
+        let known = self.roots();
+        let newer = learn(Some(&known), known.overlay(), roots)?;
+        let invite = verify(peer, chain, &newer)?;
+        let mut state = self.lock();
+        if newer.newest().version > state.roots.newest().version {
+            state.roots = newer.clone();
+            drop(state);
+            self.book.follow(&newer);
+        }
+        not_revoked(&self.book, peer, invite)?;
+        Ok(invite)
     }
 }
 
@@ -96,9 +128,39 @@ impl Gatekeeper for MemberGate {
                 .collect(),
             chain: state.chain.clone(),
             root_number: state.roots.newest().version,
-            revocation_number: RevocationNumber::NONE.0,
+            lists: self.book.held().state(),
         }
         .encode()
+    }
+
+    fn answer(&self, verdict: &Result<Admitted, Refusal>) -> Option<Vec<u8>> {
+        match verdict {
+            Ok(_) => Some(self.own_hello()),
+            Err(Refusal::Revoked(_)) => Some(revoked_hello(&self.book)),
+            Err(_) => None,
+        }
+    }
+
+    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool {
+        match Hello::decode(hello) {
+            Ok(Hello::Member {
+                roots,
+                chain,
+                lists,
+                ..
+            }) if lists.is_above(&self.book.held().state()) => {
+                self.judge_member(peer, &chain, &roots).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn revocations(&self) -> Arc<Revocations> {
+        self.book.held()
+    }
+
+    fn take_revocations(&self, list: &[u8]) -> Result<Taken, MembershipError> {
+        self.book.take(list, &self.roots())
     }
 
     fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal> {
@@ -108,6 +170,9 @@ impl Gatekeeper for MemberGate {
             Hello::Infra { .. } if !pinned => Err(Refusal::NotPinned),
             Hello::Infra { overlay, .. } if overlay != state.roots.overlay() => {
                 Err(Refusal::OtherOverlay(overlay))
+            }
+            Hello::Infra { .. } if self.book.held().names_node(peer) => {
+                Err(Refusal::Revoked(Revoked::Node(peer)))
             }
             Hello::Infra {
                 data_addrs,
@@ -119,20 +184,21 @@ impl Gatekeeper for MemberGate {
             }
             Hello::NoReceipt(_) if !pinned => Err(Refusal::NotPinned),
             Hello::NoReceipt(refusal) => Err(Refusal::NoReceipt(refusal)),
+            Hello::Revoked(_) => Err(Refusal::WeAreRevoked),
+            Hello::Pull => Err(Refusal::Malformed),
             Hello::Member { .. } if pinned && we_dialed => Err(Refusal::WrongRole),
             Hello::Member { .. } if !state.has_receipt()? => Err(Refusal::NotYetMember),
             Hello::Member {
                 roots,
                 chain,
                 root_number,
-                revocation_number,
+                lists,
             } => {
-                let newer = learn(Some(&state.roots), state.roots.overlay(), &roots)?;
-                verify(peer, &chain, &newer)?;
-                state.roots = newer;
+                drop(state);
                 Ok(Admitted::Member {
                     root_number,
-                    revocation_number,
+                    lists,
+                    invite: self.judge_member(peer, &chain, &roots)?,
                     receipt: None,
                 })
             }
@@ -148,26 +214,32 @@ pub struct InfraGate {
     /// `None` until the first member has shown the documents; then never older ones.
     roots: Mutex<Option<RootStore>>,
     witness: Option<Arc<dyn Witness>>,
+    book: Book,
 }
 
 impl InfraGate {
     /// A gate for the members of `overlay`. They are told `data_addrs`, of which the first
     /// [`MAX_DATA_ADDRS`] count; an unspecified IP stands for the one they are connected to.
-    /// `roots`: what was known before a restart. `witness`: the books; without them nobody gets a
-    /// receipt here.
+    /// `known`: what was known before a restart. `witness`: the books; without them nobody gets a
+    /// receipt here. What is learnt goes to `shelf`.
     #[must_use]
     pub fn new(
         overlay: OverlayId,
         mut data_addrs: Vec<SocketAddr>,
-        roots: Option<RootStore>,
+        known: Option<(RootStore, Revocations)>,
         witness: Option<Arc<dyn Witness>>,
+        shelf: Option<Arc<dyn Shelf>>,
     ) -> Self {
         data_addrs.truncate(MAX_DATA_ADDRS);
+        let (roots, revocations) = known
+            .filter(|(roots, _)| roots.overlay() == overlay)
+            .unzip();
         Self {
             overlay,
             data_addrs,
-            roots: Mutex::new(roots.filter(|roots| roots.overlay() == overlay)),
+            roots: Mutex::new(roots),
             witness,
+            book: Book::new(revocations.unwrap_or_default(), shelf),
         }
     }
 
@@ -175,24 +247,39 @@ impl InfraGate {
         Hello::Infra {
             overlay: self.overlay,
             data_addrs: self.data_addrs.clone(),
-            revocation_number: RevocationNumber::NONE.0,
+            lists: self.book.held().state(),
             receipt,
         }
         .encode()
     }
 
-    /// The receipt that `chain` lacks; `None` if it has one that counts.
-    fn judge(
+    /// Whom `chain` names, but for the receipt that it may lack, and the documents that it brought.
+    fn read(
         &self,
         peer: PeerId,
         chain: &[u8],
+        roots: &[Vec<u8>],
+    ) -> Result<(Application, RootStore), Refusal> {
+        let newer = learn(self.roots().as_ref(), self.overlay, roots)?;
+        let application = Chain::decode(chain)?.apply(&newer, wall())?;
+        if application.member.peer == peer {
+            Ok((application, newer))
+        } else {
+            Err(Refusal::WrongPeer(application.member.peer))
+        }
+    }
+
+    /// The receipt that `chain` lacks; `None` if it has one that counts.
+    fn receipt_for(
+        &self,
+        application: &Application,
+        chain: &[u8],
         roots: &RootStore,
     ) -> Result<Option<SignedPart>, Refusal> {
+        // Before the books: a revoked invite is not counted any more.
+        let member = &application.member;
+        not_revoked(&self.book, member.peer, member.invite_id)?;
         let chain = Chain::decode(chain)?;
-        let application = chain.apply(roots, wall())?;
-        if application.member.peer != peer {
-            return Err(Refusal::WrongPeer(application.member.peer));
-        }
         if chain.has_receipt() {
             chain.verify(roots, wall())?;
             return Ok(None);
@@ -200,9 +287,20 @@ impl InfraGate {
         let witness = self.witness.as_ref();
         witness
             .ok_or(WitnessRefusal::OtherWitness)
-            .and_then(|books| books.receipt(self.overlay, &application, roots.now(wall())))
+            .and_then(|books| books.receipt(self.overlay, application, roots.now(wall())))
             .map(Some)
             .map_err(Refusal::NoReceipt)
+    }
+
+    /// Takes documents that came with a membership that counts.
+    fn take_roots(&self, newer: &RootStore) {
+        let version = |roots: &RootStore| roots.newest().version;
+        let mut held = self.lock();
+        if held.as_ref().map(version) < Some(version(newer)) {
+            *held = Some(newer.clone());
+            drop(held);
+            self.book.follow(newer);
+        }
     }
 
     /// The root documents learnt: to be kept on disk when they grew.
@@ -225,17 +323,46 @@ impl Gatekeeper for InfraGate {
         match verdict {
             Ok(Admitted::Member { receipt, .. }) => Some(self.hello(receipt.clone())),
             Err(Refusal::NoReceipt(refusal)) => Some(Hello::NoReceipt(*refusal).encode()),
+            Err(Refusal::Revoked(_)) => Some(revoked_hello(&self.book)),
             _ => None,
         }
     }
 
     fn receipt(&self, peer: PeerId, chain: &[u8]) -> Result<SignedPart, WitnessRefusal> {
-        let roots = self.roots().ok_or(WitnessRefusal::Unable)?;
-        match self.judge(peer, chain, &roots) {
+        let judged = self
+            .read(peer, chain, &[])
+            .and_then(|(application, roots)| self.receipt_for(&application, chain, &roots));
+        match judged {
             Ok(Some(receipt)) => Ok(receipt),
             Err(Refusal::NoReceipt(refusal)) => Err(refusal),
+            Err(Refusal::Revoked(_)) => Err(WitnessRefusal::Revoked),
             _ => Err(WitnessRefusal::OtherWitness),
         }
+    }
+
+    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool {
+        match Hello::decode(hello) {
+            Ok(Hello::Member {
+                roots,
+                chain,
+                lists,
+                ..
+            }) if lists.is_above(&self.book.held().state()) => {
+                let read = self.read(peer, &chain, &roots);
+                // The lists are checked by them.
+                read.inspect(|(_, newer)| self.take_roots(newer)).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    fn revocations(&self) -> Arc<Revocations> {
+        self.book.held()
+    }
+
+    fn take_revocations(&self, list: &[u8]) -> Result<Taken, MembershipError> {
+        let roots = self.roots().ok_or(MembershipError::Foreign)?;
+        self.book.take(list, &roots)
     }
 
     fn admit(&self, peer: PeerId, hello: &[u8], _we_dialed: bool) -> Result<Admitted, Refusal> {
@@ -243,26 +370,35 @@ impl Gatekeeper for InfraGate {
             roots,
             chain,
             root_number,
-            revocation_number,
+            lists,
         } = Hello::decode(hello)?
         else {
             return Err(Refusal::WrongRole);
         };
-        let known = self.roots();
-        let newer = learn(known.as_ref(), self.overlay, &roots)?;
+        let (application, newer) = self.read(peer, &chain, &roots)?;
         // The witness may wait for its disk, so nothing is locked meanwhile.
-        let receipt = self.judge(peer, &chain, &newer)?;
-        let mut held = self.lock();
-        let version = |roots: &RootStore| roots.newest().version;
-        if held.as_ref().map(version) < Some(version(&newer)) {
-            *held = Some(newer);
-        }
+        let receipt = self.receipt_for(&application, &chain, &newer)?;
+        self.take_roots(&newer);
         Ok(Admitted::Member {
             root_number,
-            revocation_number,
+            lists,
+            invite: application.member.invite_id,
             receipt,
         })
     }
+}
+
+fn not_revoked(book: &Book, peer: PeerId, invite: InviteId) -> Result<(), Refusal> {
+    book.held()
+        .check(peer, invite)
+        .map_err(|error| match error {
+            MembershipError::Revoked(entry) => Refusal::Revoked(entry),
+            other => other.into(),
+        })
+}
+
+fn revoked_hello(book: &Book) -> Vec<u8> {
+    Hello::Revoked(book.held().state()).encode()
 }
 
 /// `known` with the documents it lacks. Nothing is ever taken back.
@@ -297,10 +433,10 @@ fn foreign(overlay: OverlayId, encoded: &[Vec<u8>]) -> Option<Refusal> {
     (theirs != overlay).then_some(Refusal::OtherOverlay(theirs))
 }
 
-fn verify(peer: PeerId, chain: &[u8], roots: &RootStore) -> Result<(), Refusal> {
+fn verify(peer: PeerId, chain: &[u8], roots: &RootStore) -> Result<InviteId, Refusal> {
     let member = Chain::decode(chain)?.verify(roots, wall())?;
     if member.peer == peer {
-        Ok(())
+        Ok(member.invite_id)
     } else {
         Err(Refusal::WrongPeer(member.peer))
     }

@@ -3,11 +3,13 @@
 //! ```text
 //! length (2, big-endian) | version = 1 (1) | postcard of `Hello`        length <= 4,096
 //! ```
+//! After a `Pull`, and after a hello whose sender holds newer revocation lists than the other side
+//! has said, these follow: `count (1) | count times: length (4, big-endian) | list`.
 
 use std::net::SocketAddr;
 
 use overlay_proto::ids::OverlayId;
-use overlay_proto::membership::{SignedPart, WitnessRefusal};
+use overlay_proto::membership::{ListState, SignedPart, WitnessRefusal};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_HELLO, Refusal};
@@ -28,8 +30,8 @@ pub enum Hello {
         chain: Vec<u8>,
         /// The highest root version it knows.
         root_number: u32,
-        /// The highest revocation list it knows; 0 is none.
-        revocation_number: u64,
+        /// The revocation lists it holds.
+        lists: ListState,
     },
     /// A bootstrap; its peer id is its proof.
     Infra {
@@ -38,16 +40,31 @@ pub enum Hello {
         /// UDP addresses of its reflector and relay, at most [`MAX_DATA_ADDRS`]; an unspecified IP
         /// stands for the one at which it is connected.
         data_addrs: Vec<SocketAddr>,
-        /// The highest revocation list it knows; 0 is none.
-        revocation_number: u64,
+        /// The revocation lists it holds.
+        lists: ListState,
         /// To a node whose certificate had none: the receipt of its witness.
         receipt: Option<SignedPart>,
     },
     /// The witness, to a node that gets no receipt: the last word of this connection.
     NoReceipt(WitnessRefusal),
+    /// The listener, to a dialer that holds newer revocation lists: send them, then I judge.
+    Pull,
+    /// To a member that is revoked: the last word of this connection, but for the lists that say so.
+    Revoked(ListState),
 }
 
 impl Hello {
+    /// The revocation lists that the sender holds, where it says so.
+    #[must_use]
+    pub const fn lists(&self) -> Option<ListState> {
+        match self {
+            Self::Member { lists, .. } | Self::Infra { lists, .. } | Self::Revoked(lists) => {
+                Some(*lists)
+            }
+            Self::NoReceipt(_) | Self::Pull => None,
+        }
+    }
+
     /// The version byte and the content, without the length.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -88,7 +105,7 @@ mod tests {
         Hello::Infra {
             overlay: OverlayId([3; 32]),
             data_addrs: vec!["192.0.2.1:22611".parse().unwrap(); addrs],
-            revocation_number: 0,
+            lists: ListState::default(),
             receipt: None,
         }
     }
@@ -116,9 +133,11 @@ mod tests {
             roots in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..16),
             chain in prop::collection::vec(any::<u8>(), 0..800),
             root_number: u32,
-            revocation_number: u64,
+            number: u64,
+            digest: u64,
         ) {
-            let hello = Hello::Member { roots, chain, root_number, revocation_number };
+            let lists = ListState { number, digest };
+            let hello = Hello::Member { roots, chain, root_number, lists };
             prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }
 

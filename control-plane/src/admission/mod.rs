@@ -9,12 +9,16 @@
 //! names, which is a bootstrap: that one writes the use down and puts the receipt into its answer,
 //! so that the node is a member from then on, or answers why not and ends the connection.
 //!
+//! Whoever knows a newer revocation list hands it over in between, so that a node that is on it is
+//! refused in this very admission (trust.md 8). It hears that it is revoked, with the list as proof.
+//!
 //! - [`hello`]: the content of both messages.
 //! - `exchange`: the two messages on a muxer that nobody else drives yet.
 //! - `gated`: the transport that wraps both around libp2p's; `pending` bounds those who wait.
 //! - [`witness`]: who counts the uses of invites.
-//! - [`gates`]: the two judges, for members and for bootstraps.
+//! - [`gates`]: the two judges, for members and for bootstraps; `book`: what they know to be revoked.
 
+mod book;
 mod exchange;
 mod gated;
 pub mod gates;
@@ -29,10 +33,14 @@ pub(crate) mod fixture;
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use overlay_proto::ids::{OverlayId, PeerId};
-use overlay_proto::membership::{MembershipError, SignedPart, WitnessRefusal};
+use overlay_proto::membership::{
+    InviteId, ListState, MembershipError, Revocations, Revoked, SignedPart, Taken, WitnessRefusal,
+};
 
+pub use book::Shelf;
 pub(crate) use gated::Gated;
 pub use gates::{InfraGate, MemberGate};
 pub(crate) use table::AdmittedTable;
@@ -55,9 +63,20 @@ pub trait Gatekeeper: Send + Sync {
     fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal>;
 
     /// What a listener answers to `verdict`, and nothing if `None`: a stranger gets no byte.
-    fn answer(&self, verdict: &Result<Admitted, Refusal>) -> Option<Vec<u8>> {
-        verdict.is_ok().then(|| self.own_hello())
-    }
+    fn answer(&self, verdict: &Result<Admitted, Refusal>) -> Option<Vec<u8>>;
+
+    /// Must the revocation lists of a dialer be pulled before it is judged? Only of one that proves
+    /// a membership by what is known so far, and that says that it has something newer.
+    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool;
+
+    /// Everything revoked that we know of; the same `Arc` until it grows.
+    fn revocations(&self) -> Arc<Revocations>;
+
+    /// Takes an encoded revocation list from an admitted node. It is on disk before this returns.
+    ///
+    /// # Errors
+    /// It does not parse, or the authority did not sign it.
+    fn take_revocations(&self, list: &[u8]) -> Result<Taken, MembershipError>;
 
     /// The receipt for a further certificate of the admitted member `peer`, encoded in `chain`.
     ///
@@ -76,8 +95,10 @@ pub enum Admitted {
     Member {
         /// The highest root version it knows.
         root_number: u32,
-        /// The highest revocation list it knows.
-        revocation_number: u64,
+        /// The revocation lists it holds.
+        lists: ListState,
+        /// The invite by which it came in.
+        invite: InviteId,
         /// The receipt that this admission gave it.
         receipt: Option<SignedPart>,
     },
@@ -110,6 +131,12 @@ pub enum Refusal {
     /// The invite was used by as many as may, or is too old, or this is not its witness.
     #[error("no receipt for the invite: {0}")]
     NoReceipt(WitnessRefusal),
+    /// The authority has revoked it.
+    #[error("the authority has revoked {0}")]
+    Revoked(Revoked),
+    /// It says that the authority has revoked us.
+    #[error("the authority has revoked this node or its invite; ask it for a new invite")]
+    WeAreRevoked,
     /// Without a receipt this node speaks to its witness only.
     #[error("this node has no receipt of its witness yet")]
     NotYetMember,
@@ -129,6 +156,8 @@ pub(crate) enum AdmissionError {
     ForeignKey,
     #[error("hello of more than {MAX_HELLO} bytes")]
     TooLong,
+    #[error("revocation lists past their bounds")]
+    Lists,
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("it closed the connection without admitting this node")]

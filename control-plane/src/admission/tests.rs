@@ -9,7 +9,7 @@ use libp2p::core::transport::{DialOpts, PortUse, Transport, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, noise, quic, tcp, yamux};
-use overlay_proto::membership::{NodeKey, SignedRoot, WitnessRefusal};
+use overlay_proto::membership::{ListState, NodeKey, Revoked, SignedRoot, WitnessRefusal};
 use overlay_proto::time::UnixTime;
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ fn member_hello(roots: &overlay_proto::membership::RootStore, chain: Vec<u8>) ->
         roots: roots.above(0).iter().map(SignedRoot::encode).collect(),
         chain,
         root_number: 1,
-        revocation_number: 0,
+        lists: ListState::default(),
     }
     .encode()
 }
@@ -140,6 +140,209 @@ fn trust_4_without_a_receipt_only_the_witness_is_met() {
         gate.admit(overlay.infra.peer_id(), &answer, true),
         Err(Refusal::NoReceipt(WitnessRefusal::TooLate(_)))
     ));
+}
+
+/// The whole exchange between two gates, over TCP; what each side finds.
+async fn meet(
+    listener: (&NodeKey, Arc<dyn Gatekeeper>),
+    dialer: (&NodeKey, Arc<dyn Gatekeeper>),
+) -> (Result<Admitted, String>, Result<Admitted, String>) {
+    let upgrade = |keys: &Keypair| {
+        tcp::tokio::Transport::new(tcp::Config::default())
+            .upgrade(Version::V1)
+            .authenticate(noise::Config::new(keys).unwrap())
+            .multiplex(yamux::Config::default())
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .boxed()
+    };
+    let mut here = upgrade(&keypair(listener.0));
+    here.listen_on(
+        libp2p::core::transport::ListenerId::next(),
+        TCP.parse().unwrap(),
+    )
+    .unwrap();
+    let addr = loop {
+        if let Some(TransportEvent::NewAddress { listen_addr, .. }) = here.next().await {
+            break listen_addr;
+        }
+    };
+    let (gate, peer) = (listener.1, dialer.0.peer_id());
+    let listening = tokio::spawn(async move {
+        loop {
+            if let Some((upgrade, _)) = here.next().await.unwrap().into_incoming() {
+                let (_, mut muxer) = upgrade.await.unwrap();
+                let verdict = exchange::run(&mut muxer, &gate, peer, false).await;
+                // Held open until the dialer has read all.
+                let end = std::future::poll_fn(|cx| muxer.poll_unpin(cx));
+                let _ = timeout(Duration::from_millis(500), end).await;
+                return verdict.map_err(|error| error.to_string());
+            }
+        }
+    });
+    let mut there = upgrade(&keypair(dialer.0));
+    let (_, mut muxer) = there.dial(addr, OPTIONS).unwrap().await.unwrap();
+    let peer = listener.0.peer_id();
+    let dialled = exchange::run(&mut muxer, &dialer.1, peer, true).await;
+    drop(muxer);
+    let listened = listening.await.unwrap();
+    (listened, dialled.map_err(|error| error.to_string()))
+}
+
+#[tokio::test]
+async fn trust_8_a_list_learnt_in_an_admission_counts_in_it() {
+    let mut overlay = TestOverlay::new(1);
+    let (node, chain) = overlay.join(YEAR);
+    let list = overlay.revoke(3, &[Revoked::Node(node.peer_id())]);
+    let infra_key = overlay.infra.clone();
+    // Who dials knows, against all reason, the list that names it: the listener pulls and refuses.
+    let (gate, infra) = (overlay.member_gate(chain.clone()), overlay.infra_gate());
+    gate.take_revocations(&list).unwrap();
+    let (listened, dialled) = meet((&infra_key, infra.clone()), (&node, gate)).await;
+    assert!(listened.unwrap_err().contains("has revoked node"));
+    assert!(dialled.unwrap_err().contains("has revoked this node"));
+    assert!(infra.revocations().names_node(node.peer_id()));
+
+    // It does not know: the listener, which does, hands it the proof.
+    let gate = overlay.member_gate(chain);
+    let (listened, dialled) = meet((&infra_key, infra.clone()), (&node, gate.clone())).await;
+    assert!(listened.unwrap_err().contains("has revoked node"));
+    assert!(dialled.unwrap_err().contains("has revoked this node"));
+    assert!(gate.revocations().names_node(node.peer_id()));
+
+    // An invite is revoked; a member meets one of its nodes, and learns of it from that very node.
+    let (out, out_chain) = overlay.join(YEAR);
+    let invite = overlay_proto::membership::Chain::decode(&out_chain)
+        .unwrap()
+        .claimed_invite();
+    let list = overlay.revoke(4, &[Revoked::Node(node.peer_id()), Revoked::Invite(invite)]);
+    let (member, member_chain) = overlay.join(YEAR);
+    let (here, there) = (
+        overlay.member_gate(member_chain.clone()),
+        overlay.member_gate(out_chain.clone()),
+    );
+    here.take_revocations(&list).unwrap();
+    let (listened, dialled) = meet((&out, there.clone()), (&member, here)).await;
+    assert!(listened.is_ok(), "{listened:?}");
+    assert!(dialled.unwrap_err().contains("has revoked invite"));
+    assert!(there.revocations().names_invite(invite));
+}
+
+#[tokio::test]
+async fn trust_8_the_lower_side_pulls_and_two_lists_of_one_number_are_united() {
+    let mut overlay = TestOverlay::new(1);
+    let (node, chain) = overlay.join(YEAR);
+    let infra_key = overlay.infra.clone();
+    let out = |n: u8| Revoked::Node(overlay_proto::ids::PeerId([n; 32]));
+    for (known_here, known_there) in [
+        (vec![], vec![overlay.revoke(1, &[out(1)])]),
+        (vec![overlay.revoke(2, &[out(1), out(2)])], vec![]),
+        (
+            vec![overlay.revoke(5, &[out(1)])],
+            vec![overlay.revoke(5, &[out(2)])],
+        ),
+        (vec![], vec![]),
+    ] {
+        let (gate, infra) = (overlay.member_gate(chain.clone()), overlay.infra_gate());
+        // A bootstrap knows no authority before the first member has come.
+        infra
+            .admit(node.peer_id(), &gate.own_hello(), false)
+            .unwrap();
+        for list in &known_here {
+            gate.take_revocations(list).unwrap();
+        }
+        for list in &known_there {
+            infra.take_revocations(list).unwrap();
+        }
+        let (listened, dialled) = meet((&infra_key, infra.clone()), (&node, gate.clone())).await;
+        assert!(
+            listened.is_ok() && dialled.is_ok(),
+            "{listened:?} {dialled:?}"
+        );
+        assert_eq!(gate.revocations(), infra.revocations());
+        let all = known_here.len() + known_there.len();
+        assert_eq!(gate.revocations().lists().len(), all);
+    }
+}
+
+#[test]
+fn trust_8_a_revoked_invite_gets_no_receipt() {
+    let mut overlay = TestOverlay::new(1);
+    let (member, chain) = overlay.join(YEAR);
+    let infra = overlay.infra_gate();
+    let hello = overlay.member_gate(chain).own_hello();
+    infra.admit(member.peer_id(), &hello, false).unwrap();
+    let now = overlay.now;
+    let (node, bare) = overlay.apply(now, YEAR);
+    let entry = Revoked::Invite(bare.claimed_invite());
+    infra
+        .take_revocations(&overlay.revoke(1, &[entry]))
+        .unwrap();
+    let gate = overlay.member_gate(bare.encode());
+    let verdict = infra.admit(node.peer_id(), &gate.own_hello(), false);
+    assert_eq!(verdict, Err(Refusal::Revoked(entry)));
+    let answer = infra.answer(&verdict).unwrap();
+    let told = gate.admit(overlay.infra.peer_id(), &answer, true);
+    assert_eq!(told, Err(Refusal::WeAreRevoked));
+    let asked = infra.receipt(node.peer_id(), &bare.encode());
+    assert_eq!(asked, Err(WitnessRefusal::Revoked));
+    // A stranger hears nothing of it, and teaches nothing.
+    let mut theirs = TestOverlay::new(2);
+    let (stranger, chain) = theirs.join(YEAR);
+    let foreign = theirs.member_gate(chain);
+    foreign
+        .take_revocations(&theirs.revoke(9, &[entry]))
+        .unwrap();
+    let hello = foreign.own_hello();
+    assert!(!infra.wants_lists(stranger.peer_id(), &hello));
+    let verdict = infra.admit(stranger.peer_id(), &hello, false);
+    assert_eq!(infra.answer(&verdict), None);
+    let forged = infra.take_revocations(&theirs.revoke(9, &[entry]));
+    assert!(forged.is_err());
+}
+
+/// What a gate learns, in memory.
+#[derive(Debug, Default)]
+struct Kept(std::sync::Mutex<(Option<u32>, Vec<u64>)>);
+
+impl Shelf for Kept {
+    fn keep_revocations(&self, all: &Revocations) {
+        self.0.lock().unwrap().1.push(all.number().0);
+    }
+
+    fn keep_roots(&self, roots: &overlay_proto::membership::RootStore) {
+        self.0.lock().unwrap().0 = Some(roots.newest().version);
+    }
+}
+
+#[test]
+fn what_gates_learn_is_kept() {
+    let mut overlay = TestOverlay::new(1);
+    let (own_key, own) = overlay.join(YEAR);
+    let (node, chain) = overlay.join(YEAR);
+    let newer = overlay.next_root();
+    let hello = member_hello(&newer, chain);
+    let kept = Arc::new(Kept::default());
+    let shelf: Arc<dyn Shelf> = kept.clone();
+    let state = gates::MemberState {
+        roots: overlay.roots.clone(),
+        chain: own,
+        bootstraps: vec![],
+    };
+    let member = MemberGate::new(state, Revocations::default(), Some(shelf.clone()));
+    let infra = InfraGate::new(overlay.id(), vec![], None, None, Some(shelf));
+    let gates: [&dyn Gatekeeper; 2] = [&member, &infra];
+    for gate in gates {
+        gate.admit(node.peer_id(), &hello, false).unwrap();
+        assert_eq!(kept.0.lock().unwrap().0.take(), Some(2));
+        gate.admit(node.peer_id(), &hello, false).unwrap();
+        assert_eq!(kept.0.lock().unwrap().0, None, "once");
+        let out = Revoked::Node(own_key.peer_id());
+        for number in [2, 1, 2, 3] {
+            gate.take_revocations(&overlay.revoke(number, &[out]))
+                .unwrap();
+        }
+        assert_eq!(std::mem::take(&mut kept.0.lock().unwrap().1), [2, 3]);
+    }
 }
 
 /// A gated listener on loopback; reports the first connection that passes, if any does.

@@ -5,6 +5,7 @@
 
 mod dialer;
 mod listen;
+mod revocations;
 mod serve;
 mod swarm_events;
 
@@ -12,6 +13,7 @@ mod swarm_events;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -22,6 +24,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, swarm};
 use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::Revocations;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr;
@@ -112,6 +115,7 @@ pub fn spawn(
         queries: HashMap::new(),
         server: Server::new(config.infra, config.kad_server),
         records: records.clone(),
+        revocations: config.gate.revocations(),
         gate: config.gate,
     };
     tokio::spawn(driver.run());
@@ -139,14 +143,18 @@ struct Driver {
     /// At most [`MAX_QUERIES`].
     queries: HashMap<QueryId, Query>,
     server: Server,
-    records: std::sync::Arc<dyn crate::records::RecordRules>,
-    gate: std::sync::Arc<dyn crate::admission::Gatekeeper>,
+    records: Arc<dyn crate::records::RecordRules>,
+    gate: Arc<dyn crate::admission::Gatekeeper>,
+    /// Those of the gate that have been followed.
+    revocations: Arc<Revocations>,
 }
 
 /// Whom the answer to a request goes to.
 enum Asked {
     Own(oneshot::Sender<Result<Response, RequestError>>),
     Forwarded(serve::Forwarded),
+    /// A revocation list, which must arrive.
+    Pushed,
     /// It was a forwarded envelope, and its sender was told that there is no answer.
     Nobody,
 }
@@ -162,6 +170,7 @@ impl Driver {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.follow_revocations();
             self.dial_bootstraps();
             let timeout = self
                 .dialer
@@ -257,6 +266,8 @@ impl Driver {
             Command::Connected { reply } => {
                 let _ = reply.send(self.connected());
             }
+            // The loop does it before anything else.
+            Command::FollowRevocations => {}
             // Taken before.
             Command::Stop { .. } => {}
         }
@@ -315,7 +326,8 @@ impl Driver {
         let connected = self.connected();
         self.admitted
             .sweep(|peer| connected.iter().any(|one| one.peer == *peer));
-        self.server.sweep(now);
+        self.server
+            .sweep(now, |peer| connected.iter().any(|one| one.peer == *peer));
         self.kad().store_mut().sweep(now);
         self.expire_forwarded(now);
     }

@@ -1,16 +1,17 @@
 //! What others ask of this node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libp2p::request_response::ResponseChannel;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{InviteId, Revocations, Revoked};
 
 use super::{Asked, Driver, MAX_PENDING_REQUESTS};
 use crate::addr;
 use crate::event::ControlEvent;
-use crate::infra::{InfraService, Rendezvous, TokenBucket};
+use crate::infra::{InfraService, Origins, Rendezvous, TokenBucket};
 use crate::messages::{RefusedReason, Request, Response};
 use crate::records::{RefusedRecord, Stored};
 
@@ -23,6 +24,7 @@ pub(super) struct Server {
     service: Option<Arc<dyn InfraService>>,
     kad_server: bool,
     rendezvous: Rendezvous,
+    origins: Origins,
     /// One for each connected member that has asked; removed with its last connection.
     buckets: HashMap<PeerId, TokenBucket>,
 }
@@ -39,12 +41,37 @@ impl Server {
             service,
             kad_server,
             rendezvous: Rendezvous::default(),
+            origins: Origins::default(),
             buckets: HashMap::new(),
         }
     }
 
-    pub(super) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) {
         self.rendezvous.sweep(now);
+        self.origins.sweep(now, connected);
+    }
+
+    pub(super) fn note_origin(&mut self, peer: PeerId, invite: InviteId, now: Instant) {
+        self.origins.note(peer, invite, now);
+    }
+
+    /// Drops the cards and relay allocations of all whom `held` names; says who of the members seen
+    /// lately they are.
+    pub(super) fn revoke(&mut self, held: &Revocations) -> HashSet<PeerId> {
+        let origins = &self.origins;
+        self.rendezvous
+            .remove(|peer| origins.is_revoked(*peer, held));
+        let mut gone: HashSet<PeerId> = origins.revoked(held).into_iter().collect();
+        gone.extend(held.entries().filter_map(|entry| match entry {
+            Revoked::Node(peer) => Some(*peer),
+            Revoked::Invite(_) => None,
+        }));
+        if let Some(service) = &self.service {
+            for peer in &gone {
+                service.revoke(*peer);
+            }
+        }
+        gone
     }
 
     pub(super) fn handle_disconnected(&mut self, peer: PeerId) {
@@ -106,6 +133,7 @@ impl Driver {
             }
             Request::PutRecord { key, value } => self.put_record(peer, key, value),
             Request::Receipt { chain } => Response::Receipt(self.gate.receipt(peer, &chain)),
+            Request::Revocations { list } => self.take_revocations(peer, &list),
             request => self.server.infra(peer, request, now),
         };
         self.respond(channel, response);

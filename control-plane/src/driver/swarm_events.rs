@@ -35,6 +35,13 @@ impl Driver {
                 num_established,
                 ..
             } => {
+                if let Some(peer) = addr::from_libp2p(&peer_id) {
+                    if self.is_revoked(peer) {
+                        self.disconnect(peer);
+                        return;
+                    }
+                    self.note_origin(peer);
+                }
                 if endpoint.is_listener() {
                     self.replace_inbound(peer_id, connection_id);
                 }
@@ -172,7 +179,7 @@ impl Driver {
                         let _ = reply.send(Ok(response));
                     }
                     Some(Asked::Forwarded(one)) => self.finish_forwarded(one, Some(response)),
-                    Some(Asked::Nobody) | None => {}
+                    Some(Asked::Pushed | Asked::Nobody) | None => {}
                 },
             },
             request_response::Event::OutboundFailure {
@@ -186,6 +193,10 @@ impl Driver {
                         let _ = reply.send(Err(RequestError::NoAnswer));
                     }
                     Some(Asked::Forwarded(one)) => self.finish_forwarded(one, None),
+                    // The other side asks for the lists when it is back.
+                    Some(Asked::Pushed) => {
+                        self.swarm.close_connection(connection_id);
+                    }
                     Some(Asked::Nobody) | None => {}
                 }
                 self.judge_failure(connection_id, &error);

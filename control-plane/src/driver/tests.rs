@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::NodeKey;
+use overlay_proto::membership::{NodeKey, Revoked};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -57,6 +57,10 @@ impl InfraService for Relay {
             .ok_or(RefusedReason::Invalid)?;
         own.1 = peers.to_vec();
         Ok(())
+    }
+
+    fn revoke(&self, peer: PeerId) {
+        self.0.lock().unwrap().retain(|(owner, _)| *owner != peer);
     }
 }
 
@@ -278,4 +282,56 @@ async fn a_busy_port_is_named() {
             Err(ControlError::PortBusy(addr)) if addr == busy
         ));
     }
+}
+
+#[tokio::test]
+async fn trust_8_a_list_reaches_all_who_are_connected_and_cuts_the_revoked_off() {
+    let mut overlay = TestOverlay::new(1);
+    let (infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/udp/0/quic-v1"]).await;
+    let bootstrap = infra.local_peer();
+    let mut members = Vec::new();
+    for _ in 0..3 {
+        let (key, chain) = overlay.join(86_400);
+        let gate = overlay.member_gate(chain);
+        let mut config = config(&key, gate.clone());
+        config.bootstraps.clone_from(&addrs);
+        let (handle, mut events) = spawn(config).unwrap();
+        assert!(matches!(
+            next(&mut events).await,
+            ControlEvent::InfraUp { .. }
+        ));
+        members.push((handle, events, gate));
+    }
+    let out = members[2].0.local_peer();
+    let place = [1; 32];
+    for (handle, _, _) in &members {
+        handle.register(place, vec![7]).await.unwrap();
+        handle.allocate(bootstrap).await.unwrap();
+    }
+    let key = [3; 32];
+    members[2].0.put_record(key, vec![3, 1]).await.unwrap();
+
+    let list = overlay.revoke(1, &[Revoked::Node(out)]);
+    members[0].2.take_revocations(&list).unwrap();
+    let begin = Instant::now();
+    members[0].0.follow_revocations().await.unwrap();
+    for (n, (_, events, gate)) in members.iter_mut().enumerate().take(2) {
+        assert_eq!(next(events).await, ControlEvent::RevocationsGrew, "{n}");
+        assert!(gate.revocations().names_node(out));
+    }
+    let down = ControlEvent::InfraDown { peer: bootstrap };
+    while next(&mut members[2].1).await != down {}
+    println!("all know after {:?}", begin.elapsed());
+    // Its dials are refused, with the list.
+    loop {
+        if let ControlEvent::Refused { reason, .. } = next(&mut members[2].1).await {
+            assert!(reason.contains("revoked"), "{reason}");
+            break;
+        }
+    }
+    assert!(members[2].2.revocations().names_node(out));
+    // What it left is gone; what others left is not.
+    let cards = members[0].0.register(place, vec![8]).await.unwrap();
+    assert_eq!(cards, [(members[1].0.local_peer(), vec![7])]);
+    assert_eq!(members[0].0.get_record(key).await, None);
 }

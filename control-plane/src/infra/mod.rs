@@ -1,12 +1,14 @@
 //! What a bootstrap does for members, besides carrying envelopes and storing records.
 
 mod bucket;
+mod origins;
 mod rendezvous;
 
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
 
 pub(crate) use bucket::TokenBucket;
+pub(crate) use origins::Origins;
 pub(crate) use rendezvous::Rendezvous;
 pub use rendezvous::{CARD_LIFETIME, MAX_CARDS_HELD};
 
@@ -31,4 +33,7 @@ pub trait InfraService: Send + Sync {
         allocation: AllocationId,
         peers: &[PeerId],
     ) -> Result<(), RefusedReason>;
+
+    /// `peer` is revoked: its allocation ends, and nobody may send to it.
+    fn revoke(&self, peer: PeerId);
 }

@@ -73,6 +73,14 @@ impl Rendezvous {
         });
     }
 
+    /// Removes the cards of everybody whom `gone` names.
+    pub(crate) fn remove(&mut self, gone: impl Fn(&PeerId) -> bool) {
+        self.places.retain(|_, cards| {
+            cards.retain(|card| !gone(&card.peer));
+            !cards.is_empty()
+        });
+    }
+
     fn has_room(&self, place: [u8; 32], peer: PeerId) -> bool {
         let is_own = |card: &Card| card.peer == peer;
         if self
@@ -118,6 +126,21 @@ mod tests {
         assert_eq!(all.register([8; 32], peer(4), vec![4], now), Some(vec![]));
         let later = now + CARD_LIFETIME;
         assert_eq!(all.register(PLACE, peer(1), vec![5], later), Some(vec![]));
+    }
+
+    #[test]
+    fn trust_8_the_cards_of_a_revoked_node_go() {
+        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        for n in 1..3 {
+            all.register(PLACE, peer(n), vec![1], now).unwrap();
+        }
+        all.register([8; 32], peer(1), vec![1], now).unwrap();
+        all.remove(|gone| *gone == peer(1));
+        assert_eq!(
+            all.register(PLACE, peer(3), vec![], now),
+            Some(vec![(peer(2), vec![1])])
+        );
+        assert!(!all.places.contains_key(&[8; 32]));
     }
 
     #[test]

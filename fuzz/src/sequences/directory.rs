@@ -23,6 +23,7 @@ const BORN: UnixTime = UnixTime(1_800_000_000);
 const NODES: usize = 3;
 const MAX_OPERATIONS: usize = 40;
 const MACS: u8 = 4;
+const NEXT_KEY: [u8; 32] = [0x2e; 32];
 
 struct World {
     nodes: Vec<Directory>,
@@ -44,6 +45,7 @@ fn directory(n: usize, now: Instant, wall: UnixTime) -> Directory {
         overlay: OVERLAY,
         network: NETWORK,
         epoch_key: EPOCH_KEY,
+        old_epoch_key: None,
         birth: BORN,
         may_send: true,
         chain: vec![number(n); 40],
@@ -263,7 +265,7 @@ pub(super) fn run(bytes: &[u8]) -> u64 {
 fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
     let n = input.below(NODES);
     let key = a_key(input.u8() % MACS);
-    match input.below(16) {
+    match input.below(17) {
         0..=2 => {
             let classes = [
                 EvidenceClass::Leaked,
@@ -321,10 +323,17 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
             let message = DirectoryMessage::Claims(vec![signed.unwrap()]);
             world.deliver((from, n, message.encode().unwrap()), seen);
         }
-        _ => {
+        15 => {
             let damaged = input.chunk();
             let result = world.nodes[n].restore(world.now, damaged);
             seen.result(&result);
+        }
+        _ => {
+            // The epoch changes for one node, which has the DHT; the overlap may be over or not.
+            let old = input.bool().then_some(EPOCH_KEY);
+            let key = if input.bool() { NEXT_KEY } else { EPOCH_KEY };
+            world.nodes[n].handle_dht_ready(world.now);
+            world.nodes[n].set_epoch(world.now, key, old);
         }
     }
 }
@@ -343,7 +352,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         pass.clone(),
     ]
     .concat();
-    let restart = [frame(0, 1, 2), vec![0, 0, 11], frame(1, 1, 1), pass].concat();
+    let restart = [frame(0, 1, 2), vec![0, 0, 11], frame(1, 1, 1), pass.clone()].concat();
     let said: Vec<Vec<u8>> = directory_messages()
         .iter()
         .map(|message| [vec![1, 1, 13], chunk(&message.encode().unwrap())].concat())
@@ -354,5 +363,18 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         deliver.repeat(4),
     ]
     .concat();
-    vec![quiet, moved, restart, said.concat(), lied]
+    let next = |n: u8, old: u8| vec![n, 0, 16, old, 1];
+    let change = [
+        frame(0, 1, 1),
+        vec![1, 1, 10],
+        next(0, 1),
+        pass.clone(),
+        vec![1, 1, 10],
+        next(1, 1),
+        vec![2, 1, 10],
+        next(2, 0),
+        pass,
+    ]
+    .concat();
+    vec![quiet, moved, restart, said.concat(), lied, change]
 }

@@ -1,4 +1,4 @@
-//! Documents of the authority: roots, invites, chains, static keys.
+//! Documents of the authority: roots, invites, chains, static keys, revocation lists.
 
 use std::sync::LazyLock;
 
@@ -7,8 +7,10 @@ use nat_traversal::entropy::SeededEntropy;
 use overlay_proto::handshake::static_public;
 use overlay_proto::membership::{
     AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, InviteUses, Label,
-    Membership, NetworkAuthority, NodeKey, OverlaySecret, Receipt, Rights, RootStore, SignedPart,
-    SignedRoot, SignedStatic, StaticBinding, issue_invite,
+    Membership, NetworkAuthority, NodeKey, OverlaySecret, Page, PageAssembly, REVOCATION_PREFIX,
+    Receipt, RevocationLine, RevocationList, RevocationNumber, Revocations, Revoked, Rights,
+    RootStore, SignedEpoch, SignedPart, SignedRevocations, SignedRoot, SignedStatic, StaticBinding,
+    issue_invite,
 };
 use overlay_proto::time::UnixTime;
 use sha2::{Digest, Sha256};
@@ -31,6 +33,7 @@ pub(crate) struct Overlay {
     witness: NodeKey,
     invite: String,
     pub(crate) member: Membership,
+    epoch: SignedEpoch,
     pub(crate) static_secret: [u8; 32],
     pub(crate) signed_static: SignedStatic,
 }
@@ -44,7 +47,7 @@ impl Overlay {
         let authority = AuthorityKey::generate(&mut entropy);
         let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
         let secret = OverlaySecret::generate(&mut entropy);
-        let network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
+        let mut network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
         let witness = NodeKey::generate(&mut entropy);
         let node = NodeKey::generate(&mut entropy);
         let address = format!("/ip4/192.0.2.1/udp/22611/quic-v1/p2p/{}", witness.peer_id());
@@ -69,6 +72,9 @@ impl Overlay {
         let receipt = InviteUses::default().count(&application, BORN).unwrap();
         let receipt = receipt.sign(&witness, roots.overlay());
         member.take_receipt(bare.with_receipt(receipt)).unwrap();
+        let epoch = network
+            .next_epoch(&authority, &roots, RevocationNumber(1), BORN)
+            .unwrap();
         let static_secret = [0x51; 32];
         let binding = StaticBinding {
             public: static_public(&static_secret),
@@ -85,6 +91,7 @@ impl Overlay {
             witness,
             invite: text,
             member,
+            epoch,
             static_secret,
             signed_static,
         }
@@ -143,9 +150,38 @@ pub(super) fn all() -> Vec<Target> {
             speed: 10,
         },
         Target {
+            name: "membership_epoch",
+            run: epoch,
+            seeds: || vec![OVERLAY.epoch.encode(), epoch_part()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_revocations",
+            run: revocations,
+            seeds: || vec![revocation_list().encode(), revocation_list_body()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_revocation_line",
+            run: revocation_line,
+            seeds: || vec![revocation_line_bodies()],
+            speed: 10,
+        },
+        Target {
+            name: "membership_revocation_pages",
+            run: revocation_pages,
+            seeds: || vec![vec![3, 1, 2, 0, 4, 250, 7]],
+            speed: 20,
+        },
+        Target {
             name: "membership_store",
             run: store,
-            seeds: || vec![OVERLAY.member.to_bytes().to_vec()],
+            seeds: || {
+                let mut second = OVERLAY.member.clone();
+                second.take_epoch(&OVERLAY.epoch, BORN).unwrap();
+                let both = [OVERLAY.member.to_bytes(), second.to_bytes()];
+                both.iter().map(|bytes| bytes.to_vec()).collect()
+            },
             speed: 10,
         },
     ]
@@ -288,6 +324,42 @@ fn static_key(bytes: &[u8]) -> u64 {
     seen.number()
 }
 
+/// As it is, then as a part that the authority signed.
+fn epoch(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    let overlay = OVERLAY.roots.overlay();
+    let part = OVERLAY
+        .authority
+        .sign_part(Label::EPOCH, overlay, bytes.to_vec());
+    for bytes in [bytes.to_vec(), with_version(&part)] {
+        match SignedEpoch::decode(&bytes) {
+            Ok(signed) => {
+                assert_eq!(signed.encode(), bytes, "one encoding");
+                assert!(bytes.len() <= SignedEpoch::MAX_BYTES);
+                let mut member = OVERLAY.member.clone();
+                let before = member.networks()[0].epoch;
+                let taken = member.take_epoch(&signed, BORN);
+                seen.note(&taken.as_ref().map_err(std::mem::discriminant));
+                let after = member.networks()[0].epoch;
+                assert!(after >= before, "an epoch went back");
+                if taken == Ok(true) {
+                    assert_eq!(signed.claimed_epoch(), Some(after));
+                    let kept = Membership::from_bytes(&member.to_bytes());
+                    assert_eq!(kept, Ok(member));
+                }
+            }
+            Err(error) => seen.note(&error),
+        }
+    }
+    seen.number()
+}
+
+/// The part that the authority signs.
+fn epoch_part() -> Vec<u8> {
+    let signed: SignedPart = postcard::from_bytes(&OVERLAY.epoch.encode()[1..]).unwrap();
+    signed.bytes
+}
+
 fn store(bytes: &[u8]) -> u64 {
     let mut seen = Seen::default();
     match Membership::from_bytes(bytes) {
@@ -296,10 +368,129 @@ fn store(bytes: &[u8]) -> u64 {
             assert!(Membership::from_bytes(&again).is_ok());
             seen.note(&(member.networks().len(), member.chains().len()));
             seen.note(&member.own_member(BORN).is_ok());
-            seen.note(&member.clone().merge(OVERLAY.member.clone()).is_ok());
+            seen.note(&member.clone().merge(OVERLAY.member.clone(), BORN).is_ok());
         }
         Err(error) => seen.note(&std::mem::discriminant(&error)),
     }
+    seen.number()
+}
+
+fn revocation_list() -> SignedRevocations {
+    let mut entries = vec![
+        Revoked::Node(OVERLAY.node.peer_id()),
+        Revoked::Invite(overlay_proto::membership::InviteId(
+            OVERLAY.delegated.public(),
+        )),
+    ];
+    entries.sort();
+    let list = RevocationList {
+        root_version: 1,
+        number: 7,
+        entries,
+    };
+    SignedRevocations::sign(&OVERLAY.authority, OVERLAY.roots.overlay(), list)
+}
+
+/// What the authority signs in it.
+fn revocation_list_body() -> Vec<u8> {
+    let encoded = revocation_list().encode();
+    let part: SignedPart = postcard::from_bytes(&encoded[1..]).unwrap();
+    part.bytes
+}
+
+/// As it is, then as a body that the authority signed, then as a file.
+fn revocations(bytes: &[u8]) -> u64 {
+    let mut seen = Seen::default();
+    let part =
+        OVERLAY
+            .authority
+            .sign_part(Label::REVOCATIONS, OVERLAY.roots.overlay(), bytes.to_vec());
+    for bytes in [bytes.to_vec(), with_version(&part)] {
+        match SignedRevocations::decode(&bytes) {
+            Ok(list) => {
+                assert_eq!(list.encode(), bytes, "one encoding");
+                assert!(bytes.len() <= SignedRevocations::MAX_BYTES);
+                let mut all = Revocations::default();
+                all.take(revocation_list(), &OVERLAY.roots).unwrap();
+                let before: Vec<Revoked> = all.entries().copied().collect();
+                let taken = all.take(list, &OVERLAY.roots);
+                seen.note(&taken.map_err(|error| std::mem::discriminant(&error)));
+                let kept = |entry: &Revoked| all.entries().any(|held| held == entry);
+                assert!(before.iter().all(kept), "it never shrinks");
+                let again = Revocations::from_bytes(&all.to_bytes(), &OVERLAY.roots).unwrap();
+                assert_eq!(again, all);
+            }
+            Err(error) => seen.note(&error),
+        }
+    }
+    let file = Revocations::from_bytes(bytes, &OVERLAY.roots);
+    seen.note(&file.map_err(|error| std::mem::discriminant(&error)));
+    seen.number()
+}
+
+/// Both parts of a line, their checksums made right.
+fn revocation_line(bytes: &[u8]) -> u64 {
+    let mut input = Input::new(bytes);
+    let armour = |body: &[u8]| {
+        let mut hash = Sha256::new();
+        hash.update(b"farlan/revocation-checksum\0");
+        hash.update(body);
+        let sum: [u8; 32] = hash.finalize().into();
+        BASE64URL_NOPAD.encode(&[body, &sum[..8]].concat())
+    };
+    let mut text = format!("{REVOCATION_PREFIX}{}", armour(input.chunk()));
+    if input.bool() {
+        text = format!("{text}.{}", armour(input.chunk()));
+    }
+    let mut seen = Seen::default();
+    for text in [text.as_str(), &String::from_utf8_lossy(bytes)] {
+        match RevocationLine::parse(text) {
+            Ok(line) => {
+                assert_eq!(RevocationLine::parse(&line.to_text()), Ok(line.clone()));
+                seen.note(&(line.roots.len(), line.epochs.len()));
+                seen.note(&line.list.verify(&OVERLAY.roots).is_ok());
+            }
+            Err(error) => seen.note(&error),
+        }
+    }
+    seen.number()
+}
+
+fn revocation_line_bodies() -> Vec<u8> {
+    let roots = OVERLAY.roots.above(0).to_vec();
+    let public = with_version(&(roots, revocation_list().encode()));
+    let secret = with_version(&vec![vec![9_u8; 40]]);
+    [chunk(&public), vec![1], chunk(&secret)].concat()
+}
+
+/// Pages of two lists in an order, with repetitions and changes, that the bytes say: what comes out
+/// is one of them.
+fn revocation_pages(bytes: &[u8]) -> u64 {
+    let lists = [vec![1; 2_501], vec![2; 1_090]];
+    let pages: Vec<Page<'_>> = lists.iter().flat_map(|list| Page::split(list)).collect();
+    let mut input = Input::new(bytes);
+    let mut seen = Seen::default();
+    let (mut assembly, mut done) = (PageAssembly::default(), 0_u8);
+    while !input.is_empty() {
+        let choice = input.u8();
+        let Some(page) = pages.get(usize::from(choice) % pages.len()) else {
+            break;
+        };
+        let mut page = *page;
+        if choice >= 128 {
+            (page.index, page.count) = (input.u8(), input.u8());
+            page.bytes = &page.bytes[..page.bytes.len().min(usize::from(input.u8()) * 8)];
+        }
+        match assembly.take(page) {
+            Ok(Some(whole)) => {
+                assert!(lists.contains(&whole), "a list that nobody sent");
+                done |= 1 << (whole.len() % 2);
+            }
+            Ok(None) => {}
+            Err(_) => done |= 4,
+        }
+    }
+    seen.note(&done);
     seen.number()
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nat_traversal::nat_kind::Mapping;
 use overlay_proto::directory::DirectoryMessage;
 use overlay_proto::ids::NetworkId;
+use overlay_proto::membership::{ListState, Page};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 use overlay_proto::wire::{
     DataHeader, DatagramKind, Forwarded, InnerHeader, InnerKind, L4Checksum, Lane, PieceBudget,
@@ -248,5 +249,19 @@ fn peer_messages() -> Vec<Vec<u8>> {
         mapping: Mapping::EndpointIndependent,
         candidates: some_candidates(),
     };
-    vec![directory.encode(), candidates.encode()]
+    let number = PeerMessage::EpochNumber { network, epoch: 2 };
+    let signed = &[5; 90];
+    let epoch = PeerMessage::Epoch { network, signed };
+    let held = PeerMessage::ListsHeld(ListState {
+        number: 3,
+        digest: 9,
+    });
+    let page = PeerMessage::ListPage(Page {
+        id: 5,
+        index: 0,
+        count: 1,
+        bytes: b"list",
+    });
+    let messages = [directory, candidates, number, epoch, held, page];
+    messages.iter().map(PeerMessage::encode).collect()
 }

@@ -1,12 +1,13 @@
 //! The commands of the authority: `init`, `network`, `invite`, `invites`.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::{
-    InviteRequest, MAX_MTU, MIN_MTU, NetworkAuthority, Rights, Utc, issue_invite,
+    InviteRequest, MAX_MTU, MIN_MTU, NetworkAuthority, Revoked, Rights, Utc, issue_invite,
 };
 use serde_json::json;
 
@@ -195,6 +196,7 @@ pub(super) fn invites(globals: &Globals) -> Result<()> {
                     "id": invite.id.to_string(), "name": invite.name, "networks": invite.networks,
                     "issued": invite.issued, "join_until": invite.join_until,
                     "member_until": invite.member_until, "nodes": invite.max_nodes,
+                    "revoked": authority.revocations.names_invite(invite.id),
                 })
             })
             .collect();
@@ -207,6 +209,7 @@ pub(super) fn invites(globals: &Globals) -> Result<()> {
         "NODES",
         "JOIN UNTIL",
         "MEMBER UNTIL",
+        "REVOKED",
     ]);
     for invite in &authority.issued {
         table.row(vec![
@@ -216,7 +219,18 @@ pub(super) fn invites(globals: &Globals) -> Result<()> {
             invite.max_nodes.to_string(),
             Utc(invite.join_until).to_string(),
             Utc(invite.member_until).to_string(),
+            if authority.revocations.names_invite(invite.id) {
+                "yes".to_owned()
+            } else {
+                "-".to_owned()
+            },
         ]);
     }
-    print(&table.text())
+    let mut text = table.text();
+    for entry in authority.revocations.entries() {
+        if let Revoked::Node(peer) = entry {
+            let _ = writeln!(text, "revoked node  {peer}");
+        }
+    }
+    print(&text)
 }

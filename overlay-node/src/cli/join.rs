@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::{Invite, MAX_INVITE_TEXT, Membership, MembershipError};
+use overlay_proto::time::UnixTime;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -50,7 +51,7 @@ pub(super) fn join(globals: &Globals, args: &JoinArgs) -> Result<()> {
     refuse_other_overlay(&state, known.as_ref(), &invite)?;
     let node = state.load_or_create_identity()?;
     let newer = invite.accept(&node, wall)?;
-    let (membership, added) = merge(known, newer)?;
+    let (membership, added) = merge(known, newer, wall)?;
     state.save_membership(&membership)?;
     if let Some(name) = &args.name {
         state.save_name(name)?;
@@ -128,13 +129,17 @@ fn refuse_other_overlay(
     }
 }
 
-fn merge(known: Option<Membership>, newer: Membership) -> Result<(Membership, Vec<NetworkName>)> {
+fn merge(
+    known: Option<Membership>,
+    newer: Membership,
+    wall: UnixTime,
+) -> Result<(Membership, Vec<NetworkName>)> {
     let Some(mut membership) = known else {
         let names = newer.networks().iter().map(|network| network.name.clone());
         let added = names.collect();
         return Ok((newer, added));
     };
-    match membership.merge(newer) {
+    match membership.merge(newer, wall) {
         Ok(merged) => Ok((membership, merged.added)),
         Err(error @ MembershipError::NetworkNameTaken(_)) => {
             Err(error).context("cannot join; use another state directory with --state DIR")

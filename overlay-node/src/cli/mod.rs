@@ -3,12 +3,14 @@
 //! Exit codes: 0 done; 1 failed, with one line on stderr that says what, why and what to do;
 //! 2 wrong usage.
 
+mod apply;
 mod attach;
 mod authority;
 mod duration;
 mod join;
 mod leave;
 mod output;
+mod revoke;
 mod show;
 mod tables;
 mod up;
@@ -24,6 +26,7 @@ use overlay_proto::ids::NetworkName;
 use crate::control_socket::api::MacOrIp;
 use crate::state::{DEFAULT_STATE, StateDir};
 
+pub(crate) use apply::{said, take_epochs, take_roots};
 pub use attach::{attach_now, detach_now};
 pub use leave::detach_all;
 pub use show::networks_on_disk;
@@ -68,8 +71,12 @@ enum Command {
     Network(authority::NetworkCommand),
     /// Make an invite, at the authority; prints it on one line: it is a secret
     Invite(authority::InviteArgs),
-    /// List the invites that were made here
+    /// List the invites that were made here, and what is revoked
     Invites,
+    /// Revoke a node or an invite, at the authority; prints a line for `farlan apply` on any member
+    Revoke(revoke::RevokeArgs),
+    /// Take a revocation, on any member
+    Apply(apply::ApplyArgs),
     /// Join an overlay, or further networks of it
     Join(join::JoinArgs),
     /// Run the node in the foreground
@@ -151,6 +158,8 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Network(command) => authority::network(globals, command),
         Command::Invite(args) => authority::invite(globals, args),
         Command::Invites => authority::invites(globals),
+        Command::Revoke(args) => revoke::revoke(globals, args),
+        Command::Apply(args) => apply::apply(globals, args),
         Command::Join(args) => join::join(globals, args),
         Command::Up(args) => up::up(globals, args),
         Command::Attach { args, extras } => attach::attach(globals, args, extras),

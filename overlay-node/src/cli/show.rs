@@ -84,6 +84,7 @@ pub fn networks_on_disk(
             tap: record.map(|record| record.tap.clone()),
             bridge: record.map(|record| record.bridge.clone()),
             mtu: network.mtu,
+            epoch: network.epoch,
         }
     };
     membership.networks().iter().map(report).collect()

@@ -31,8 +31,10 @@ pub(super) fn status(report: &StatusReport) -> String {
         .refused
         .as_ref()
         .map_or_else(String::new, |why| format!("refused   {why}\n"));
+    let warnings = report.warnings.iter();
+    let warnings: String = warnings.map(|why| format!("warning   {why}\n")).collect();
     let mut text = format!(
-        "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{refused}\
+        "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
          version   {}, up {}\n\
          nat       mapping {}, filtering {}, seen as {seen}\n\n",
         report.node,

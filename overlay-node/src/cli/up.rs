@@ -4,10 +4,11 @@ use std::io::IsTerminal;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use overlay_proto::membership::{MemberVerifier, Membership, NodeKey};
+use overlay_proto::membership::{MemberVerifier, Membership, NodeKey, Revocations};
 use tracing_subscriber::EnvFilter;
 
 use super::{Globals, attach_now};
@@ -49,6 +50,8 @@ pub struct NodeSetup {
     pub static_key: StaticKey,
     /// Its membership, verified and in time.
     pub membership: Membership,
+    /// Who is revoked, as far as this node knew when it stopped.
+    pub revocations: Arc<Revocations>,
     /// Its name: the authority's, or else the operator's; empty if there is none.
     pub name: String,
 }
@@ -69,6 +72,9 @@ impl NodeSetup {
         let lock = state.lock()?;
         let edit = state.edit()?;
         let mut membership = state.require_membership()?;
+        if membership.forget_ended(wall_clock()) {
+            state.save_membership(&membership)?;
+        }
         let member = membership
             .own_member(wall_clock())
             .context("this node's certificate does not count")?;
@@ -84,6 +90,7 @@ impl NodeSetup {
                 )
             })?;
         let static_key = state.next_static_key()?;
+        let revocations = Arc::new(state.load_revocations(membership.roots())?);
         drop(edit);
         let name = membership.name().map(str::to_owned).or(state.load_name()?);
         Ok(Self {
@@ -92,6 +99,7 @@ impl NodeSetup {
             key,
             static_key,
             membership,
+            revocations,
             name: name.unwrap_or_default(),
             state,
         })
@@ -101,10 +109,12 @@ impl NodeSetup {
     #[must_use]
     pub fn verifier(&self) -> MemberVerifier {
         let networks = self.membership.networks().iter();
-        MemberVerifier::new(
+        let mut verifier = MemberVerifier::new(
             self.membership.roots().clone(),
             networks.map(|network| network.id).collect(),
-        )
+        );
+        verifier.set_revocations(Arc::clone(&self.revocations));
+        verifier
     }
 
     /// Makes the attachments of the configuration, and those on disk whose interfaces are gone.

@@ -51,6 +51,22 @@ pub enum Request {
     Leave,
     /// The membership on disk has changed: [`Response::Done`].
     Reload,
+    /// The line that `farlan revoke` printed: [`Response::Done`].
+    Apply {
+        /// The whole line.
+        line: SecretLine,
+    },
+}
+
+/// A line with keys in it: `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretLine(pub String);
+
+impl std::fmt::Debug for SecretLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretLine(..)")
+    }
 }
 
 impl Request {
@@ -68,7 +84,8 @@ impl Request {
             | Self::Detach(_)
             | Self::Confirm
             | Self::Leave
-            | Self::Reload => false,
+            | Self::Reload
+            | Self::Apply { .. } => false,
         }
     }
 }
@@ -160,6 +177,9 @@ pub struct StatusReport {
     pub tasks: usize,
     /// The last second of the membership, in seconds since 1970; `null` if it does not count.
     pub member_until: Option<UnixTime>,
+    /// What the user should do something about, such as a membership that ends soon; a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Why a bootstrap last refused this node; `null` once one has let it in.
     pub refused: Option<String>,
     /// The NAT in front of this node.
@@ -194,6 +214,9 @@ pub struct NetworkReport {
     pub bridge: Option<String>,
     /// The guests' IP MTU, in bytes.
     pub mtu: u16,
+    /// The network's epoch; it grows with each revocation.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 /// `status.peers[]`, and `farlan peers --json`.
@@ -265,6 +288,7 @@ mod tests {
             uptime_s: 1,
             tasks: 9,
             member_until: None,
+            warnings: Vec::new(),
             refused: None,
             nat: NatReport {
                 mapping: Mapping::AddressAndPortDependent,
@@ -276,6 +300,7 @@ mod tests {
                 tap: Some("fl-lab".to_owned()),
                 bridge: Some("br-lab".to_owned()),
                 mtu: 1_500,
+                epoch: 1,
             }],
             peers: vec![PeerReport {
                 node: peer,
@@ -295,10 +320,11 @@ mod tests {
         };
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
-            "version": "0.1.0", "member_until": null, "refused": null, "uptime_s": 1, "tasks": 9,
+            "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
+            "uptime_s": 1, "tasks": 9,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
-            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500}],
+            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1}],
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
                          "rtt_ms": 1.2, "mtu": 1472},

@@ -11,6 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use overlay_proto::membership::MAX_REVOCATION_TEXT;
+
 use super::api::{Request, Response};
 use super::{MAX_LINE, TIMEOUT, client};
 
@@ -20,8 +22,8 @@ pub type ControlCall = (Request, oneshot::Sender<Response>);
 /// Connections at once; more are closed unheard. Each holds one line of at most [`MAX_REQUEST`].
 const MAX_CONNECTIONS: usize = 32;
 
-/// The longest request, in bytes: names and addresses only.
-const MAX_REQUEST: usize = 4_096;
+/// The longest request, in bytes: a revocation; all others are names and addresses. In all 12 MiB.
+const MAX_REQUEST: usize = MAX_REVOCATION_TEXT + 4_096;
 
 /// The group that may read.
 const GROUP: &str = "farlan";

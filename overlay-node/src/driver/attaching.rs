@@ -44,6 +44,7 @@ impl Driver {
                 overlay: self.node.membership.overlay(),
                 network: secret.id,
                 epoch_key: secret.epoch_key,
+                old_epoch_key: None,
                 birth: self.node.membership.roots().born(),
                 may_send: false,
                 chain: self.node.chain.clone(),
@@ -66,6 +67,7 @@ impl Driver {
                 .push(Network::new(NetIndex(index), secret, directory));
             self.show_own_chain(tick, usize::from(index))?;
         }
+        self.follow_epochs(tick);
         self.fib_stale = true;
         Ok(())
     }

@@ -223,11 +223,14 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
-        let verdict = self
-            .node
-            .verify_chain(chain, tick.wall)
-            .ok()
-            .filter(|m| m.peer == node);
+        let verdict = self.node.verify_chain(chain, tick.wall);
+        if verdict == Err(DropReason::Revoked) {
+            // It may be in a roster from before, with this very certificate.
+            network.directory.handle_member_gone(tick.now, node);
+            self.touch_network(net);
+            return self.drops.count(DropReason::Revoked);
+        }
+        let verdict = verdict.ok().filter(|m| m.peer == node);
         let Some(member) = verdict.filter(|member| member.is_member_of(&network.secret.id)) else {
             return self.drops.count(DropReason::CertificateRefused);
         };

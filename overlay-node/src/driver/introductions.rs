@@ -18,7 +18,7 @@ use overlay_proto::directory::{
 };
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::{Chain, rendezvous_blind};
+use overlay_proto::membership::{Chain, OldEpoch, rendezvous_blind};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::PeerMessage;
 
@@ -98,6 +98,7 @@ impl Driver {
                 }
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
+            ControlEvent::RevocationsGrew => self.follow_revocations(tick),
             ControlEvent::Refused { addr, reason } => {
                 tracing::warn!(%addr, %reason, "bootstrap refused");
                 self.last_refusal = Some(format!("{addr}: {reason}"));
@@ -207,18 +208,23 @@ impl Driver {
             }
             network.register_at = Some(tick.now + REGISTER_EVERY);
             let net = network.index;
-            let epoch_key = network.secret.epoch_key;
+            let now = self.node.membership.roots().now(tick.wall);
+            let old = network.old_epoch.as_ref().and_then(|old| old.read_at(now));
+            // Under the old name, too, as long as members look there that missed the change.
+            let epoch_keys = [Some(network.secret.epoch_key), old.copied()];
             let Some(card) = self.own_card(net) else {
                 continue;
             };
-            let Ok(card) = seal_card(&card, &epoch_key, &mut self.entropy) else {
-                continue;
-            };
-            let rendezvous = rendezvous_blind(&epoch_key);
-            self.ask(move |control| async move {
-                let cards = control.register(rendezvous, card).await.ok();
-                Some(Answer::Cards { net, cards })
-            });
+            for epoch_key in epoch_keys.into_iter().flatten() {
+                let Ok(card) = seal_card(&card, &epoch_key, &mut self.entropy) else {
+                    continue;
+                };
+                let rendezvous = rendezvous_blind(&epoch_key);
+                self.ask(move |control| async move {
+                    let cards = control.register(rendezvous, card).await.ok();
+                    Some(Answer::Cards { net, cards })
+                });
+            }
         }
     }
 
@@ -295,9 +301,13 @@ impl Driver {
         let Some(network) = self.networks.get(usize::from(net.0)) else {
             return;
         };
-        let secret = &network.secret;
         let overlay = self.node.membership.overlay();
-        match open_card(bytes, &secret.epoch_key, &overlay, &secret.id) {
+        let now = self.node.membership.roots().now(tick.wall);
+        let old = network.old_epoch.as_ref().and_then(|old| old.read_at(now));
+        let id = &network.secret.id;
+        let opened = open_card(bytes, &network.secret.epoch_key, &overlay, id)
+            .or_else(|reason| open_card(bytes, old.ok_or(reason)?, &overlay, id));
+        match opened {
             Ok(card) => self.learn_card(tick, net, &card),
             Err(reason) => self.drops.count(reason),
         }
@@ -394,11 +404,13 @@ impl Driver {
 
     /// A signal came through a third party.
     fn handle_signal(&mut self, tick: Tick, from: PeerId, envelope: &[u8]) {
-        let net = self
-            .networks
-            .iter()
-            .find(|network| signal_is_for(envelope, &network.secret.epoch_key))
-            .map(|network| (network.index, network.secret.epoch_key, network.secret.id));
+        // A greeting under the old key is from a member that was off when the epoch changed.
+        let net = self.networks.iter().find_map(|network| {
+            let old = network.old_epoch.as_ref().map(OldEpoch::key);
+            let mut keys = [Some(&network.secret.epoch_key), old].into_iter().flatten();
+            let key = keys.find(|key| signal_is_for(envelope, key))?;
+            Some((network.index, *key, network.secret.id))
+        });
         let Some((net, epoch_key, network)) = net else {
             return self.drops.count(DropReason::UnknownNetwork);
         };
@@ -531,7 +543,7 @@ impl Driver {
 
     /// Makes a peer; `None` if there is one already or there are too many.
     pub(crate) fn new_peer(&mut self, tick: Tick, id: PeerId) -> Option<&mut Peer> {
-        if self.peers.contains_key(&id) {
+        if self.peers.contains_key(&id) || self.is_out() {
             return None;
         }
         if self.peers.len() >= MAX_PEERS {

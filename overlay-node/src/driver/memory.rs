@@ -68,6 +68,7 @@ impl Driver {
         };
         for peer in peers.into_iter().take(MAX_PEERS) {
             if peer.id != self.node.me
+                && !self.revocations.held.names_node(peer.id)
                 && let Some(new) = self.new_peer(tick, peer.id)
             {
                 new.recall(tick.now, peer);

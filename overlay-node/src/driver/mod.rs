@@ -18,7 +18,9 @@
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
+//! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
+//! - [`revocations`]: who is revoked: learnt, carried out, handed on.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
@@ -28,6 +30,8 @@
 mod attaching;
 mod bridges;
 mod directory;
+mod epochs;
+mod expiry;
 mod frames;
 mod generation;
 mod introductions;
@@ -42,6 +46,7 @@ mod questions;
 mod receipts;
 mod reports;
 mod requests;
+mod revocations;
 mod run;
 mod startup;
 mod underlay;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use overlay_proto::directory::Directory;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::NetworkSecret;
+use overlay_proto::membership::{NetworkSecret, OldEpoch};
 use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
 use tap_bridge::TapQueue;
 
@@ -51,6 +51,8 @@ pub(crate) struct Network {
     pub(crate) index: NetIndex,
     /// Name, id, keys, MTU.
     pub(crate) secret: NetworkSecret,
+    /// The epoch before, while its key is kept.
+    pub(crate) old_epoch: Option<OldEpoch>,
     /// Roster and claims.
     pub(crate) directory: Directory,
     /// Tap and bridge, when the network is attached.
@@ -85,6 +87,7 @@ impl Network {
         Self {
             index,
             secret,
+            old_epoch: None,
             directory,
             attached: None,
             bridge: Bridge::default(),

@@ -4,10 +4,13 @@ use std::time::Instant;
 
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::MacAddr;
-use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Member, MemberVerifier, Membership, NodeKey, SignedStatic};
+use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::membership::{
+    Member, MemberVerifier, Membership, MembershipError, NodeKey, SignedStatic, StaticBinding,
+};
 use overlay_proto::time::UnixTime;
 
+use super::expiry::STATIC_LIFETIME;
 use crate::state::wall_clock;
 
 /// Monotonic and wall-clock time, read once per tick.
@@ -48,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) signed_static: Vec<u8>,
     /// Its public part.
     pub(crate) static_public: [u8; 32],
+    /// The last second in which that signature counts.
+    pub(crate) static_until: UnixTime,
     /// Random per run of the process; peers tell a restart from a rekey by it.
     pub(crate) incarnation: u32,
     /// When the process began; the fast path counts milliseconds from it.
@@ -59,7 +64,10 @@ impl Node {
     pub(crate) fn verify_chain(&self, chain: &[u8], wall: UnixTime) -> Result<Member, DropReason> {
         self.verifier.show(chain, wall).map_err(|error| {
             tracing::info!(%error, "certificate refused");
-            DropReason::CertificateRefused
+            match error {
+                MembershipError::Revoked(_) => DropReason::Revoked,
+                _ => DropReason::CertificateRefused,
+            }
         })
     }
 
@@ -75,6 +83,33 @@ impl Node {
             .and_then(|signed| signed.verify(peer, overlay, wall))
             .map_err(|_| DropReason::CertificateRefused)?;
         Ok(binding.public)
+    }
+
+    /// Signs our x25519 key as of `wall`; `sequence` is above all before, and on disk.
+    pub(crate) fn sign_static(&mut self, sequence: u64, wall: UnixTime) {
+        self.static_until = wall.plus(STATIC_LIFETIME);
+        let binding = StaticBinding {
+            public: self.static_public,
+            sequence,
+            not_after: self.static_until,
+        };
+        let overlay = self.membership.overlay();
+        self.signed_static = SignedStatic::sign(&self.key, overlay, &binding).encode();
+    }
+
+    /// Is `peer` still a member of `network` at `wall`, by the certificate that it is known by or
+    /// by another one that it has shown?
+    pub(crate) fn is_member(
+        &self,
+        peer: PeerId,
+        network: &NetworkId,
+        chain: &[u8],
+        wall: UnixTime,
+    ) -> bool {
+        self.verifier
+            .show(chain, wall)
+            .is_ok_and(|member| member.peer == peer && member.is_member_of(network))
+            || self.verifier.rights_in(peer, network, wall).is_some()
     }
 
     /// Where our own questions to the guests on this host come from: a locally administered

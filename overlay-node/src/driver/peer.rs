@@ -1,5 +1,6 @@
 //! One peer: how it can be reached, and what is on its way to it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
 use nat_traversal::nat_kind::Mapping;
 use nat_traversal::path::{Path, PathKind, RelayRoute};
 use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::membership::InviteId;
 use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
 
@@ -89,8 +91,14 @@ pub(crate) struct Peer {
     pub(crate) mapping: Mapping,
     /// Where it was last reached directly.
     met_at: Option<SocketAddr>,
+    /// The invite of the certificate that it showed in its last handshake.
+    pub(crate) invite: Option<InviteId>,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
+    /// The epoch of each in which it is, by what it said and what it was handed. Kept over sessions:
+    /// the word of a new one may come before the session counts as usable. No more networks than
+    /// the node has.
+    pub(crate) epochs: BTreeMap<NetworkId, u64>,
     /// When the first packet could be sent to it, in this run of its process.
     pub(crate) usable_since: Option<Instant>,
     /// When it became known.
@@ -120,7 +128,9 @@ impl Peer {
             heard_on: None,
             mapping: Mapping::Unknown,
             met_at: None,
+            invite: None,
             shared: Vec::new(),
+            epochs: BTreeMap::new(),
             usable_since: None,
             since: now,
             last_kind: PathKind::None,

@@ -4,6 +4,7 @@ use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
 use nat_traversal::path::{Path, PathKind};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::Chain;
 use overlay_proto::tunnels::TunnelEvent;
 use overlay_proto::wire::peer_message::PeerMessage;
 use overlay_proto::wire::{
@@ -197,6 +198,14 @@ impl Driver {
                 }
                 self.learn_candidates(tick, id, sequence, candidates);
             }
+            Ok(PeerMessage::EpochNumber { network, epoch }) => {
+                self.handle_epoch_number(tick, id, network, epoch);
+            }
+            Ok(PeerMessage::Epoch { network, signed }) => {
+                self.handle_epoch(tick, id, network, signed);
+            }
+            Ok(PeerMessage::ListsHeld(theirs)) => self.handle_lists_held(tick, id, theirs),
+            Ok(PeerMessage::ListPage(page)) => self.handle_list_page(tick, id, page),
             Err(reason) => self.drops.count(reason),
         }
     }
@@ -278,12 +287,17 @@ impl Driver {
                 path,
                 peer_chain,
                 static_key,
+                lists,
+                first,
                 ..
             } => {
                 let networks: Vec<_> = session.networks.iter().map(|n| n.network).collect();
                 self.meet_in_handshake(tick, id, &networks, &peer_chain, static_key);
+                self.compare_numbers(tick, id, lists.revocation, first);
                 let in_session = self.tunnels.current(id).is_some();
                 if let Some(peer) = self.peers.get_mut(&id) {
+                    let shown = Chain::decode(&peer_chain).ok();
+                    peer.invite = shown.map(|chain| chain.claimed_invite());
                     // A rekey moves no traffic: the address that a handshake came from proves
                     // nothing (design.md 4). Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
@@ -313,6 +327,10 @@ impl Driver {
             }
             TunnelEvent::HandshakeFailed { peer, reason } => {
                 tracing::info!(peer = %peer, reason = reason.name(), "handshake failed");
+                if reason == DropReason::Revoked {
+                    // Known from a run before, which did not know yet.
+                    self.cut_off(tick, peer);
+                }
             }
         }
     }
@@ -345,6 +363,8 @@ impl Driver {
             }
         }
         self.tell_candidates(tick, id, sequence, &candidates);
+        let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
+        self.tell_epochs(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
         for net in std::mem::take(&mut self.touched_networks) {
             self.settle_network(tick, net);

@@ -4,7 +4,7 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::RequestError;
+use control_plane::{Gatekeeper, RequestError};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
@@ -58,6 +58,7 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "the witness of an invite does not answer");
+                self.expiry.ask_later(tick.now);
                 return;
             }
         };
@@ -92,8 +93,17 @@ impl Driver {
 
     /// From now on `membership` is ours: everything that shows it, or goes by it, is told.
     pub(crate) fn adopt(&mut self, tick: Tick, membership: Membership) -> Result<()> {
-        let state = startup::member_state(&membership)?;
-        let bootstraps = startup::bootstraps_of(&membership)?;
+        let held = self.gate.revocations();
+        let state = startup::member_state(&membership, &held, self.node.me)?;
+        let bootstraps = startup::bootstraps_of(&membership, &held, self.node.me)?;
+        let ids: Vec<_> = membership.networks().iter().map(|n| n.id).collect();
+        let known = &self.node.membership;
+        let same = known.roots().newest() == membership.roots().newest()
+            && known
+                .networks()
+                .iter()
+                .map(|n| n.id)
+                .eq(ids.iter().copied());
         self.node.membership = membership;
         self.node.chain.clone_from(&state.chain);
         self.gate.set(state);
@@ -107,15 +117,19 @@ impl Driver {
         for index in 0..self.networks.len() {
             self.show_own_chain(tick, index)?;
         }
-        let ids: Vec<_> = self.networks.iter().map(|n| n.secret.id).collect();
-        self.node.verifier = MemberVerifier::new(self.node.membership.roots().clone(), ids.clone());
-        self.tunnels.set_networks(ids);
-        // Cards show the certificates of their nodes to the new verifier.
+        if !same {
+            // Cards and rekeys show it the certificates that the old one knew.
+            let roots = self.node.membership.roots().clone();
+            self.node.verifier = MemberVerifier::new(roots, ids.clone());
+            self.node.verifier.set_revocations(held);
+            self.tunnels.set_networks(ids);
+        }
         for network in &mut self.networks {
             network.register_at = None;
         }
         self.tunnels
             .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
+        self.spread_epochs(tick);
         Ok(())
     }
 

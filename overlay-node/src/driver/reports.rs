@@ -32,6 +32,7 @@ impl Driver {
                 .own_member(tick.wall)
                 .ok()
                 .map(|member| member.member_until),
+            warnings: self.warnings(tick),
             refused: self.last_refusal.clone(),
             nat: self.nat_report(),
             networks: self.network_reports(),
@@ -71,6 +72,7 @@ impl Driver {
                     .as_ref()
                     .map(|attached| attached.bridge.clone()),
                 mtu: network.secret.mtu,
+                epoch: network.secret.epoch,
             })
             .collect()
     }

@@ -39,6 +39,7 @@ impl Driver {
             Request::Confirm => done(self.confirm()),
             Request::Leave => return self.leave(tick, answer).await,
             Request::Reload => done(self.reload(tick)),
+            Request::Apply { line } => done(self.apply(tick, &line.0)),
         };
         // The user may have gone; there is nobody to tell then.
         let _ = answer.send(response);

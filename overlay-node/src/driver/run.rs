@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
+use super::expiry::Expiry;
 use super::generation::TimeWatch;
 use super::introductions::Answer;
 use super::leaving::Leaving;
@@ -24,6 +25,7 @@ use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
 use super::questions::OpenQuestions;
+use super::revocations::Followed;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments;
@@ -98,6 +100,7 @@ pub(crate) struct Driver {
     pub(crate) touched_networks: BTreeSet<NetIndex>,
     pub(crate) next_look: Instant,
     pub(crate) next_housekeeping: Instant,
+    pub(crate) expiry: Expiry,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
     /// No saving out of turn before.
@@ -105,6 +108,7 @@ pub(crate) struct Driver {
     pub(crate) time: TimeWatch,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
+    pub(crate) revocations: Followed,
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
@@ -318,9 +322,11 @@ impl Driver {
         self.look_at_bridges(false);
         self.watch_move(tick.now);
         self.retry_moves();
+        self.follow_roots(tick);
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
+        self.check_expiry(tick);
         let unreached: Vec<PeerId> = self
             .peers
             .keys()
@@ -370,6 +376,10 @@ impl Driver {
                 || tick.now.duration_since(peer.since) < ACQUAINTANCE
                 || networks.iter().any(|n| n.directory.member(id).is_some())
         });
+        let peers = &self.peers;
+        self.revocations
+            .talks
+            .retain(|id, _| peers.contains_key(id));
         if self.peers.len() != before {
             self.peers_changed = true;
             self.fib_stale = true;
@@ -377,7 +387,7 @@ impl Driver {
     }
 
     /// Saves what a restart needs, where it has changed.
-    fn save_state(&mut self) {
+    pub(crate) fn save_state(&mut self) {
         let start = Instant::now();
         self.save_directories();
         self.save_peers();

@@ -3,26 +3,31 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use control_plane::Gatekeeper;
 use control_plane::admission::MemberGate;
 use control_plane::admission::gates::MemberState;
 use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
 use overlay_proto::Entropy;
-use overlay_proto::membership::{Chain, Membership, SignedStatic, StaticBinding};
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{Membership, Revocations};
 use overlay_proto::switching::{DropCounters, Fib};
+use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
+use super::expiry::Expiry;
 use super::generation::TimeWatch;
 use super::node::{Node, Tick};
+use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
 use super::waiting_room::WaitingRoom;
@@ -38,10 +43,6 @@ const PUNT_QUEUE: usize = 4096;
 
 /// Questions to the control plane that are open at once.
 const MAX_QUESTIONS: usize = 64;
-
-/// The x25519 static is signed anew at each start. As long as a certificate lives by default: no
-/// node runs longer than that without a restart.
-const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the node until SIGTERM or SIGINT.
 ///
@@ -63,7 +64,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let mut ports = state.load_ports()?;
     let sockets = bind_data_path(&setup.config, &mut ports)?;
     let control_server = ControlServer::bind(&state.socket(), &setup.config.control.users)?;
-    let gate = Arc::new(MemberGate::new(member_state(&setup.membership)?));
+    let gate = Arc::new(member_gate(&setup)?);
     let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
     state.save_ports(&ports)?;
 
@@ -92,7 +93,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         drops,
         peers: HashMap::new(),
         infra: BTreeSet::new(),
-        last_refusal: None,
+        last_refusal: revoked_already(&setup),
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
         next_frame_id: 0,
@@ -104,9 +105,11 @@ async fn run(setup: NodeSetup) -> Result<()> {
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
+        expiry: Expiry::new(tick.now),
         peers_changed: false,
         next_save: tick.now,
         time: TimeWatch::start(),
+        revocations: Followed::new(gate.revocations()),
         gate,
         saved_timestamp: 0,
         looks: Looks::start(),
@@ -256,7 +259,7 @@ fn control_config(
         secret_key: setup.key.secret_bytes(),
         listen,
         external: Vec::new(),
-        bootstraps: bootstraps_of(membership)?,
+        bootstraps: bootstraps_of(membership, &setup.revocations, setup.key.peer_id())?,
         gate: Arc::<MemberGate>::clone(gate),
         records: Arc::new(SignedRecords {
             overlay: membership.overlay(),
@@ -266,19 +269,45 @@ fn control_config(
     })
 }
 
+fn member_gate(setup: &NodeSetup) -> Result<MemberGate> {
+    let me = setup.key.peer_id();
+    let state = member_state(&setup.membership, &setup.revocations, me)?;
+    let shelf = NodeShelf(setup.state.clone());
+    let revocations = Revocations::clone(&setup.revocations);
+    Ok(MemberGate::new(state, revocations, Some(Arc::new(shelf))))
+}
+
+/// What `status` says from the start if this node was revoked in a run before.
+fn revoked_already(setup: &NodeSetup) -> Option<String> {
+    is_out(&setup.membership, &setup.revocations, setup.key.peer_id()).then(|| {
+        "the authority has revoked this node or its invite; ask for a new invite".to_owned()
+    })
+}
+
 /// What the control plane's gate goes by.
-pub(super) fn member_state(membership: &Membership) -> Result<MemberState> {
-    let bootstraps = bootstraps_of(membership)?;
+pub(super) fn member_state(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<MemberState> {
+    let bootstraps = bootstraps_of(membership, revocations, me)?;
     Ok(MemberState {
         roots: membership.roots().clone(),
-        chain: encoded_chain(membership)?,
+        chain: encoded_chain(membership, revocations, me)?,
         bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
     })
 }
 
 /// The addresses of the bootstraps to dial: of all, or of the witness while it has not given the
-/// receipt.
-pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
+/// receipt; of none if this node is revoked, since each would refuse it each time.
+pub(super) fn bootstraps_of(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<Vec<Multiaddr>> {
+    let Some(shown) = showable(membership, revocations, me) else {
+        return Ok(Vec::new());
+    };
     let texts = membership.bootstraps().iter();
     let all: Vec<Multiaddr> = texts
         .map(|text| {
@@ -286,40 +315,39 @@ pub(super) fn bootstraps_of(membership: &Membership) -> Result<Vec<Multiaddr>> {
                 .with_context(|| format!("the bootstrap address `{text}`"))
         })
         .collect::<Result<_>>()?;
-    let awaited = membership
-        .chain()
-        .filter(|chain| !chain.has_receipt())
-        .map(Chain::claimed_witness);
+    let awaited = (!shown.has_receipt()).then(|| shown.claimed_witness());
     let wanted = |at: &Multiaddr| awaited.is_none() || addr::peer_of(at) == awaited;
     Ok(all.into_iter().filter(wanted).collect())
 }
 
-fn encoded_chain(membership: &Membership) -> Result<Vec<u8>> {
-    let chain = membership
-        .chain()
+fn encoded_chain(
+    membership: &Membership,
+    revocations: &Revocations,
+    me: PeerId,
+) -> Result<Vec<u8>> {
+    let chain = showable(membership, revocations, me)
+        .or_else(|| membership.chain())
         .ok_or_else(|| anyhow!("the membership has no chain"))?;
     Ok(chain.encode())
 }
 
 fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Node> {
-    let binding = StaticBinding {
-        public: setup.static_key.public,
-        sequence: setup.static_key.sequence,
-        not_after: Tick::read().wall.plus(STATIC_LIFETIME),
-    };
-    Ok(Node {
+    let mut node = Node {
         me: setup.key.peer_id(),
-        signed_static: SignedStatic::sign(&setup.key, setup.membership.overlay(), &binding)
-            .encode(),
+        signed_static: Vec::new(),
+        static_until: UnixTime(0),
         static_public: setup.static_key.public,
-        chain: encoded_chain(&setup.membership)?,
+        chain: encoded_chain(&setup.membership, &setup.revocations, setup.key.peer_id())?,
         verifier: setup.verifier(),
         key: setup.key.clone(),
         membership: setup.membership.clone(),
         name: setup.name.clone(),
         incarnation: entropy.next_u32(),
         epoch,
-    })
+    };
+    // Anew at each start.
+    node.sign_static(setup.static_key.sequence, Tick::read().wall);
+    Ok(node)
 }
 
 fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
@@ -328,7 +356,7 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
         overlay: setup.membership.overlay(),
         overlay_secret: setup.membership.overlay_secret().clone(),
         psk_root_version: setup.membership.roots().newest().version,
-        revocation_number: 0,
+        revocation_number: setup.revocations.number().0,
         static_secret: setup.static_key.secret.clone(),
         chain: node.chain.clone(),
         signed_static: node.signed_static.clone(),

@@ -2,7 +2,7 @@
 
 use overlay_proto::ids::{NetworkName, OverlayId};
 use overlay_proto::membership::{
-    AuthorityKey, InviteId, NetworkAuthority, OverlaySecret, RootStore, SignedRoot,
+    AuthorityKey, InviteId, NetworkAuthority, OverlaySecret, Revocations, RootStore, SignedRoot,
 };
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
@@ -49,8 +49,11 @@ pub struct AuthorityState {
     pub networks: Vec<NetworkAuthority>,
     /// Oldest first.
     pub issued: Vec<IssuedInvite>,
+    /// Who is out.
+    pub revocations: Revocations,
 }
 
+/// In the file the revocations follow; a file from before there were any ends here.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     secret: [u8; 32],
@@ -81,6 +84,7 @@ impl AuthorityState {
             overlay_secret: OverlaySecret::generate(&mut OsEntropy),
             networks: Vec::new(),
             issued: Vec::new(),
+            revocations: Revocations::default(),
         })
     }
 
@@ -137,7 +141,7 @@ impl StateDir {
             return Ok(None);
         };
         let damaged = || StateError::Damaged(path.clone());
-        let Ok((kept, [])) = postcard::take_from_bytes::<Kept>(&bytes) else {
+        let Ok((kept, rest)) = postcard::take_from_bytes::<Kept>(&bytes) else {
             return Err(damaged());
         };
         let key = AuthorityKey::from_secret(&kept.secret);
@@ -146,9 +150,16 @@ impl StateDir {
         if roots.newest().authority != key.public() {
             return Err(damaged());
         }
+        let revocations = if rest.is_empty() {
+            Revocations::default()
+        } else {
+            Revocations::from_bytes(rest, &roots)
+                .map_err(|error| StateError::of_content(&path, &error))?
+        };
         Ok(Some(AuthorityState {
             key,
             roots,
+            revocations,
             overlay_secret: kept.overlay_secret.clone(),
             networks: kept.networks.clone(),
             issued: kept.issued.clone(),
@@ -177,9 +188,45 @@ impl StateDir {
             networks: authority.networks.clone(),
             issued: authority.issued.clone(),
         };
-        match postcard::to_stdvec(&kept).map(Zeroizing::new) {
-            Ok(bytes) if bytes.len() <= MAX_BYTES => file::save(&path, KIND, &bytes),
-            _ => Err(StateError::TooLarge { path }),
+        let Ok(mut bytes) = postcard::to_stdvec(&kept).map(Zeroizing::new) else {
+            return Err(StateError::TooLarge { path });
+        };
+        bytes.extend_from_slice(&authority.revocations.to_bytes());
+        if bytes.len() > MAX_BYTES {
+            return Err(StateError::TooLarge { path });
         }
+        file::save(&path, KIND, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::ids::PeerId;
+    use overlay_proto::membership::{Revoked, SignedRevocations};
+
+    use super::*;
+
+    #[test]
+    fn revocations_stay_and_an_older_file_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        let mut authority = state.create_authority().unwrap();
+        let entry = Revoked::Node(PeerId([3; 32]));
+        let list = authority.revocations.successor(1, entry).unwrap();
+        let list = SignedRevocations::sign(&authority.key, authority.overlay(), list);
+        authority.revocations.take(list, &authority.roots).unwrap();
+        state.save_authority(&authority).unwrap();
+        let again = state.require_authority().unwrap();
+        assert_eq!(again.revocations, authority.revocations);
+
+        let bytes = file::load(&state.file(KIND), KIND, MAX_BYTES)
+            .unwrap()
+            .unwrap();
+        let tail = authority.revocations.to_bytes().len();
+        file::save(&state.file(KIND), KIND, &bytes[..bytes.len() - tail]).unwrap();
+        let older = state.require_authority().unwrap();
+        assert_eq!(older.revocations, Revocations::default());
+        file::save(&state.file(KIND), KIND, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(state.require_authority().is_err());
     }
 }

@@ -7,10 +7,11 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `authority` | authority key, root documents, network seeds, issued invites |
+//! | `authority` | authority key, root documents, network seeds, issued invites, revocations |
 //! | `identity` | the node's ed25519 key |
 //! | `static` | the node's x25519 key and the sequence of its signature |
 //! | `membership` | what the invites gave |
+//! | `revocations` | every revocation list known, see `Revocations` |
 //! | `name`, `ports`, `handshake-time` | small facts, one each |
 //! | `blob-*` | caches and counters of the driver, opaque here |
 //! | `attachments.json` | what is attached on this host ([`crate::attachments`]) |

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use overlay_proto::Entropy;
 use overlay_proto::handshake::static_public;
-use overlay_proto::membership::{Membership, NodeKey};
+use overlay_proto::membership::{
+    MAX_LISTS, Membership, NodeKey, Revocations, RootStore, SignedRevocations,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -17,6 +19,8 @@ use super::{OsEntropy, StateDir, StateError, file};
 const MAX_SMALL: usize = 4_096;
 /// Above the bound of [`Membership::from_bytes`], which judges.
 const MAX_MEMBERSHIP: usize = 128 * 1024;
+/// As many lists as [`Revocations`] holds.
+const MAX_REVOCATIONS: usize = 16 + MAX_LISTS * (4 + SignedRevocations::MAX_BYTES);
 
 /// The node's x25519 static key and the sequence of the signature over it.
 #[derive(Clone)]
@@ -127,6 +131,27 @@ impl StateDir {
             "membership",
             &membership.to_bytes(),
         )
+    }
+
+    /// The revocations known here; none at first. `roots` says whose signature counts.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_revocations(&self, roots: &RootStore) -> Result<Revocations, StateError> {
+        let path = self.file("revocations");
+        let Some(bytes) = file::load(&path, "revocations", MAX_REVOCATIONS)? else {
+            return Ok(Revocations::default());
+        };
+        Revocations::from_bytes(&bytes, roots)
+            .map_err(|error| StateError::of_content(&path, &error))
+    }
+
+    /// Keeps the revocations. While a node runs it alone writes them: hold [`StateDir::lock`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_revocations(&self, all: &Revocations) -> Result<(), StateError> {
+        file::save(&self.file("revocations"), "revocations", &all.to_bytes())
     }
 
     /// The name that this host's operator gave the node; the authority's goes first.

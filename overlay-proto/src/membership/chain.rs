@@ -216,6 +216,12 @@ impl Chain {
         self.node.peer
     }
 
+    /// The invite it comes from; not verified.
+    #[must_use]
+    pub const fn claimed_invite(&self) -> InviteId {
+        self.invite.id
+    }
+
     /// The root version it names; not verified. Above the newest known: pull root documents first.
     #[must_use]
     pub const fn claimed_root_version(&self) -> u32 {
@@ -244,6 +250,17 @@ impl Chain {
     pub fn with_receipt(mut self, receipt: SignedPart) -> Self {
         self.wire.receipt = Some(receipt);
         self
+    }
+
+    /// The last second of the membership; not verified.
+    #[must_use]
+    pub const fn claimed_end(&self) -> UnixTime {
+        self.invite.member_until
+    }
+
+    /// Has the membership ended at `now`? Not verified.
+    pub(super) fn has_ended(&self, now: UnixTime) -> bool {
+        now > self.claimed_end().plus(CLOCK_TOLERANCE)
     }
 
     /// Does it name `network`? Not verified.

@@ -1,6 +1,7 @@
 //! What can be wrong with a membership, each with who is at fault and the next step.
 
 use super::date::Utc;
+use super::revocation::Revoked;
 use crate::ids::{NetworkName, OverlayId};
 use crate::time::UnixTime;
 
@@ -59,6 +60,9 @@ pub enum MembershipError {
     /// A root version whose certificates no longer count.
     #[error("the authority retired root version {0}; ask for a new invite")]
     RetiredRoot(u32),
+    /// The authority has revoked it.
+    #[error("the authority has revoked {0}")]
+    Revoked(Revoked),
     /// Root documents must come one after the other.
     #[error("root version {found} cannot follow version {current}")]
     RootOrder {

@@ -12,6 +12,7 @@
 mod chain;
 mod codec;
 mod date;
+mod epoch;
 mod error;
 mod invite;
 mod issue;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use chain::{Application, Chain, MAX_CHAIN_BYTES, Member, NetworkGrant, certificate_hash};
 pub use date::Utc;
+pub use epoch::{EPOCH_OVERLAP, OLD_KEY_KEPT, OldEpoch, SignedEpoch};
 pub use error::{InviteError, IssueError, MembershipError};
 pub use invite::{INVITE_PREFIX, Invite, MAX_INVITE_TEXT, bootstrap_peer};
 pub use issue::{InviteRequest, MAX_BOOTSTRAPS, MAX_INVITE_NETWORKS, issue_invite};
@@ -44,7 +46,11 @@ pub use keys::{
 pub use member_store::{MAX_CHAINS, MAX_MEMBER_NETWORKS, Membership, Merged};
 pub use network::{MAX_MTU, MIN_MTU, NetworkAuthority, NetworkSecret, NetworkSeed};
 pub use receipt::{RECEIPT_POLICY, Receipt, ReceiptPolicy};
-pub use revocation::RevocationNumber;
+pub use revocation::{
+    LineError, ListState, MAX_ASSEMBLIES, MAX_LISTS, MAX_PAGES, MAX_REVOCATION_TEXT, MAX_REVOKED,
+    PAGE_BYTES, Page, PageAssembly, REVOCATION_PREFIX, RevocationLine, RevocationList,
+    RevocationNumber, Revocations, Revoked, SignedRevocations, Taken,
+};
 pub use rights::{RightParseError, Rights};
 pub use root::{CLOCK_TOLERANCE, MAX_ROOTS, RootDocument, RootStore, SignedRoot};
 pub use signed::{

@@ -6,8 +6,14 @@ use nat_traversal::entropy::Entropy;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::epoch::SignedEpoch;
+use super::error::IssueError;
 use super::keys;
+use super::revocation::RevocationNumber;
+use super::root::RootStore;
+use super::signed::AuthorityKey;
 use crate::ids::{NetworkId, NetworkName};
+use crate::time::UnixTime;
 
 /// The smallest IP MTU of a network, in bytes: every IPv6 link carries it (RFC 8200 section 5).
 pub const MIN_MTU: u16 = 1_280;
@@ -67,6 +73,46 @@ impl NetworkAuthority {
             epoch_key: keys::epoch_key(&self.seed.0, self.epoch),
             mtu: self.mtu,
         }
+    }
+
+    /// Starts the next epoch, whose key no former member knows; members hand it on once they hold
+    /// the revocation `list`. Keep the network on disk before the answer is handed out.
+    ///
+    /// # Errors
+    /// As [`NetworkAuthority::signed_epoch`]; then the epoch is the one before.
+    pub fn next_epoch(
+        &mut self,
+        authority: &AuthorityKey,
+        roots: &RootStore,
+        list: RevocationNumber,
+        now: UnixTime,
+    ) -> Result<SignedEpoch, IssueError> {
+        let mut next = self.clone();
+        next.epoch = next.epoch.saturating_add(1);
+        let signed = next.signed_epoch(authority, roots, list, now)?;
+        *self = next;
+        Ok(signed)
+    }
+
+    /// The current epoch for members that may have missed its start; a secret. `list` as in
+    /// [`NetworkAuthority::next_epoch`].
+    ///
+    /// # Errors
+    /// [`IssueError::NotTheAuthority`] unless `authority` is the key of the newest root document.
+    pub fn signed_epoch(
+        &self,
+        authority: &AuthorityKey,
+        roots: &RootStore,
+        list: RevocationNumber,
+        now: UnixTime,
+    ) -> Result<SignedEpoch, IssueError> {
+        if authority.public() != roots.newest().authority {
+            return Err(IssueError::NotTheAuthority);
+        }
+        let key = keys::epoch_key(&self.seed.0, self.epoch);
+        let epoch = (self.epoch, key);
+        let id = self.id();
+        Ok(SignedEpoch::sign(authority, roots, id, epoch, list, now))
     }
 }
 

@@ -213,6 +213,22 @@ impl RootStore {
         Ok(true)
     }
 
+    /// All versions, for a bootstrap's disk.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(VERSION, &self.roots)
+    }
+
+    /// Reads [`RootStore::to_bytes`].
+    ///
+    /// # Errors
+    /// As [`RootStore::from_roots`]; malformed, or of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MembershipError> {
+        let most = 3 + MAX_ROOTS * SignedRoot::MAX_BYTES;
+        let roots: Vec<SignedRoot> = codec::decode("root documents", VERSION, most, bytes)?;
+        Self::from_roots(roots)
+    }
+
     /// The next root document, with a new key: for the authority, which then [`advance`]s.
     /// `oldest` as in [`RootDocument::oldest`].
     ///

@@ -28,6 +28,10 @@ impl Label {
     pub const NODE: Self = Self("farlan/node/1");
     /// A witness's receipt.
     pub const RECEIPT: Self = Self("farlan/receipt/1");
+    /// An epoch of a network, by an authority key.
+    pub const EPOCH: Self = Self("farlan/epoch/1");
+    /// The revocation list, by an authority key.
+    pub const REVOCATIONS: Self = Self("farlan/revocations/1");
     /// A node's x25519 static key.
     pub const STATIC: Self = Self("farlan/static/1");
 

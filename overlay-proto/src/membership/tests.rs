@@ -348,7 +348,7 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
         overlay.issue(request).unwrap().accept(&node, BORN).unwrap()
     };
     let home = join(&mut overlay, &["home"]);
-    let merged = membership.merge(home).unwrap();
+    let merged = membership.merge(home, BORN).unwrap();
     // Not to be shown before its receipt is there.
     assert_eq!(membership.chain_for(&network_id(&overlay, 1)), None);
     assert_eq!(membership.without_receipt().count(), 1);
@@ -374,7 +374,7 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     );
 
     let both = join(&mut overlay, &["lab", "home"]);
-    let merged = membership.merge(both).unwrap();
+    let merged = membership.merge(both, BORN).unwrap();
     assert_eq!((merged.added.len(), merged.known.len()), (0, 2));
     assert_eq!(membership.chains().len(), 3);
     membership = overlay.receipted(membership);
@@ -384,10 +384,31 @@ fn merge_adds_networks_and_keeps_what_is_needed() {
     let (_, foreign) = TestOverlay::new(16, &["lab"]).member(&["lab"]);
     let before = membership.clone();
     assert!(matches!(
-        membership.merge(foreign),
+        membership.merge(foreign, BORN),
         Err(MembershipError::OtherOverlay { .. })
     ));
     assert_eq!(membership, before);
+}
+
+#[test]
+fn trust_8_a_certificate_that_was_verified_still_ends() {
+    let mut overlay = TestOverlay::new(21, &["lab"]);
+    let (node, membership) = overlay.member(&["lab"]);
+    let lab = network_id(&overlay, 0);
+    let verifier = MemberVerifier::new(overlay.roots.clone(), vec![lab]);
+    let chain = membership.chain().unwrap();
+    let last = chain.claimed_end().plus(CLOCK_TOLERANCE);
+    let over = UnixTime(last.0 + 1);
+    let bytes = chain.encode();
+    for wall in [BORN, last] {
+        assert_eq!(verifier.show(&bytes, wall).unwrap().peer, node.peer_id());
+        assert!(verifier.may_send(node.peer_id(), &lab, wall));
+    }
+    assert!(matches!(
+        verifier.show(&bytes, over),
+        Err(MembershipError::Expired { .. })
+    ));
+    assert!(!verifier.may_send(node.peer_id(), &lab, over));
 }
 
 #[test]

@@ -5,11 +5,12 @@
 //! verifier, and a peer is in every network that any of its certificates proves.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::{Chain, Member, certificate_hash};
 use super::error::MembershipError;
 use super::member_store::MAX_CHAINS;
+use super::revocation::Revocations;
 use super::rights::Rights;
 use super::root::RootStore;
 use super::static_key::SignedStatic;
@@ -46,12 +47,14 @@ struct Known {
 /// Checks certificates against the root documents and remembers who proved what.
 ///
 /// Hold it in an `Arc`: [`crate::tunnels`] asks it, the driver shows it the certificates it meets
-/// and asks it about rights. Make a new one when root documents or the own networks change.
+/// and asks it about rights. Make a new one when root documents or the own networks change, and
+/// tell it each change of the revocations.
 #[derive(Debug)]
 pub struct MemberVerifier {
     roots: RootStore,
     /// The own networks.
     networks: Vec<NetworkId>,
+    revocations: Arc<Revocations>,
     known: Mutex<Known>,
 }
 
@@ -62,19 +65,43 @@ impl MemberVerifier {
         Self {
             roots,
             networks,
+            revocations: Arc::default(),
             known: Mutex::default(),
         }
+    }
+
+    /// Goes by `revocations` from now on, and forgets what they void. The peers that lost a
+    /// certificate: ask what they still may.
+    pub fn set_revocations(&mut self, revocations: Arc<Revocations>) -> Vec<PeerId> {
+        self.revocations = revocations;
+        let mut known = self.known();
+        let mut lost = Vec::new();
+        known.peers.retain(|&id, peer| {
+            let before = peer.proofs.len();
+            peer.proofs.retain(|proof| {
+                let invite = proof.member.invite_id;
+                self.revocations.check(id, invite).is_ok()
+            });
+            if peer.proofs.len() < before {
+                lost.push(id);
+            }
+            !peer.proofs.is_empty()
+        });
+        drop(known);
+        lost
     }
 
     /// Checks a certificate of any peer and remembers it. It says whom it names, not who sent it:
     /// compare [`Member::peer`] with the signer or the connection that it came with.
     ///
     /// # Errors
-    /// As [`Chain::decode`] and [`Chain::verify`].
+    /// As [`Chain::decode`] and [`Chain::verify`]; [`MembershipError::Revoked`], before any signature
+    /// is checked.
     pub fn show(&self, chain: &[u8], wall: UnixTime) -> Result<Member, MembershipError> {
         let hash = certificate_hash(chain);
         let chain = Chain::decode(chain)?;
         let peer = chain.claimed_peer();
+        self.revocations.check(peer, chain.claimed_invite())?;
         if let Some(member) = self.known().proven(peer, &hash) {
             member.check_date(self.roots.now(wall))?;
             return Ok(member);
@@ -154,7 +181,10 @@ impl PeerVerifier for MemberVerifier {
         signed_static: &[u8],
         wall: UnixTime,
     ) -> Result<VerifiedPeer, DropReason> {
-        let refused = |_: MembershipError| DropReason::CertificateRefused;
+        let refused = |error: MembershipError| match error {
+            MembershipError::Revoked(_) => DropReason::Revoked,
+            _ => DropReason::CertificateRefused,
+        };
         let member = self.show(chain, wall).map_err(refused)?;
         let binding = SignedStatic::decode(signed_static)
             .and_then(|signed| {
@@ -174,7 +204,7 @@ impl PeerVerifier for MemberVerifier {
 mod tests {
     use super::*;
     use crate::membership::fixture::{BORN, TestOverlay};
-    use crate::membership::{NodeKey, StaticBinding};
+    use crate::membership::{NodeKey, Revoked, SignedRevocations, StaticBinding};
 
     fn signed_static(overlay: &TestOverlay, node: &NodeKey) -> Vec<u8> {
         let binding = StaticBinding {
@@ -234,6 +264,61 @@ mod tests {
         let chain = membership.chain().unwrap().encode();
         let wrong = signed_static(&overlay, &overlay.witness);
         assert_eq!(verifier.verify(&chain, &wrong, BORN), refused);
+    }
+
+    fn revoking(overlay: &TestOverlay, entries: &[Revoked]) -> Arc<Revocations> {
+        let mut all = Revocations::default();
+        for entry in entries {
+            let list = all.successor(1, *entry).unwrap();
+            let list = SignedRevocations::sign(&overlay.authority, overlay.roots.overlay(), list);
+            all.take(list, &overlay.roots).unwrap();
+        }
+        Arc::new(all)
+    }
+
+    #[test]
+    fn trust_8_a_revoked_node_is_forgotten_and_refused() {
+        let mut overlay = TestOverlay::new(35, &["lab"]);
+        let id = overlay.networks[0].id();
+        let (node, membership) = overlay.member(&["lab"]);
+        let (other, theirs) = overlay.member(&["lab"]);
+        let (binding, chain) = (
+            signed_static(&overlay, &node),
+            membership.chain().unwrap().encode(),
+        );
+        let mut verifier = MemberVerifier::new(overlay.roots.clone(), vec![id]);
+        verifier.verify(&chain, &binding, BORN).unwrap();
+        let theirs = theirs.chain().unwrap().encode();
+        verifier.show(&theirs, BORN).unwrap();
+        let revoked = revoking(&overlay, &[Revoked::Node(node.peer_id())]);
+        assert_eq!(verifier.set_revocations(revoked), [node.peer_id()]);
+        assert!(!verifier.may_send(node.peer_id(), &id, BORN));
+        let refused = verifier.verify(&chain, &binding, BORN);
+        assert_eq!(refused, Err(DropReason::Revoked));
+        assert!(verifier.may_send(other.peer_id(), &id, BORN));
+        assert!(verifier.show(&theirs, BORN).is_ok());
+    }
+
+    #[test]
+    fn trust_8_a_revoked_invite_voids_its_certificates_alone() {
+        let mut overlay = TestOverlay::new(36, &["lab", "home"]);
+        let ids: Vec<_> = overlay.networks.iter().map(|n| n.id()).collect();
+        let (node, lab) = overlay.member(&["lab"]);
+        let request = overlay.request(&["home"]);
+        let home = overlay.issue(request).unwrap().accept(&node, BORN).unwrap();
+        let home = overlay.receipted(home).chain().unwrap().encode();
+        let chain = lab.chain().unwrap().encode();
+        let mut verifier = MemberVerifier::new(overlay.roots.clone(), ids.clone());
+        let member = verifier.show(&chain, BORN).unwrap();
+        verifier.show(&home, BORN).unwrap();
+        let entry = Revoked::Invite(member.invite_id);
+        let lost = verifier.set_revocations(revoking(&overlay, &[entry]));
+        assert_eq!(lost, [node.peer_id()]);
+        assert!(!verifier.may_send(node.peer_id(), &ids[0], BORN));
+        assert!(verifier.may_send(node.peer_id(), &ids[1], BORN));
+        let refused = Err(MembershipError::Revoked(entry));
+        assert_eq!(verifier.show(&chain, BORN), refused);
+        assert!(verifier.show(&home, BORN).is_ok());
     }
 
     #[test]

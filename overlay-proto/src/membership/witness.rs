@@ -43,6 +43,9 @@ pub enum WitnessRefusal {
     /// The witness could not write down the use; to be tried again.
     #[error("the witness cannot keep its books at the moment; its log says why")]
     Unable,
+    /// The authority has revoked the invite, or the node.
+    #[error("the authority has revoked the invite or this node; ask it for a new invite")]
+    Revoked,
 }
 
 /// One node that used an invite.

@@ -9,6 +9,16 @@
 //! | kind 2 | sequence        | postcard: mapping, list of  |
 //! |        |                 | Candidate                   |
 //! +--------+-----------------+-----------------------------+
+//! | kind 3 | network tag     | epoch number (8)            |
+//! +--------+-----------------+-----------------------------+
+//! | kind 4 | network tag     | a SignedEpoch               |
+//! +--------+-----------------+-----------------------------+
+//! | kind 5 | number of the   | digest of all revocation    |
+//! |        | revocation list | lists held (8)              |
+//! +--------+-----------------+-----------------------------+
+//! | kind 6 | which list      | index, count, a piece of    |
+//! |        |                 | the revocation list         |
+//! +--------+-----------------+-----------------------------+
 //! ```
 //! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
 
@@ -17,10 +27,15 @@ use nat_traversal::nat_kind::Mapping;
 
 use crate::drop_reason::DropReason;
 use crate::ids::NetworkId;
+use crate::membership::{ListState, Page, SignedEpoch};
 
 const KIND_DIRECTORY: u8 = 1;
 const KIND_CANDIDATES: u8 = 2;
-/// Kind and the 64-bit field that both kinds have.
+const KIND_EPOCH_NUMBER: u8 = 3;
+const KIND_EPOCH: u8 = 4;
+const KIND_LISTS_HELD: u8 = 5;
+const KIND_LIST_PAGE: u8 = 6;
+/// Kind and the 64-bit field that all kinds have.
 pub const PEER_MESSAGE_HEADER: usize = 9;
 
 /// Names a network inside a session: the first 64 bits of its id, which only members know. Unlike a
@@ -55,6 +70,25 @@ pub enum PeerMessage<'a> {
         /// At most [`MAX_CANDIDATES`].
         candidates: Vec<Candidate>,
     },
+    /// The epoch in which the sender is: said when a session begins to share a network, so that
+    /// the one who is ahead hands the other the newer.
+    EpochNumber {
+        /// Which network.
+        network: NetworkTag,
+        /// 1 is the first.
+        epoch: u64,
+    },
+    /// A newer epoch; a secret, so it goes to members only, who are not revoked.
+    Epoch {
+        /// Which network.
+        network: NetworkTag,
+        /// An encoded [`SignedEpoch`], at most [`SignedEpoch::MAX_BYTES`].
+        signed: &'a [u8],
+    },
+    /// The revocation lists that the sender holds. Whoever holds a newer one answers with it.
+    ListsHeld(ListState),
+    /// A piece of a revocation list.
+    ListPage(Page<'a>),
 }
 
 impl<'a> PeerMessage<'a> {
@@ -74,6 +108,18 @@ impl<'a> PeerMessage<'a> {
                     *sequence,
                     postcard::to_stdvec(&(mapping, candidates)).unwrap_or_default(),
                 )
+            }
+            Self::EpochNumber { network, epoch } => {
+                (KIND_EPOCH_NUMBER, network.0, epoch.to_be_bytes().to_vec())
+            }
+            Self::Epoch { network, signed } => (KIND_EPOCH, network.0, signed.to_vec()),
+            Self::ListsHeld(held) => {
+                let digest = held.digest.to_be_bytes().to_vec();
+                (KIND_LISTS_HELD, held.number, digest)
+            }
+            Self::ListPage(page) => {
+                let body = [&[page.index, page.count], page.bytes].concat();
+                (KIND_LIST_PAGE, page.id, body)
             }
         };
         let mut bytes = Vec::with_capacity(PEER_MESSAGE_HEADER + body.len());
@@ -112,6 +158,27 @@ impl<'a> PeerMessage<'a> {
                     candidates,
                 })
             }
+            KIND_EPOCH_NUMBER => Ok(Self::EpochNumber {
+                network: NetworkTag(field),
+                epoch: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            }),
+            KIND_EPOCH if body.len() <= SignedEpoch::MAX_BYTES => Ok(Self::Epoch {
+                network: NetworkTag(field),
+                signed: body,
+            }),
+            KIND_LISTS_HELD => Ok(Self::ListsHeld(ListState {
+                number: field,
+                digest: u64::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            })),
+            KIND_LIST_PAGE => match body {
+                [index, count, bytes @ ..] => Ok(Self::ListPage(Page {
+                    id: field,
+                    index: *index,
+                    count: *count,
+                    bytes,
+                })),
+                _ => Err(malformed),
+            },
             _ => Err(malformed),
         }
     }
@@ -151,6 +218,21 @@ mod tests {
             let directory = PeerMessage::Directory { network: NetworkTag(sequence), body: &body };
             let bytes = directory.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), directory);
+            let number = PeerMessage::EpochNumber { network: NetworkTag(sequence), epoch: 7 };
+            let bytes = number.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), number);
+            prop_assert!(PeerMessage::decode(&bytes[..bytes.len() - 1]).is_err());
+            let epoch = PeerMessage::Epoch { network: NetworkTag(sequence), signed: &body };
+            let bytes = epoch.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), epoch);
+            let long = [&bytes[..], &[0; SignedEpoch::MAX_BYTES]].concat();
+            prop_assert!(body.is_empty() || PeerMessage::decode(&long).is_err());
+            let held = PeerMessage::ListsHeld(ListState { number: sequence, digest: !sequence });
+            let bytes = held.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), held);
+            let page = Page { id: sequence, index: 1, count: 2, bytes: &body };
+            let bytes = PeerMessage::ListPage(page).encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), PeerMessage::ListPage(page));
         }
     }
 }

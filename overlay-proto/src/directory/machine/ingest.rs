@@ -12,6 +12,7 @@ use crate::directory::roster::{RosterOutcome, SignedRosterEntry};
 use crate::drop_reason::DropReason;
 use crate::ethernet::EvidenceClass;
 use crate::ids::PeerId;
+use crate::membership::certificate_hash;
 use crate::switching::MacKey;
 use crate::time::UnixTime;
 
@@ -112,9 +113,26 @@ impl Directory {
         self.standing.set(self.me, may_send, chain);
     }
 
-    /// `node` is no member any more: revoked, or its certificate expired. Its claims are void.
+    /// `node` is no member any more: it was revoked. Its claims are void.
     pub fn handle_member_gone(&mut self, now: Instant, node: PeerId) {
         self.standing.revoke(node);
+        self.forget_member(now, node);
+    }
+
+    /// The certificate of `node` has ended. Its claims are void until it shows another one: who
+    /// tells of it again is asked for that.
+    pub fn handle_member_expired(&mut self, now: Instant, node: PeerId) {
+        self.standing.forget(&node);
+        self.forget_member(now, node);
+    }
+
+    /// The certificates that the members are known by, this node's included, to be judged again as
+    /// time passes.
+    pub fn certificates(&self) -> impl Iterator<Item = (PeerId, &[u8])> {
+        self.standing.chains()
+    }
+
+    fn forget_member(&mut self, now: Instant, node: PeerId) {
         self.void_claims(&node);
         self.handle_neighbour_down(now, node);
         if self.roster.remove(&node) {
@@ -238,7 +256,10 @@ impl Directory {
             }
         }
         match self.roster.insert(now, signed)? {
-            RosterOutcome::Changed => self.actions.roster_changed(),
+            RosterOutcome::Changed => {
+                self.actions.roster_changed();
+                self.ask_for_renewal(now, from, node);
+            }
             RosterOutcome::Known => return Ok(()),
             RosterOutcome::Stale(newer) => {
                 self.tell_all(from, pack_roster([newer]));
@@ -246,6 +267,26 @@ impl Directory {
             }
         }
         self.meet_own_entry(now, node)
+    }
+
+    /// The entry of `node` names another certificate than the one known here: it was renewed, and the
+    /// one here ends some day. The node itself has it for sure.
+    fn ask_for_renewal(&mut self, now: Instant, from: Option<PeerId>, node: PeerId) {
+        let named = self
+            .roster
+            .get(&node)
+            .map(|member| member.entry.certificate);
+        let known = self.standing.chain(&node).map(certificate_hash);
+        let whom = if self.neighbours.contains(&node) {
+            Some(node)
+        } else {
+            from
+        };
+        if let Some(whom) = whom.filter(|_| node != self.me && known != named)
+            && self.standing.ask(now, node)
+        {
+            self.actions.send(whom, DirectoryMessage::AskChain { node });
+        }
     }
 
     /// An entry of this node that it does not remember: states it anew, above.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::{Directory, DirectoryAction, Resolution};
 use crate::directory::messages::DirectoryMessage;
-use crate::directory::record::{RecordKey, RecordReader};
 use crate::drop_reason::DropReason;
 use crate::switching::MacKey;
 use crate::time::UnixTime;
@@ -33,7 +32,7 @@ enum State {
         deadline: Instant,
         /// When to ask all; `None` once done.
         who_has_at: Option<Instant>,
-        /// Who has not answered yet, the DHT included.
+        /// Who has not answered yet; the DHT counts once for each key it was asked under.
         open_questions: usize,
     },
     Negative {
@@ -89,6 +88,19 @@ impl Lookups {
         matches!(self.states.remove(key), Some(State::Pending { .. }))
     }
 
+    /// There is another place to look in: negative answers are forgotten, and the MACs that are
+    /// looked for wait for one answer more.
+    pub(super) fn ask_again(&mut self) -> Vec<MacKey> {
+        self.states
+            .retain(|_, state| matches!(state, State::Pending { .. }));
+        for state in self.states.values_mut() {
+            if let State::Pending { open_questions, .. } = state {
+                *open_questions += 1;
+            }
+        }
+        self.states.keys().copied().collect()
+    }
+
     fn has_room(&mut self) -> bool {
         if self.states.len() < MAX_LOOKUPS {
             return true;
@@ -126,18 +138,17 @@ impl Directory {
         }
         let asked = self.random_neighbours(NEIGHBOURS_ASKED);
         let who_has_at = now + WHO_HAS_AFTER;
+        let in_dht = self.ask_dht_for(key);
         let state = State::Pending {
             deadline: now + LOOKUP_TIME,
             who_has_at: Some(who_has_at),
-            open_questions: asked.len() + 1,
+            open_questions: asked.len() + in_dht,
         };
         self.lookups.states.insert(key, state);
         self.wake(who_has_at);
         for peer in asked {
             self.actions.send(peer, DirectoryMessage::query(key));
         }
-        let dht_key = RecordKey::derive(&self.config.epoch_key, &key).dht_key();
-        self.actions.push(DirectoryAction::DhtGet { key, dht_key });
         Resolution::Pending
     }
 
@@ -157,13 +168,7 @@ impl Directory {
             self.question_answered(now, key);
             return Ok(());
         };
-        let claim = RecordReader {
-            overlay: &self.config.overlay,
-            network: &self.config.network,
-            epoch_key: &self.config.epoch_key,
-            generation_limit: self.generation_limit(now),
-        }
-        .open_record(&key, bytes)?;
+        let claim = self.open_record(now, &key, bytes)?;
         self.take_claim(now, None, claim)
     }
 

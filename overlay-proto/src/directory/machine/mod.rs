@@ -5,10 +5,11 @@
 //! - `ingest`: messages, claims and cards of others, once their signers are known as members.
 //! - `exchange`: neighbours, pushes, anti-entropy.
 //! - `lookup`: finding the owner of a MAC.
-//! - `publish`: refreshing own claims, and the DHT.
+//! - `publish`: refreshing own claims, and the DHT; `epochs`: when its keys change.
 //! - `persist`: what a restart must not lose.
 
 mod action;
+mod epochs;
 mod evidence;
 mod exchange;
 mod ingest;
@@ -51,7 +52,7 @@ use crate::{Entropy, SeededEntropy};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a [`Directory`] is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DirectoryConfig {
     /// The overlay.
     pub overlay: OverlayId,
@@ -59,6 +60,8 @@ pub struct DirectoryConfig {
     pub network: NetworkId,
     /// The network's key of the current epoch.
     pub epoch_key: [u8; 32],
+    /// The key of the epoch before, while records are still read under it.
+    pub old_epoch_key: Option<[u8; 32]>,
     /// When the overlay was born: bounds the generations.
     pub birth: UnixTime,
     /// May this node send into the network, hence claim?
@@ -98,6 +101,17 @@ impl DirectoryConfig {
 
     const fn ttl_ms(&self) -> u64 {
         self.claim_ttl.as_secs() * 1000 + self.claim_ttl.subsec_millis() as u64
+    }
+}
+
+/// Nothing secret.
+impl std::fmt::Debug for DirectoryConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectoryConfig")
+            .field("overlay", &self.overlay)
+            .field("network", &self.network)
+            .field("may_send", &self.may_send)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,8 @@ use crate::switching::MacKey;
 /// This part of the time to a refresh is taken off at random, so that the claims of a host do not all
 /// refresh at once.
 const REFRESH_JITTER: u32 = 10;
-/// All claims go to a DHT that has just become ready within this, less than the 5 s allowed.
+/// All claims go to a DHT that has just become ready, or under a new epoch key, within this, less
+/// than the 5 s allowed.
 const READY_JITTER: Duration = Duration::from_secs(4);
 /// Between refreshes that only tell new addresses.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,6 +21,11 @@ impl Directory {
     /// The control plane is connected (again): all own claims go to the DHT within 5 s.
     pub fn handle_dht_ready(&mut self, now: Instant) {
         self.timing.dht_ready = true;
+        self.publish_all_soon(now);
+    }
+
+    /// All own claims go to the DHT within 5 s, or once it is ready.
+    pub(super) fn publish_all_soon(&mut self, now: Instant) {
         let keys: Vec<MacKey> = self.own_keys(|_| true);
         for key in keys {
             let at = now + self.jitter(READY_JITTER);

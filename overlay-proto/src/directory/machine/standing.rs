@@ -81,6 +81,11 @@ impl Standing {
         self.waiting.retain(|(_, waiting)| waiting.signer() != node);
     }
 
+    /// A node whose certificate counts no more; another one may.
+    pub(super) fn forget(&mut self, node: &PeerId) {
+        self.known.remove(node);
+    }
+
     /// May it claim? `None` if its chain is not known.
     pub(super) fn may_send(&self, node: &PeerId) -> Option<bool> {
         self.known.get(node).map(|known| known.may_send)
@@ -99,7 +104,7 @@ impl Standing {
             .map(|known| known.chain.as_slice())
     }
 
-    /// All chains, for the snapshot.
+    /// All chains.
     pub(super) fn chains(&self) -> impl Iterator<Item = (PeerId, &[u8])> {
         self.known
             .keys()
@@ -118,6 +123,11 @@ impl Standing {
             }
             self.waiting.push_back((now, waiting));
         }
+        self.ask(now, node)
+    }
+
+    /// Should the chain of `node` be asked for now? Notes that it is.
+    pub(super) fn ask(&mut self, now: Instant, node: PeerId) -> bool {
         self.asked
             .retain(|_, at| now.saturating_duration_since(*at) < ASK_AGAIN);
         if self.asked.len() >= MAX_WAITING || self.asked.contains_key(&node) {
@@ -127,11 +137,10 @@ impl Standing {
         true
     }
 
-    /// Does something wait for this node's chain?
+    /// Does something wait for this node's chain, or was it asked for a moment ago?
     pub(super) fn is_wanted(&self, node: &PeerId) -> bool {
-        self.waiting
-            .iter()
-            .any(|(_, waiting)| waiting.signer() == *node)
+        let waits = |(_, waiting): &(Instant, Waiting)| waiting.signer() == *node;
+        self.asked.contains_key(node) || self.waiting.iter().any(waits)
     }
 
     fn put(&mut self, node: PeerId, known: Known) {

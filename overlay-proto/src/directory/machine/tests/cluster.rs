@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     pub(super) attached: Vec<BTreeSet<MacKey>>,
     /// All that nodes said but for what is carried out here.
     pub(super) said: Vec<(usize, DirectoryAction)>,
-    dht: HashMap<[u8; 32], Vec<StoredRecord>>,
+    pub(super) dht: HashMap<[u8; 32], Vec<StoredRecord>>,
     pub(super) dht_gets: usize,
     chance: SeededEntropy,
     flying: Vec<(Instant, usize, usize, Vec<u8>)>,
@@ -85,6 +85,7 @@ impl Cluster {
             overlay: OVERLAY,
             network: NETWORK,
             epoch_key: EPOCH_KEY,
+            old_epoch_key: None,
             birth: BIRTH,
             may_send: true,
             chain: vec![number],

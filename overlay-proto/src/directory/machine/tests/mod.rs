@@ -1,6 +1,7 @@
 //! The machine in a cluster: moves, contests, look-ups, loss.
 
 mod cluster;
+mod epochs;
 mod late;
 mod lookups;
 mod membership;

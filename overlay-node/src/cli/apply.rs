@@ -1,0 +1,163 @@
+//! `farlan apply`: a member, or the authority, takes what `farlan revoke` printed.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::{
+    MAX_REVOCATION_TEXT, Membership, MembershipError, RevocationLine, Revocations, RootStore,
+    SignedEpoch, Taken,
+};
+use overlay_proto::time::UnixTime;
+use zeroize::Zeroizing;
+
+use super::Globals;
+use super::output::{print, print_json};
+use crate::control_socket::api::{Request, Response, SecretLine};
+use crate::control_socket::client::{self, ClientError};
+use crate::state::{StateDir, wall_clock};
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// The revocation; `-` reads it from stdin, which keeps it out of the process list; `@FILE` from
+    /// a file
+    #[arg(value_name = "- | @FILE")]
+    line: String,
+}
+
+/// `farlan apply`.
+pub(super) fn apply(globals: &Globals, args: &ApplyArgs) -> Result<()> {
+    let text = read(&args.line)?;
+    let line = RevocationLine::parse(&text)?;
+    let state = globals.state();
+    let known_at_authority = apply_to_authority(&state, &line)?;
+    let done = if state.load_membership()?.is_some() {
+        apply_to_node(&state, &text, &line)?
+    } else if let Some(said) = known_at_authority {
+        said
+    } else {
+        // Says what to do.
+        state.require_membership()?;
+        return Ok(());
+    };
+    if globals.json {
+        print_json(&serde_json::json!({ "done": done }))
+    } else {
+        print(&done)
+    }
+}
+
+/// By the running node, or else on its disk.
+fn apply_to_node(state: &StateDir, text: &str, line: &RevocationLine) -> Result<String> {
+    let request = Request::Apply {
+        line: SecretLine(text.to_owned()),
+    };
+    match client::call(&state.socket(), &request) {
+        Ok(Response::Done(said)) => return Ok(said),
+        Ok(_) => return Err(ClientError::Unexpected.into()),
+        Err(ClientError::NotRunning(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // A node that starts meanwhile would not see what is written here.
+    let _stopped = state.lock()?;
+    let _edit = state.edit()?;
+    let mut membership = state.require_membership()?;
+    take_roots(membership.roots_mut(), line)?;
+    let mut revocations = state.load_revocations(membership.roots())?;
+    let taken = revocations.take(line.list.clone(), membership.roots())?;
+    let networks = take_epochs(&mut membership, line, wall_clock())?;
+    state.save_revocations(&revocations)?;
+    state.save_membership(&membership)?;
+    Ok(said(taken, &revocations, &networks))
+}
+
+/// An authority whose state was copied learns what the other copy has revoked.
+fn apply_to_authority(state: &StateDir, line: &RevocationLine) -> Result<Option<String>> {
+    if state.load_authority()?.is_none() {
+        return Ok(None);
+    }
+    let _edit = state.edit()?;
+    let mut authority = state.require_authority()?;
+    let taken = authority
+        .revocations
+        .take(line.list.clone(), &authority.roots)?;
+    if taken != Taken::Known {
+        state.save_authority(&authority)?;
+    }
+    Ok(Some(said(taken, &authority.revocations, &[])))
+}
+
+/// Root documents that this node missed.
+pub(crate) fn take_roots(roots: &mut RootStore, line: &RevocationLine) -> Result<()> {
+    for root in &line.roots {
+        roots
+            .advance(root.clone())
+            .context("the revocation is of another overlay, or forged")?;
+    }
+    Ok(())
+}
+
+/// The epochs of this node's networks; those of others are none of its business.
+pub(crate) fn take_epochs(
+    membership: &mut Membership,
+    line: &RevocationLine,
+    wall: UnixTime,
+) -> Result<Vec<NetworkName>, MembershipError> {
+    let mut begun = Vec::new();
+    for bytes in &line.epochs {
+        let epoch = SignedEpoch::decode(bytes)?;
+        let id = epoch.claimed_network();
+        if membership.take_epoch(&epoch, wall)? {
+            let networks = membership.networks().iter();
+            begun.extend(
+                networks
+                    .filter(|network| Some(network.id) == id)
+                    .map(|network| network.name.clone()),
+            );
+        }
+    }
+    Ok(begun)
+}
+
+/// One line for the operator.
+pub(crate) fn said(taken: Taken, all: &Revocations, networks: &[NetworkName]) -> String {
+    let what = match taken {
+        Taken::Known => "was known already",
+        Taken::Newer => "is in force",
+        Taken::Rival => {
+            "is in force beside another of its kind: the authority's state was copied or restored; \
+             give it all lines with `farlan apply -`, and its next list unites them;"
+        }
+    };
+    let epochs = if networks.is_empty() {
+        String::new()
+    } else {
+        let names: Vec<_> = networks.iter().map(NetworkName::as_str).collect();
+        format!("; new keys for: {}", names.join(", "))
+    };
+    format!(
+        "the revocation {what}; entries on the list: {}{epochs}",
+        all.entries().len()
+    )
+}
+
+fn read(word: &str) -> Result<Zeroizing<String>> {
+    // One byte more than is looked at, so that too long is seen as such.
+    let most = u64::try_from(MAX_REVOCATION_TEXT)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    let mut bytes = Zeroizing::new(Vec::new());
+    if word == "-" {
+        let read = io::stdin().lock().take(most).read_to_end(&mut bytes);
+        read.context("cannot read the revocation from stdin")?;
+    } else if let Some(path) = word.strip_prefix('@') {
+        let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        read.with_context(|| format!("cannot read the revocation from {path}"))?;
+    } else {
+        bail!("write `-` and give the revocation on stdin, or @FILE; it holds keys");
+    }
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    Ok(Zeroizing::new(text.to_owned()))
+}

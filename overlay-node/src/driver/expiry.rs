@@ -1,0 +1,205 @@
+//! What ends: the certificates of peers, our own, the signature over our x25519 key (trust.md 8, 10).
+//!
+//! Handshakes judge certificate and key of the peer anew, so at each rekey, and a session without a
+//! rekey is dead after three minutes. Here is the rest: who has ended is cut off at once, whether
+//! there is a session or not, and what is ours is renewed in time.
+
+use std::time::{Duration, Instant};
+
+use overlay_proto::ids::{NetworkName, PeerId};
+use overlay_proto::membership::Utc;
+use overlay_proto::time::UnixTime;
+
+use super::node::Tick;
+use super::run::Driver;
+
+/// How often all certificates are judged again: below the two minutes of a rekey.
+const JUDGE_EVERY: Duration = Duration::from_secs(30);
+
+/// The user is warned of the end of the membership this long before.
+const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How often the log says so.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// The x25519 key is signed for as long as a certificate lives by default, ..
+pub(crate) const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// .. and again this long before the end: peers that are met rarely know the newer one by then.
+const STATIC_RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A witness that did not answer is asked again after this.
+const RECEIPT_AGAIN: Duration = Duration::from_secs(60);
+
+/// When to look next.
+#[derive(Debug)]
+pub(crate) struct Expiry {
+    judge_at: Instant,
+    warn_at: Instant,
+    /// A witness did not answer.
+    pub(crate) receipts_at: Option<Instant>,
+}
+
+impl Expiry {
+    /// All is looked at with the first housekeeping.
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self {
+            judge_at: now,
+            warn_at: now,
+            receipts_at: None,
+        }
+    }
+
+    /// The witness of a certificate did not answer.
+    pub(crate) fn ask_later(&mut self, now: Instant) {
+        self.receipts_at = Some(now + RECEIPT_AGAIN);
+    }
+}
+
+/// What to tell the user about the end of the membership in a network, if it is near or over.
+fn warning(network: &NetworkName, until: UnixTime, now: UnixTime) -> Option<String> {
+    let ends = match until {
+        until if until <= now => "ended",
+        until if until <= now.plus(WARN_BEFORE) => "ends",
+        _ => return None,
+    };
+    let until = Utc(until);
+    Some(format!(
+        "the membership in {network} {ends} on {until}; get a new invite, then: farlan join -"
+    ))
+}
+
+impl Driver {
+    /// Does what is due; part of the housekeeping.
+    pub(crate) fn check_expiry(&mut self, tick: Tick) {
+        if self.expiry.receipts_at.is_some_and(|at| at <= tick.now) {
+            self.expiry.receipts_at = None;
+            for infra in self.infra.clone() {
+                self.ask_for_receipts(infra);
+            }
+        }
+        // Epoch keys have ends, too, and peers may have become worthy of one.
+        self.follow_epochs(tick);
+        self.spread_epochs(tick);
+        if tick.now < self.expiry.judge_at {
+            return;
+        }
+        self.expiry.judge_at = tick.now + JUDGE_EVERY;
+        self.judge_members(tick);
+        self.renew_static(tick);
+        self.drop_ended(tick);
+        if tick.now >= self.expiry.warn_at {
+            self.expiry.warn_at = tick.now + WARN_EVERY;
+            for warning in self.warnings(tick) {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+
+    /// What `status` and the log say about the end of our own membership, for each network.
+    pub(crate) fn warnings(&self, tick: Tick) -> Vec<String> {
+        let membership = &self.node.membership;
+        let now = membership.roots().now(tick.wall);
+        let networks = membership.networks().iter();
+        networks
+            .filter_map(|network| {
+                let chain = membership.chain_for(&network.id);
+                let until = chain.or_else(|| membership.chain())?.claimed_end();
+                warning(&network.name, until, now)
+            })
+            .collect()
+    }
+
+    /// Cuts off whoever's certificates have ended: its claims are void, its sessions closed.
+    pub(crate) fn judge_members(&mut self, tick: Tick) {
+        let mut gone: Vec<PeerId> = Vec::new();
+        for network in &mut self.networks {
+            let ended: Vec<PeerId> = network
+                .directory
+                .certificates()
+                .filter(|(id, chain)| {
+                    *id != self.node.me
+                        && !self
+                            .node
+                            .is_member(*id, &network.secret.id, chain, tick.wall)
+                })
+                .map(|(id, _)| id)
+                .collect();
+            for id in ended {
+                tracing::info!(peer = %id, network = %network.secret.name, "its certificate does not count any more");
+                network.directory.handle_member_expired(tick.now, id);
+                self.touched_networks.insert(network.index);
+                gone.push(id);
+            }
+        }
+        for id in gone {
+            // What it still shares with us, if anything, is agreed anew.
+            self.close_peer(tick, id);
+        }
+    }
+
+    /// Signs our x25519 key again before the signature ends.
+    fn renew_static(&mut self, tick: Tick) {
+        if tick.wall.plus(STATIC_RENEWAL) < self.node.static_until {
+            return;
+        }
+        // The sequence on disk grows first: of two signatures the higher counts.
+        let kept = self
+            .state
+            .edit()
+            .and_then(|_edit| self.state.next_static_key());
+        match kept {
+            Ok(key) if key.public == self.node.static_public => {
+                self.node.sign_static(key.sequence, tick.wall);
+                let chain = self.node.chain.clone();
+                self.tunnels
+                    .set_identity(chain, self.node.signed_static.clone());
+                for network in &mut self.networks {
+                    network.register_at = None;
+                }
+                tracing::info!("the node's x25519 key is signed for another year");
+            }
+            Ok(_) => tracing::error!(
+                "the x25519 key on disk is not the one in use; restart the node to use it"
+            ),
+            Err(error) => tracing::error!(%error, "the x25519 key was not signed again"),
+        }
+    }
+
+    /// Gives up certificates of ours that have ended where there is another, and keys of epochs
+    /// long gone.
+    fn drop_ended(&mut self, tick: Tick) {
+        let mut membership = self.node.membership.clone();
+        if !membership.forget_ended(tick.wall) {
+            return;
+        }
+        let saved = self.state.edit().and_then(|_edit| {
+            let mut on_disk = self.state.require_membership()?;
+            on_disk.forget_ended(tick.wall);
+            self.state.save_membership(&on_disk)?;
+            Ok(on_disk)
+        });
+        match saved {
+            Ok(on_disk) => membership = on_disk,
+            Err(error) => tracing::error!(%error, "the membership was not saved"),
+        }
+        if let Err(error) = self.adopt(tick, membership) {
+            tracing::error!("the certificate that is left is not used: {error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_is_warned_a_month_ahead() {
+        let now = UnixTime(1_800_000_000);
+        let lab = "lab".parse().unwrap();
+        let day = |days: u64| warning(&lab, UnixTime(now.0 + days * 24 * 3600), now);
+        assert_eq!(day(31), None);
+        assert!(day(30).unwrap().contains("in lab ends on 2027"));
+        assert!(day(0).unwrap().contains("ended on"));
+    }
+}
