@@ -48,9 +48,11 @@ fn merge_all(frames: &mut [(Vec<u8>, FrameChecksum)]) -> (Vec<(VnetHdr, Vec<u8>)
     let mut merger = Merger::new();
     let (mut written, mut refused) = (Vec::new(), 0);
     for (frame, checksum) in frames {
-        if !merger.continues(frame, *checksum) {
-            write(&mut merger, &mut written);
-        }
+        let continues = merger.continues(frame, *checksum);
+        let joined = merger.join(frame, *checksum);
+        assert_eq!(joined.is_ok(), continues);
+        let Err(frame) = joined else { continue };
+        write(&mut merger, &mut written);
         match merger.push(frame, *checksum) {
             Ok(()) => {}
             Err(MergeError::BadPartial) => refused += 1,
