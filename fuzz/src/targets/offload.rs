@@ -21,13 +21,13 @@ pub(super) fn all() -> Vec<Target> {
             name: "tap_super_frame",
             run: cut,
             seeds: super_frames,
-            speed: 100,
+            speed: 400,
         },
         Target {
             name: "tap_merge",
             run: merge,
             seeds: merges,
-            speed: 40,
+            speed: 150,
         },
     ]
 }
@@ -85,31 +85,35 @@ fn merge(bytes: &[u8]) -> u64 {
     }
     let mut merger = Merger::new();
     let (mut expected, mut got) = (Vec::new(), Vec::new());
+    let (mut longest, mut refused) = (0, 0_usize);
     for (frame, kind) in &mut frames {
         let was = frame.clone();
         if !merger.continues(frame, *kind) {
-            take(&mut merger, &mut got, &mut seen);
+            longest = longest.max(take(&mut merger, &mut got));
         }
         match merger.push(frame, *kind) {
             Ok(()) => expected.push(canonical(was, *kind)),
             Err(MergeError::Occupied) => panic!("it was taken"),
-            Err(error) => seen.note(&error),
+            Err(MergeError::BadPartial) => refused += 1,
         }
     }
-    take(&mut merger, &mut got, &mut seen);
+    longest = longest.max(take(&mut merger, &mut got));
+    seen.note(&(longest.min(5), refused.min(2)));
     assert_eq!(got, expected, "a reader gets other frames than came");
     seen.number()
 }
 
-/// What a reader of the tap makes of the run.
-fn take(merger: &mut Merger<'_>, got: &mut Vec<Vec<u8>>, seen: &mut Seen) {
-    let Some(merged) = merger.take() else { return };
-    seen.note(&merged.segments().min(3));
+/// Adds what a reader of the tap makes of the run; how many frames it was.
+fn take(merger: &mut Merger<'_>, got: &mut Vec<Vec<u8>>) -> usize {
+    let Some(merged) = merger.take() else {
+        return 0;
+    };
     let frame = merged.frame();
     let bytes = [&[frame.head], frame.rest].concat().concat();
     let (parts, checksum) = segments(frame.header, &bytes, usize::MAX).unwrap();
     assert_eq!(parts.len(), merged.segments());
     got.extend(parts.into_iter().map(|part| canonical(part, checksum)));
+    merged.segments()
 }
 
 /// The frame with a full checksum, and without the identification where it means nothing.

@@ -6,7 +6,7 @@
 //! A frame continues a run when it is the next segment of the same packet that a guest could have
 //! cut: all headers equal but those that a cut changes, and these as a cut changes them.
 
-use super::checksum::{fold, ip_header_is_right, sum};
+use super::checksum::{fold, sum};
 use super::{Family, FrameChecksum, Layout, Protocol, get_u16, get_u32, put_u16};
 use crate::batch::TxFrame;
 use crate::vnet::VnetHdr;
@@ -63,6 +63,8 @@ struct Run<'a> {
     /// FIN and PSH of the last one.
     last_flags: u8,
     id_step: IdStep,
+    /// The sum of the IPv4 header but for what a cut changes.
+    ip_base: u64,
 }
 
 /// What a frame adds to a run.
@@ -72,8 +74,8 @@ struct Next {
     id_step: IdStep,
 }
 
-/// Holds at most one run. Order of calls for each frame: [`Merger::take`] and write unless
-/// [`Merger::continues`], then [`Merger::push`]; at the end of the batch `take` once more.
+/// Holds at most one run. Order of calls for each frame: [`Merger::join`]; if that gives the frame
+/// back, [`Merger::take`], write, and [`Merger::push`]. At the end of the batch `take` once more.
 #[derive(Debug)]
 pub struct Merger<'a> {
     run: Option<Run<'a>>,
@@ -165,10 +167,25 @@ impl<'a> Merger<'a> {
             self.used = 0;
             return Ok(());
         }
-        let next = self.next(frame, checksum).ok_or(MergeError::Occupied)?;
+        self.join(frame, checksum).map_err(|_| MergeError::Occupied)
+    }
+
+    /// [`Merger::continues`] and [`Merger::push`] in one look at the frame: takes it if it continues
+    /// the run.
+    ///
+    /// # Errors
+    /// The frame, if it does not or there is no run.
+    pub fn join(
+        &mut self,
+        frame: &'a mut [u8],
+        checksum: FrameChecksum,
+    ) -> Result<(), &'a mut [u8]> {
+        let Some(next) = self.next(frame, checksum) else {
+            return Err(frame);
+        };
         let slot = self.parts.get_mut(self.used);
         let (Some(run), Some(slot)) = (&mut self.run, slot) else {
-            return Err(MergeError::Occupied);
+            return Err(frame);
         };
         let start = frame.len() - next.payload;
         *slot = frame.get(start..).unwrap_or_default();
@@ -215,7 +232,7 @@ impl<'a> Merger<'a> {
             Protocol::Udp => run.same_udp(layout, frame, checksum).then_some(0)?,
             Protocol::Tcp => run.same_tcp(layout, frame)?,
         };
-        ip_header_is_right(frame, layout).then_some(Next {
+        Some(Next {
             payload,
             flags,
             id_step,
@@ -246,6 +263,7 @@ impl<'a> Run<'a> {
             total: 0,
             last_flags: 0,
             id_step: IdStep::Open,
+            ip_base: 0,
         };
         if let Some(layout) = layout {
             run.segment = layout.end - layout.payload;
@@ -257,13 +275,25 @@ impl<'a> Run<'a> {
                     flags & (FIN | SYN | RST | PSH | URG | CWR) == 0
                 }
             };
-            let right = open && run.segment >= MIN_SEGMENT;
-            run.closed = !(right && ip_header_is_right(run.head, &layout));
+            run.closed = !(open && run.segment >= MIN_SEGMENT && run.has_right_ip(&layout));
         }
         Ok(run)
     }
 
+    /// Is the head's IPv4 checksum right? One that is wrong is not to be mended by a merge.
+    fn has_right_ip(&mut self, layout: &Layout) -> bool {
+        if layout.family == Family::V6 {
+            return true;
+        }
+        // Nothing is between IPv4 and what it carries.
+        let total = sum(self.head.get(layout.ip..layout.l4).unwrap_or_default());
+        let own = changing_ip_sum(self.head, layout).unwrap_or(0);
+        self.ip_base = total + u64::from(!fold(own));
+        fold(total) == 0xffff
+    }
+
     /// Are these bytes of `frame` equal to the head's?
+    #[inline]
     fn same(&self, frame: &[u8], from: usize, to: usize) -> bool {
         matches!((self.head.get(from..to), frame.get(from..to)), (Some(a), Some(b)) if a == b)
     }
@@ -287,7 +317,8 @@ impl<'a> Run<'a> {
                 let same = len == frame.len() - ip
                     && self.same(frame, 0, ip + 2)
                     && self.same(frame, ip + 6, ip + 10)
-                    && self.same(frame, ip + 12, layout.l4 + 4);
+                    && self.same(frame, ip + 12, layout.l4 + 4)
+                    && fold(self.ip_base + changing_ip_sum(frame, layout)?) == 0xffff;
                 same.then(|| self.id_step(layout, frame)).flatten()
             }
         }
@@ -359,6 +390,13 @@ fn write_headers(head: &mut [u8], layout: &Layout, total: usize, last_flags: u8)
             }
         }
     }
+}
+
+/// The sum of an IPv4 header's length, identification and checksum.
+fn changing_ip_sum(frame: &[u8], layout: &Layout) -> Option<u64> {
+    let words = [2, 4, 10].map(|at| get_u16(frame, layout.ip + at).map(u64::from));
+    let [len, id, checksum] = words;
+    Some(len? + id? + checksum?)
 }
 
 fn has_no_checksum(frame: &[u8], layout: &Layout) -> bool {

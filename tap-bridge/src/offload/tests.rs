@@ -1,5 +1,7 @@
 //! Cutting, merging and checksums against the reference.
 
+mod clamp;
+
 use std::ops::Range;
 
 use proptest::prelude::*;
@@ -46,9 +48,11 @@ fn merge_all(frames: &mut [(Vec<u8>, FrameChecksum)]) -> (Vec<(VnetHdr, Vec<u8>)
     let mut merger = Merger::new();
     let (mut written, mut refused) = (Vec::new(), 0);
     for (frame, checksum) in frames {
-        if !merger.continues(frame, *checksum) {
-            write(&mut merger, &mut written);
-        }
+        let continues = merger.continues(frame, *checksum);
+        let joined = merger.join(frame, *checksum);
+        assert_eq!(joined.is_ok(), continues);
+        let Err(frame) = joined else { continue };
+        write(&mut merger, &mut written);
         match merger.push(frame, *checksum) {
             Ok(()) => {}
             Err(MergeError::BadPartial) => refused += 1,
@@ -149,32 +153,7 @@ proptest! {
                 _ => (frame, FrameChecksum::Partial),
             });
         }
-        let is_bad = |frame: &(Vec<u8>, FrameChecksum)| {
-            frame.1 == FrameChecksum::Partial
-                && Layout::parse(&frame.0).is_none_or(|layout| !layout.fills(&frame.0))
-        };
-        let bad = frames.iter().filter(|frame| is_bad(frame)).count();
-        let expected: Vec<_> = frames
-            .iter()
-            .filter(|frame| !is_bad(frame))
-            .map(|(frame, checksum)| match checksum {
-                FrameChecksum::Partial => without_atomic_id(completed(frame.clone())),
-                _ => without_atomic_id(frame.clone()),
-            })
-            .collect();
-        let (written, refused) = merge_all(&mut frames);
-        prop_assert_eq!(refused, bad);
-        let mut got = Vec::new();
-        for (header, frame) in written {
-            let (segments, checksum) = cut_all(header, &frame, usize::MAX);
-            for segment in segments {
-                got.push(without_atomic_id(match checksum {
-                    FrameChecksum::Partial => completed(segment),
-                    _ => segment,
-                }));
-            }
-        }
-        prop_assert_eq!(got, expected);
+        assert_a_cut_gives_back(frames);
     }
 
     #[test]
@@ -220,6 +199,62 @@ proptest! {
     #[test]
     fn sums_are_those_of_the_reference(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert_eq!(checksum::fold(checksum::sum(&bytes)), ones_sum(&bytes));
+    }
+}
+
+/// Merges `frames` and cuts what is written, as its reader may.
+fn assert_a_cut_gives_back(mut frames: Vec<(Vec<u8>, FrameChecksum)>) {
+    let is_bad = |frame: &(Vec<u8>, FrameChecksum)| {
+        frame.1 == FrameChecksum::Partial
+            && Layout::parse(&frame.0).is_none_or(|layout| !layout.fills(&frame.0))
+    };
+    let bad = frames.iter().filter(|frame| is_bad(frame)).count();
+    let expected: Vec<_> = frames
+        .iter()
+        .filter(|frame| !is_bad(frame))
+        .map(|(frame, checksum)| match checksum {
+            FrameChecksum::Partial => without_atomic_id(completed(frame.clone())),
+            _ => without_atomic_id(frame.clone()),
+        })
+        .collect();
+    let (written, refused) = merge_all(&mut frames);
+    assert_eq!(refused, bad);
+    let mut got = Vec::new();
+    for (header, frame) in written {
+        let (segments, checksum) = cut_all(header, &frame, usize::MAX);
+        for segment in segments {
+            got.push(without_atomic_id(match checksum {
+                FrameChecksum::Partial => completed(segment),
+                _ => segment,
+            }));
+        }
+    }
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn trust_16_a_frame_with_a_changed_bit_joins_only_if_a_cut_gives_it_back() {
+    for kind in 0..16 {
+        let bit = |n: u8| kind & (1 << n) != 0;
+        let packet = Packet {
+            vlans: usize::from(bit(0)),
+            is_v6: bit(1),
+            is_udp: bit(2),
+            dont_fragment: bit(3),
+            tcp_options: vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
+            ..tcp(400)
+        };
+        let frames = segments_of(&packet, 100);
+        for bit in 0..packet.headers() * 8 {
+            // As a peer's partial, and as one that it says it verified.
+            let mut frames = frames.clone();
+            frames[1].0[bit / 8] ^= 1 << (bit % 8);
+            assert_a_cut_gives_back(frames.clone());
+            if complete(&mut frames[1].0) {
+                frames[1].1 = FrameChecksum::Verified;
+                assert_a_cut_gives_back(frames);
+            }
+        }
     }
 }
 
@@ -482,90 +517,4 @@ fn datagrams_of_one_size_merge_only_where_the_tap_takes_it() {
         .push(&mut first[0].0, FrameChecksum::Partial)
         .unwrap();
     assert!(!merger.continues(&second[0].0, FrameChecksum::Partial));
-}
-
-/// A SYN with `options`; its payload is not empty, so that the sum covers more.
-fn syn(options: &[u8], is_v6: bool) -> Packet {
-    Packet {
-        is_v6,
-        tcp_options: options.to_vec(),
-        tcp_flags: 0x12,
-        ..tcp(3)
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_clamped_syn_is_what_the_guest_would_have_sent(
-        packet in packet(5), mss: u16, max_frame in 100..2_000_usize, odd: bool, kind in 0..3_u8
-    ) {
-        let options = |mss: u16| {
-            let [a, b] = mss.to_be_bytes();
-            // No operation in front moves the number to an odd offset.
-            if odd { vec![1, 2, 4, a, b, 3, 3, 7] } else { vec![2, 4, a, b, 1, 3, 3, 7] }
-        };
-        let syn = |mss| Packet {
-            is_udp: false, tcp_flags: 0x02, tcp_options: options(mss), ..packet.clone()
-        };
-        let fixed = 14 + 4 * packet.vlans + if packet.is_v6 { 40 } else { 20 } + 20;
-        let limit = u16::try_from(max_frame.saturating_sub(fixed)).unwrap();
-        let (sum, checksum) = match kind {
-            0 => (Sum::Partial, FrameChecksum::Partial),
-            1 => (Sum::Full, FrameChecksum::Complete),
-            _ => (Sum::Full, FrameChecksum::Verified),
-        };
-        let mut frame = syn(mss).build(sum);
-        prop_assert_eq!(clamp_mss(&mut frame, max_frame, checksum), mss > limit);
-        prop_assert!(sum == Sum::Partial || verify(&frame));
-        // Zero and all ones are the same number to the sum.
-        prop_assert_eq!(frame, syn(mss.min(limit)).build(sum));
-    }
-}
-
-#[test]
-fn a_clamped_syn_with_a_wrong_checksum_stays_wrong() {
-    let mut frame = syn(&[2, 4, 5, 0xb4], false).build(Sum::Full);
-    frame[50] ^= 0x40;
-    let before = ones_sum(&frame[34..]);
-    assert!(clamp_mss(&mut frame, 1_400, FrameChecksum::Complete));
-    assert_eq!(frame[56..58], 1_346_u16.to_be_bytes());
-    assert!(!verify(&frame));
-    assert_eq!(ones_sum(&frame[34..]), before);
-}
-
-#[test]
-fn a_syn_without_mss_a_signed_one_and_other_frames_are_not_clamped() {
-    let mss = [2, 4, 0xff, 0xff];
-    let untouched = |packet: &Packet| {
-        let mut frame = packet.build(Sum::Full);
-        let was = frame.clone();
-        !clamp_mss(&mut frame, 1_400, FrameChecksum::Complete) && frame == was
-    };
-    assert!(!untouched(&syn(&mss, false)) && !untouched(&syn(&mss, true)));
-    for is_v6 in [false, true] {
-        for kind in [19, 29] {
-            let signed = [&mss[..], &[1, 1, kind, 18], &[7; 16]].concat();
-            assert!(untouched(&syn(&signed, is_v6)));
-        }
-        for without in [
-            &[][..],
-            &[1, 1, 1, 1],
-            &[0, 2, 4, 0xff],
-            &[2, 3, 255, 255],
-            &[1, 1, 2, 4],
-        ] {
-            assert!(untouched(&syn(without, is_v6)), "{without:?}");
-        }
-        let ack = Packet {
-            tcp_flags: 0x10,
-            ..syn(&mss, is_v6)
-        };
-        assert!(untouched(&ack));
-        let udp = Packet {
-            is_udp: true,
-            payload: vec![2; 40],
-            ..syn(&mss, is_v6)
-        };
-        assert!(untouched(&udp));
-    }
 }
