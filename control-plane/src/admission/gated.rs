@@ -63,10 +63,13 @@ impl Door {
                 .await
                 .map_err(|error| AdmissionError::Transport(error.to_string()))?;
             let name = addr::from_libp2p(&peer).ok_or(AdmissionError::ForeignKey)?;
+            if we_dialed && self.admitted.has_just_dialed(&name) {
+                return Err(AdmissionError::LostRace);
+            }
             let verdict = exchange::run(&mut muxer, &self.gate, name, we_dialed).await;
             match verdict {
                 Ok(admitted) => {
-                    self.admitted.insert(name, admitted);
+                    self.admitted.insert(name, admitted, we_dialed);
                     Ok((peer, muxer))
                 }
                 Err(error) => {

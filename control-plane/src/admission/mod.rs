@@ -162,6 +162,8 @@ pub(crate) enum AdmissionError {
     Refused(#[from] Refusal),
     #[error("it closed the connection without admitting this node")]
     NotAdmitted,
+    #[error("another connection was faster")]
+    LostRace,
     #[error("{0}")]
     Transport(String),
 }

@@ -115,6 +115,7 @@ impl Driver {
         tracing::debug!(%peer, "disconnected");
         self.inbound.remove(libp2p_peer);
         self.server.handle_disconnected(peer);
+        self.admitted.handle_disconnected(&peer);
         self.dialer
             .handle_down(peer, Instant::now(), &mut OsEntropy);
         if self.admitted.is_infra(&peer) {
@@ -134,7 +135,9 @@ impl Driver {
         match error {
             DialError::Transport(errors) => {
                 for (addr, error) in errors {
-                    let event = dial_event(addr, &error);
+                    let Some(event) = dial_event(addr, &error) else {
+                        continue;
+                    };
                     tracing::debug!(?event, "dial failed");
                     self.tell(event);
                 }
@@ -293,14 +296,16 @@ fn is_reachable(addr: &Multiaddr) -> bool {
         })
 }
 
-fn dial_event(addr: Multiaddr, error: &TransportError<std::io::Error>) -> ControlEvent {
+/// What the driver is told; nothing when another dial to the same peer was faster.
+fn dial_event(addr: Multiaddr, error: &TransportError<std::io::Error>) -> Option<ControlEvent> {
     let gate = match error {
         TransportError::Other(io) => io
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<AdmissionError>()),
         TransportError::MultiaddrNotSupported(_) => None,
     };
-    match gate {
+    Some(match gate {
+        Some(AdmissionError::LostRace) => return None,
         Some(gate @ (AdmissionError::Refused(_) | AdmissionError::NotAdmitted)) => {
             let reason = gate.to_string();
             ControlEvent::Refused { addr, reason }
@@ -313,5 +318,5 @@ fn dial_event(addr: Multiaddr, error: &TransportError<std::io::Error>) -> Contro
             addr,
             reason: error.to_string(),
         },
-    }
+    })
 }
