@@ -89,6 +89,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         fib,
         fib_stale: true,
         drops,
+        refused: 0,
         peers: HashMap::new(),
         infra: BTreeSet::new(),
         last_refusal: None,
