@@ -7,6 +7,7 @@
 //! - [`nat_kind`]: what the reflexive addresses say about the NAT (RFC 4787 terms).
 //! - [`relay`]: the codec of the UDP relay, the state machine of its server and of its client.
 //! - [`agent`]: per peer: candidates -> sealed probes -> the chosen path.
+//! - [`sizes`]: from the underlay's MTU to a guest's segment.
 //! - [`entropy`]: randomness as an argument.
 
 pub mod agent;
@@ -17,4 +18,5 @@ pub mod nat_kind;
 pub mod path;
 pub mod reflector;
 pub mod relay;
+pub mod sizes;
 mod wire_bytes;

@@ -83,6 +83,7 @@ drop_reasons! {
     RelayQuota = "relay_quota", "a relay allocation beyond its quota";
     SocketFull = "socket_full", "the kernel's send buffer was full";
     SocketError = "socket_error", "the kernel refused to send a datagram";
+    DatagramTooLarge = "datagram_too_large", "a datagram larger than the MTU of the own interface; the path MTU is asked again";
     TapFull = "tap_full", "the tap did not take a frame";
     TapError = "tap_error", "the kernel refused a frame on the tap";
 }

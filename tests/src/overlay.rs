@@ -263,6 +263,8 @@ pub struct PathView {
     pub remote: String,
     /// Why it is not direct; empty when the program gives no reason.
     pub why: String,
+    /// The largest datagram proven, in bytes; 0 without a path.
+    pub mtu: u64,
 }
 
 impl Node {
@@ -502,6 +504,7 @@ impl Node {
             kind: text(&p["path"]["kind"]),
             remote: text(&p["path"]["remote"]),
             why: text(&p["path"]["why"]),
+            mtu: p["path"]["mtu"].as_u64().unwrap_or(0),
         }))
     }
 

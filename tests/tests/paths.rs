@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farlan_tests::nat::NatKind;
-use farlan_tests::overlay::Node;
+use farlan_tests::overlay::{Node, PathView};
 use farlan_tests::probe::{Ping, parse_ping, tcp_transfer};
 use farlan_tests::proc;
 use farlan_tests::require_lab;
@@ -35,6 +35,81 @@ fn traffic_flows(world: &World) {
         let took = tcp_transfer(&from.ns, &to.ns, &to.ip, 2_000_000).unwrap();
         println!("2 MB in {took:?}");
     }
+}
+
+/// Both nodes have proven that datagrams of `size` bytes pass, soon after the first ping.
+fn both_prove(world: &World, size: u64) {
+    for (node, peer) in [(0, "b"), (1, "a")] {
+        let proven = |p: &PathView| p.mtu == size;
+        let (path, took) = world.nodes[node]
+            .wait_path(peer, Duration::from_secs(5), proven)
+            .unwrap();
+        println!("{path:?} after {took:?}");
+    }
+}
+
+#[test]
+fn an_ordinary_underlay_carries_datagrams_of_1472_bytes() {
+    require_lab!();
+    let world = World::running(&EIM, Family::V4, LinkModel::default()).unwrap();
+    both_direct(&world.nodes);
+    both_prove(&world, 1_472);
+    let text = world.nodes[0].farlan(&["status"]).unwrap();
+    assert!(text.contains("1472"), "{text}");
+    traffic_flows(&world);
+    for node in &world.nodes {
+        assert_eq!(node.drops("datagram_too_large").unwrap(), 0);
+        assert_eq!(node.drops("socket_error").unwrap(), 0);
+    }
+    // Sizes that do not pass are tried a few times, not for ever.
+    let tried = world.lab.wan().stats(world.sites[0].link).too_big;
+    println!("{tried} packets were too large for the WAN");
+    assert!(tried <= 20, "{tried}");
+}
+
+#[test]
+fn an_ordinary_underlay_carries_datagrams_of_1452_bytes_on_ipv6() {
+    require_lab!();
+    let world = World::running(&FIREWALLS, Family::V6, LinkModel::default()).unwrap();
+    both_direct(&world.nodes);
+    both_prove(&world, 1_452);
+}
+
+#[test]
+fn a_relayed_pair_leaves_room_for_the_relay_header() {
+    require_lab!();
+    let world = World::running(&RANDOM, Family::V4, LinkModel::default()).unwrap();
+    world.nodes[0].wait_kind("b", "relayed", SOON).unwrap();
+    both_prove(&world, 1_444);
+    traffic_flows(&world);
+}
+
+/// A router on the way gets a smaller MTU and says nothing: pings that are still small enough go
+/// on, and so does a transfer, at the new size.
+#[test]
+fn a_path_that_shrinks_silently_is_noticed_and_goes_on() {
+    require_lab!();
+    let world = World::running(&EIM, Family::V4, LinkModel::default()).unwrap();
+    both_direct(&world.nodes);
+    both_prove(&world, 1_472);
+    let narrow = LinkModel {
+        mtu: 1_400,
+        icmp_too_big: false,
+        ..LinkModel::default()
+    };
+    world.lab.wan().set_model(world.sites[1].link, narrow);
+    let (from, to) = (&world.vms[0], &world.vms[1]);
+    let took = tcp_transfer(&from.ns, &to.ns, &to.ip, 1_000_000).unwrap();
+    println!("1 MB in {took:?}");
+    let (path, after) = world.nodes[0]
+        .wait_path("b", Duration::from_secs(40), |p| p.mtu <= 1_372)
+        .unwrap();
+    println!("{path:?} after {after:?}");
+    assert_eq!(path.kind, "direct", "small datagrams passed all the time");
+    let smallest_sure = 1_372 - 7;
+    let found = |p: &PathView| (smallest_sure..=1_372).contains(&p.mtu);
+    world.nodes[0].wait_path("b", SOON, found).unwrap();
+    traffic_flows(&world);
 }
 
 #[test]
@@ -132,6 +207,13 @@ fn full_frames_cross_a_narrow_underlay(nats: [NatKind; 2], family: Family) {
         let r = Ping::new(&to.ip6).df(1452).count(10).run(&from.ns).unwrap();
         assert_eq!(r.received, 10, "1,500-byte pings over IPv6");
         tcp_transfer(&from.ns, &to.ns, &to.ip, 1_000_000).unwrap();
+    }
+    // MTU 1,280 less IP and UDP headers, found within 8 bytes.
+    let fits = if family == Family::V4 { 1_252 } else { 1_232 };
+    for (node, peer) in [(0, "b"), (1, "a")] {
+        let found = |p: &PathView| (fits - 7..=fits).contains(&p.mtu);
+        let (path, took) = world.nodes[node].wait_path(peer, SOON, found).unwrap();
+        println!("{path:?} after {took:?}");
     }
     std::thread::sleep(Duration::from_millis(200));
     for ((mut capture, file), site) in captures.into_iter().zip(&world.sites) {

@@ -1,17 +1,19 @@
 //! A path agent and a peer that answers, lies and is silent as it likes.
 //!
 //! The oracle: an unproven path is never chosen, a probe goes only where the filter lets it, answers
-//! are never larger than what they answer, timers move on.
+//! are never larger than what they answer, timers move on, no datagram is said to pass that is
+//! larger than the largest that was answered on that path.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use nat_traversal::agent::{Outgoing, PathAgent, PathEvent, ProbeBudget, ProbeMessage};
+use nat_traversal::agent::{Outgoing, PROBE_LEN, PathAgent, PathEvent, ProbeBudget, ProbeMessage};
 use nat_traversal::candidate::CandidateFilter;
 use nat_traversal::entropy::SeededEntropy;
 use nat_traversal::nat_kind::Mapping;
 use nat_traversal::path::{AllocationId, Path, RelayRoute};
+use nat_traversal::sizes::{self, SAFE_DATAGRAM};
 
 use crate::Seen;
 use crate::input::Input;
@@ -28,6 +30,8 @@ struct World {
     asked: Vec<Outgoing>,
     /// Paths that may be chosen: answered, or used by a handshake.
     proven: HashSet<Path>,
+    /// The largest challenge that was answered on a path, in bytes of the sealed datagram.
+    largest: HashMap<Path, usize>,
     sequence: u64,
     now: Instant,
 }
@@ -55,6 +59,7 @@ impl World {
             filter,
             asked: Vec::new(),
             proven: HashSet::new(),
+            largest: HashMap::new(),
             sequence: 0,
             now,
         }
@@ -70,6 +75,10 @@ impl World {
             if outgoing.path.relay.is_none() {
                 let admitted = self.filter.admit_source(outgoing.path.remote);
                 assert!(admitted.is_ok(), "probes {:?}", outgoing.path.remote);
+            }
+            if outgoing.padded_len > PROBE_LEN {
+                assert_eq!(self.agent.chosen(), Some(outgoing.path), "padded in vain");
+                assert!(sizes::sealed_of_frame(outgoing.padded_len) <= sizes::MAX_UDP_PAYLOAD);
             }
             if self.asked.len() < 64 {
                 self.asked.push(outgoing);
@@ -87,6 +96,10 @@ impl World {
         }
         if let Some(path) = self.agent.chosen() {
             assert!(self.proven.contains(&path), "chosen {path:?} unproven");
+            let size = self.agent.path_mtu_payload();
+            let answered = self.largest.get(&path).copied().unwrap_or(0);
+            assert!(size <= answered.max(SAFE_DATAGRAM), "{size} on {path:?}");
+            seen.note(&size);
         }
         seen.note(&(self.agent.chosen().is_some(), self.agent.reason()));
     }
@@ -187,6 +200,9 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
                 };
                 if path == outgoing.path {
                     world.proven.insert(path);
+                    let size = sizes::sealed_of_frame(outgoing.padded_len);
+                    let largest = world.largest.entry(path).or_default();
+                    *largest = size.max(*largest);
                 }
                 let observed = input.bool().then(|| address(input));
                 world.probe(path, ProbeMessage::Answer { id, observed });
@@ -203,6 +219,12 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
             world.agent.handle_traffic(now, path);
         }
         9 => world.agent.handle_sent(now),
+        10 if input.bool() => {
+            if let Some(path) = world.agent.chosen() {
+                let size = world.agent.path_mtu_payload() + usize::from(input.u8() % 9);
+                world.agent.handle_too_big(now, path, size);
+            }
+        }
         10 => {
             let mapping = [Mapping::EndpointIndependent, Mapping::None];
             let (a, b) = (mapping[input.below(2)], mapping[input.below(2)]);

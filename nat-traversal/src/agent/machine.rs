@@ -32,7 +32,7 @@ const RESERVE_FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     since: Option<Instant>,
-    last: Option<Instant>,
+    pub(super) last: Option<Instant>,
 }
 
 impl Traffic {
@@ -135,6 +135,7 @@ impl PathAgent {
             self.climb.step = self.climb.step.saturating_add(1);
             self.start_burst(now, true);
         }
+        self.handle_mtu_timeout(now);
     }
 
     /// Whether the chosen path is direct.
@@ -223,7 +224,7 @@ impl PathAgent {
         }
         self.make_room();
         let tier = self.tier(&path);
-        self.paths.insert(path, Probed::new(tier, listed));
+        self.paths.insert(path, Probed::new(&path, tier, listed));
         true
     }
 
@@ -288,12 +289,16 @@ impl PathAgent {
         id: u64,
         observed: Option<SocketAddr>,
     ) {
-        if !self
-            .paths
-            .get_mut(&path)
-            .is_some_and(|probed| probed.answered(now, id))
-        {
+        let Some(probed) = self.paths.get_mut(&path) else {
             return;
+        };
+        let silent = probed.mode == Mode::Urgent;
+        if !probed.answered(now, id) {
+            return;
+        }
+        if silent && self.chosen == Some(path) {
+            // It lives, and yet nothing came back: perhaps large datagrams only are lost.
+            probed.mtu.suspect(now);
         }
         if path.kind() == PathKind::Direct {
             self.answered.truncate(MAX_PATHS - 1);
@@ -308,6 +313,7 @@ impl PathAgent {
         }
         self.settle(path);
         self.rechoose(now, None);
+        self.tell_mtu();
     }
 
     /// Gives a proven path the mode of its role.
@@ -333,6 +339,9 @@ impl PathAgent {
         let old_tier = old.map(|path| self.tier(&path));
         if let Some(old) = old {
             self.settle(old);
+            if let Some(probed) = self.paths.get_mut(&old) {
+                probed.mtu.stop();
+            }
         }
         let Some(path) = pick else {
             self.tell(PathEvent::Lost);
@@ -340,6 +349,9 @@ impl PathAgent {
             return;
         };
         let tier = self.tier(&path);
+        if let Some(probed) = self.paths.get_mut(&path) {
+            probed.mtu.start(now);
+        }
         // One in doubt goes on being asked quickly: it answers or is given up, too.
         if let Some(probed) = self
             .paths
@@ -359,6 +371,7 @@ impl PathAgent {
             rtt,
             why: why.unwrap_or(told),
         });
+        self.tell_mtu();
         if self.is_direct() {
             self.climb = Climb {
                 last: self.climb.last,
@@ -478,13 +491,13 @@ impl PathAgent {
         }
     }
 
-    fn enqueue(&mut self, path: Path) {
+    pub(super) fn enqueue(&mut self, path: Path) {
         if !self.queue.contains(&path) {
             self.queue.push_back(path);
         }
     }
 
-    fn tell(&mut self, event: PathEvent) {
+    pub(super) fn tell(&mut self, event: PathEvent) {
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();
         }

@@ -9,6 +9,8 @@
 //! been asked already and one of them takes over. Without a direct path the burst is repeated, with
 //! back-off from 5 s to 10 min.
 //!
+//! On the chosen path padded challenges find how large a datagram passes (the module `mtu`).
+//!
 //! Each side chooses what it sends on. The controlling side's challenges say what it uses, and the
 //! other side follows where nothing speaks against it.
 
@@ -16,6 +18,9 @@ mod budget;
 mod choose;
 mod machine;
 mod message;
+mod mtu;
+#[cfg(test)]
+mod mtu_tests;
 mod probing;
 mod reason;
 #[cfg(test)]
@@ -36,12 +41,10 @@ use crate::candidate::{Candidate, CandidateFilter, MAX_CANDIDATES};
 use crate::entropy::Entropy;
 use crate::nat_kind::Mapping;
 use crate::path::{Path, PathKind, SocketId};
+use crate::sizes;
 use machine::{Climb, Situation, Traffic};
 use probing::{Mode, Probed};
 
-/// The largest UDP payload sent before a larger path MTU is proven, in bytes: it fits IPv6's
-/// minimum MTU with the relay header.
-const SAFE_PAYLOAD: usize = 1_200;
 /// Events that wait for the driver; older ones are dropped first.
 const MAX_EVENTS: usize = 32;
 
@@ -52,7 +55,8 @@ pub struct Outgoing {
     pub path: Path,
     /// What.
     pub message: ProbeMessage,
-    /// For [`ProbeMessage::encode`], in bytes.
+    /// For [`ProbeMessage::encode`]: bytes of the message, without what sealing adds
+    /// ([`sizes::SEALING`]) and without a relay header.
     pub padded_len: usize,
 }
 
@@ -70,6 +74,14 @@ pub enum PathEvent {
     },
     /// No path works. The agent goes on searching.
     Lost,
+    /// Datagrams on the chosen path may have another size than before: the new
+    /// [`PathAgent::path_mtu_payload`].
+    Mtu {
+        /// The path.
+        path: Path,
+        /// The largest sealed datagram, in bytes.
+        payload: usize,
+    },
     /// The peer, on a proven direct path, sees our socket at `addr`: feed the NAT kind with it.
     Observed {
         /// Our socket.
@@ -108,6 +120,8 @@ pub struct PathAgent {
     queue: VecDeque<Path>,
     /// Addresses whose answers the budget has not been told yet; at most 32.
     answered: Vec<IpAddr>,
+    /// The path MTU that the driver was told last, in bytes of the sealed datagram.
+    told_mtu: usize,
     events: VecDeque<PathEvent>,
 }
 
@@ -132,6 +146,7 @@ impl PathAgent {
             climb: Climb::default(),
             queue: VecDeque::new(),
             answered: Vec::new(),
+            told_mtu: sizes::SAFE_DATAGRAM,
             events: VecDeque::new(),
         }
     }
@@ -210,7 +225,7 @@ impl PathAgent {
         let tier = self.tier(&path);
         let first = self.chosen.is_none();
         let probed = self.paths.entry(path);
-        let probed = probed.or_insert_with(|| Probed::new(tier, false));
+        let probed = probed.or_insert_with(|| Probed::new(&path, tier, false));
         probed.proven = true;
         probed.heard = Some(now);
         // Challenges before the first session could not be sealed: their silence says nothing.
@@ -316,7 +331,26 @@ impl PathAgent {
                 padded_len: PROBE_LEN,
             });
         }
-        None
+        self.poll_large(now, entropy)
+    }
+
+    /// The next challenge that shows whether its size passes: on the chosen path, which is proven,
+    /// so no budget speaks against it.
+    fn poll_large(&mut self, now: Instant, entropy: &mut dyn Entropy) -> Option<Outgoing> {
+        let path = self.chosen?;
+        let probed = self.paths.get_mut(&path)?;
+        let size = probed.mtu.to_send()?;
+        let id = entropy.next_u64();
+        probed.mtu.sent(now, id, probed.rtt);
+        Some(Outgoing {
+            path,
+            message: ProbeMessage::Challenge {
+                id,
+                in_use: true,
+                climb: false,
+            },
+            padded_len: sizes::frame_of_sealed(size),
+        })
     }
 
     /// The next event.
@@ -331,7 +365,8 @@ impl PathAgent {
             .paths
             .values()
             .filter_map(|probed| probed.due_at(self.clock));
-        paths.chain(self.suspect_at()).chain(self.climb.next).min()
+        let others = [self.suspect_at(), self.mtu_due_at(), self.climb.next];
+        paths.chain(others.into_iter().flatten()).min()
     }
 
     /// The path to send on.
@@ -368,9 +403,11 @@ impl PathAgent {
         Some(self.situation.reason(searching))
     }
 
-    /// The largest UDP payload that is proven to pass, in bytes, relay header not counted.
+    /// The largest sealed datagram that is proven to pass on the chosen path, in bytes: its UDP
+    /// payload less the relay header. [`sizes::SAFE_DATAGRAM`] before more is proven.
     #[must_use]
-    pub const fn path_mtu_payload(&self) -> usize {
-        SAFE_PAYLOAD
+    pub fn path_mtu_payload(&self) -> usize {
+        let chosen = self.chosen.and_then(|path| self.paths.get(&path));
+        chosen.map_or(sizes::SAFE_DATAGRAM, |probed| probed.mtu.payload())
     }
 }

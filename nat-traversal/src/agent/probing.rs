@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::choose::Tier;
+use super::mtu::Mtu;
+use crate::path::Path;
 
 /// When a burst probes, counted from its start. Both sides start at about the same time, so each
 /// probe opens the sender's NAT for the other's; the first gaps cover RTTs up to a second, the
@@ -64,13 +66,15 @@ pub(super) struct Probed {
     /// Challenges sent since the last answer.
     pub(super) unanswered: u32,
     pub(super) heard: Option<Instant>,
+    /// How large a datagram passes.
+    pub(super) mtu: Mtu,
     last: Option<Instant>,
     /// At most [`MAX_OPEN`].
     open: Vec<(u64, Instant)>,
 }
 
 impl Probed {
-    pub(super) const fn new(tier: Tier, listed: bool) -> Self {
+    pub(super) fn new(path: &Path, tier: Tier, listed: bool) -> Self {
         Self {
             tier,
             listed,
@@ -79,6 +83,7 @@ impl Probed {
             mode: Mode::Rest,
             unanswered: 0,
             heard: None,
+            mtu: Mtu::new(path),
             last: None,
             open: Vec::new(),
         }
@@ -182,10 +187,17 @@ impl Probed {
 
     /// An answer came on this path; true if it answers an open challenge.
     pub(super) fn answered(&mut self, now: Instant, id: u64) -> bool {
-        let Some(at) = self.open.iter().position(|(open, _)| *open == id) else {
-            return false;
+        let sent = match self.open.iter().position(|(open, _)| *open == id) {
+            Some(at) => {
+                let (_, sent) = self.open.swap_remove(at);
+                self.mtu.short_answered(sent);
+                sent
+            }
+            None => match self.mtu.answered(now, id) {
+                Some(sent) => sent,
+                None => return false,
+            },
         };
-        let (_, sent) = self.open.swap_remove(at);
         let sample = now.saturating_duration_since(sent);
         // RFC 6298 section 2 smooths with 1/8; probes are rare, so 1/4 follows a change sooner.
         self.rtt = Some(match self.rtt {
@@ -205,5 +217,6 @@ impl Probed {
         self.mode = Mode::Rest;
         self.unanswered = 0;
         self.open.clear();
+        self.mtu.stop();
     }
 }

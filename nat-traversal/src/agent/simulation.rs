@@ -118,6 +118,9 @@ pub(super) struct World {
     pub(super) sides: [Side; 2],
     pub(super) relay_up: bool,
     pub(super) direct_up: bool,
+    /// The largest sealed datagram that passes, direct and relayed.
+    pub(super) direct_mtu: usize,
+    pub(super) relay_mtu: usize,
     entropy: SeededEntropy,
     flights: Vec<Flight>,
 }
@@ -140,6 +143,8 @@ impl World {
             sides,
             relay_up: true,
             direct_up: true,
+            direct_mtu: 1_472,
+            relay_mtu: 1_444,
             entropy: SeededEntropy::new(42),
             flights: Vec::new(),
         };
@@ -194,32 +199,33 @@ impl World {
         }
     }
 
-    /// A frame each way over the chosen paths, without delay.
+    /// A frame each way over the chosen paths, as large as a datagram takes, without delay.
     fn talk(&mut self) {
         for index in 0..2 {
             let Some(path) = self.sides[index].agent.chosen() else {
                 continue;
             };
             self.sides[index].agent.handle_sent(self.now);
-            if let Some(seen) = self.transport(index, path) {
+            let size = self.sides[index].agent.path_mtu_payload();
+            if let Some(seen) = self.transport(index, path, size) {
                 self.sides[1 - index].agent.handle_traffic(self.now, seen);
             }
         }
     }
 
-    /// The path on which the other side sees a datagram that `index` sends on `path`.
-    fn transport(&mut self, index: usize, path: Path) -> Option<Path> {
+    /// The path on which the other side sees a datagram of `size` bytes that `index` sends on `path`.
+    fn transport(&mut self, index: usize, path: Path, size: usize) -> Option<Path> {
         let (near, far) = match &mut self.sides {
             [a, b] if index == 0 => (a, b),
             [a, b] => (b, a),
         };
         if path.kind() == PathKind::Relayed {
-            return self.relay_up.then_some(far.relay);
+            return (self.relay_up && size <= self.relay_mtu).then_some(far.relay);
         }
         near.direct_sent += 1;
         let source = near.nat.outbound(path.remote);
         let reaches = path.remote.ip() == far.nat.ip && far.nat.inbound(source, path.remote.port());
-        (self.direct_up && reaches).then(|| Path::direct(source))
+        (self.direct_up && reaches && size <= self.direct_mtu).then(|| Path::direct(source))
     }
 
     fn send(&mut self, index: usize, out: Outgoing) {
@@ -227,7 +233,8 @@ impl World {
             PathKind::Relayed => RELAY_ONE_WAY,
             _ => ONE_WAY,
         };
-        if let Some(seen) = self.transport(index, out.path) {
+        let size = sizes::sealed_of_frame(out.padded_len);
+        if let Some(seen) = self.transport(index, out.path, size) {
             self.flights
                 .push(Flight(self.now + delay, 1 - index, seen, out.message));
         }

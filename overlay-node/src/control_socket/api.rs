@@ -247,7 +247,7 @@ pub struct PathReport {
     pub why: Option<String>,
     /// Round trip, in milliseconds.
     pub rtt_ms: Option<f64>,
-    /// The largest UDP payload proven, in bytes.
+    /// The largest UDP payload proven, in bytes; on a relayed path without the relay header.
     pub mtu: Option<u16>,
 }
 

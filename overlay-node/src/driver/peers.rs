@@ -7,9 +7,7 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::tunnels::TunnelEvent;
 use overlay_proto::wire::peer_message::PeerMessage;
-use overlay_proto::wire::{
-    DatagramKind, InnerHeader, InnerKind, Lane, MAX_UNPROVEN_DATAGRAM, SessionIndex,
-};
+use overlay_proto::wire::{DatagramKind, InnerHeader, InnerKind, Lane, SessionIndex, sizes};
 
 use super::node::Tick;
 use super::run::Driver;
@@ -165,7 +163,7 @@ impl Driver {
             InnerKind::Probe => match ProbeMessage::decode(body) {
                 Ok(message) => {
                     if let Some(answer) = peer.agent.handle_probe(tick.now, path, message) {
-                        self.send_probe(id, &answer);
+                        self.send_probe(tick, id, &answer);
                     }
                 }
                 Err(_) => self.drops.count(DropReason::ControlMalformed),
@@ -226,30 +224,30 @@ impl Driver {
         let Some(path) = self.peers.get(&id).and_then(|peer| peer.agent.chosen()) else {
             return false;
         };
-        self.seal_on(id, path, header, body)
+        let Some((len, datagram)) = self.seal(id, header, body) else {
+            return false;
+        };
+        self.send_on(path, datagram.get(..len).unwrap_or_default());
+        true
     }
 
-    /// Seals `body` to `peer` and sends it on `path`.
-    fn seal_on(&mut self, id: PeerId, path: Path, header: &InnerHeader, body: &[u8]) -> bool {
-        let Some(session) = self.tunnels.current(id) else {
-            return false;
-        };
+    /// Seals `body` to `peer`: the length of the datagram, and a buffer that begins with it.
+    fn seal(
+        &mut self,
+        id: PeerId,
+        header: &InnerHeader,
+        body: &[u8],
+    ) -> Option<(usize, [u8; sizes::MAX_UDP_PAYLOAD])> {
+        let session = self.tunnels.current(id)?;
         let mut inner = [0; InnerHeader::MAX_LEN];
         let written = header.write(&mut inner);
-        let Some(inner) = inner.get(..written) else {
-            return false;
-        };
-        let mut datagram = [0; MAX_UNPROVEN_DATAGRAM];
-        match session.seal_into(SLOW_LANE, inner, body, &mut datagram) {
-            Ok(len) => {
-                if let Some(sealed) = datagram.get(..len) {
-                    self.send_on(path, sealed);
-                }
-                true
-            }
+        let mut datagram = [0; sizes::MAX_UDP_PAYLOAD];
+        let sealed = session.seal_into(SLOW_LANE, inner.get(..written)?, body, &mut datagram);
+        match sealed {
+            Ok(len) => Some((len, datagram)),
             Err(reason) => {
                 self.drops.count(reason);
-                false
+                None
             }
         }
     }
@@ -408,6 +406,10 @@ impl Driver {
                     peer.relay_lost = peer.last_kind == PathKind::Relayed;
                     self.fib_stale = true;
                 }
+                PathEvent::Mtu { path, payload } => {
+                    tracing::debug!(peer = %id, remote = %path.remote, payload, "path MTU");
+                    self.fib_stale = true;
+                }
                 PathEvent::Observed { observer, addr, .. } => {
                     self.underlay.handle_observed(tick.now, observer, addr);
                 }
@@ -417,15 +419,11 @@ impl Driver {
             // Nothing can be sealed: challenges would only use up the budget of their addresses.
             return;
         }
-        let mut probes = Vec::new();
-        while let Some(probe) =
-            peer.agent
-                .poll_transmit(tick.now, &mut self.probe_budget, &mut self.entropy)
-        {
-            probes.push(probe);
-        }
-        for probe in probes {
-            self.send_probe(id, &probe);
+        while let Some(probe) = self.peers.get_mut(&id).and_then(|peer| {
+            let (budget, entropy) = (&mut self.probe_budget, &mut self.entropy);
+            peer.agent.poll_transmit(tick.now, budget, entropy)
+        }) {
+            self.send_probe(tick, id, &probe);
         }
         self.settle_channel(tick, id);
         if chosen {
@@ -436,9 +434,43 @@ impl Driver {
         }
     }
 
-    fn send_probe(&mut self, id: PeerId, probe: &Outgoing) {
+    /// Sends a challenge or an answer. A challenge that asks for more than the own interface takes
+    /// is no drop: the agent is told, and asks for less.
+    fn send_probe(&mut self, tick: Tick, id: PeerId, probe: &Outgoing) {
         let body = probe.message.encode(probe.padded_len);
-        self.seal_on(id, probe.path, &InnerHeader::plain(InnerKind::Probe), &body);
+        let Some((len, datagram)) = self.seal(id, &InnerHeader::plain(InnerKind::Probe), &body)
+        else {
+            return;
+        };
+        let sealed = datagram.get(..len).unwrap_or_default();
+        let keys = self.underlay.relay_keys();
+        match self.sender.send(&probe.path, sealed, keys) {
+            Ok(()) => {}
+            Err(DropReason::DatagramTooLarge) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.agent.handle_too_big(tick.now, probe.path, len);
+                    self.touch_peer(id);
+                }
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// When the kernel has refused frames as too large, since the last look, an interface has become
+    /// narrower: all peers are asked whether their size still passes. The workers do not say whose
+    /// frame it was; a wrong guess is one probe.
+    pub(super) fn ask_sizes_again(&mut self, tick: Tick) {
+        let refused = self.drops.get(DropReason::DatagramTooLarge);
+        if std::mem::replace(&mut self.refused, refused) == refused {
+            return;
+        }
+        for peer in self.peers.values_mut() {
+            if let Some(path) = peer.agent.chosen() {
+                let size = peer.agent.path_mtu_payload();
+                peer.agent.handle_too_big(tick.now, path, size);
+                self.touched_peers.insert(peer.id);
+            }
+        }
     }
 
     /// Sends what waits on the channel, if there is a path.

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Fib, FibNetwork, FibPeer, FibSession, MacEntry, PeerSlot};
-use overlay_proto::wire::SAFE_DATAGRAM;
 
 use super::network::Network;
 use super::run::Driver;
@@ -69,7 +68,7 @@ impl Driver {
                 peer: peer.id,
                 session: self.tunnels.current(peer.id).cloned(),
                 path: peer.agent.chosen(),
-                datagram_limit: peer.agent.path_mtu_payload().min(SAFE_DATAGRAM),
+                datagram_limit: peer.agent.path_mtu_payload(),
                 counters: Arc::clone(&peer.counters),
             });
         }

@@ -84,6 +84,8 @@ pub(crate) struct Driver {
     pub(crate) fib: Arc<ArcSwap<Fib>>,
     pub(crate) fib_stale: bool,
     pub(crate) drops: Arc<DropCounters>,
+    /// How many datagrams the kernel had refused as too large at the last look.
+    pub(super) refused: u64,
     pub(crate) tunnels: Tunnels,
     pub(crate) peers: HashMap<PeerId, Peer>,
     pub(crate) networks: Vec<Network>,
@@ -256,6 +258,7 @@ impl Driver {
         if let Some(why) = self.time.look() {
             self.end_all_sessions(tick, why);
         }
+        self.ask_sizes_again(tick);
         let mut talkers = Vec::new();
         for peer in self.peers.values_mut() {
             if peer.look_at_traffic(tick.now) {

@@ -91,6 +91,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         fib,
         fib_stale: true,
         drops,
+        refused: 0,
         peers: HashMap::new(),
         infra: BTreeSet::new(),
         last_refusal: revoked_already(&setup),

@@ -29,7 +29,7 @@ impl SlowSender {
     ///
     /// # Errors
     /// `NoPath` without a socket or key for it, `RelayInvalid` for what must not be relayed,
-    /// `SocketFull`, `SocketError`. The caller counts it.
+    /// `SocketFull`, `DatagramTooLarge`, `SocketError`. The caller counts it.
     pub fn send(
         &self,
         path: &Path,

@@ -203,6 +203,7 @@ fn grow_buffers(socket: &Socket) {
 pub(super) const fn reason_of(errno: Option<i32>) -> DropReason {
     match errno {
         Some(libc::EAGAIN | libc::ENOBUFS) => DropReason::SocketFull,
+        Some(libc::EMSGSIZE) => DropReason::DatagramTooLarge,
         _ => DropReason::SocketError,
     }
 }

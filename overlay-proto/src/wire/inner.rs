@@ -12,8 +12,7 @@
 //! Kinds and flags that this version does not know are dropped, and so is a reserved byte that is
 //! not 0: a later version may give them a meaning, and a guess would deliver a wrong frame.
 
-use super::Selector;
-use super::header::{DataHeader, TAG_LEN};
+use super::{Selector, sizes};
 use crate::drop_reason::DropReason;
 
 /// Bytes of the inner header without extensions.
@@ -32,7 +31,7 @@ const FORWARDED: u8 = 0b100;
 /// bytes carries.
 #[must_use]
 pub const fn max_frame(datagram_limit: usize) -> usize {
-    datagram_limit.saturating_sub(DataHeader::LEN + INNER_LEN + TAG_LEN)
+    sizes::frame_of_sealed(datagram_limit)
 }
 
 /// The largest piece, in bytes of the frame, that one datagram of `datagram_limit` bytes carries.

@@ -19,13 +19,9 @@ pub use inner::{
 };
 pub use pieces::{PieceBudget, Plan, Reassembler, WholeFrame, split};
 
-/// The largest UDP payload that fits any legal underlay: IPv6's minimum MTU of 1,280 bytes less
-/// 40 of IPv6 and 8 of UDP.
-pub const MAX_UNPROVEN_DATAGRAM: usize = 1280 - 40 - 8;
+pub use nat_traversal::sizes::{self, SAFE_DATAGRAM};
 
-/// The largest sealed datagram a node sends before a larger path MTU is proven: it leaves room for
-/// the relay header, so that the same datagram fits a direct and a relayed path.
-pub const SAFE_DATAGRAM: usize = 1200;
+const _: () = assert!(sizes::SEALING == DataHeader::LEN + INNER_LEN + TAG_LEN);
 
 /// Names a session at its receiver: 32 random bits, a demultiplexer, never an authenticator
 /// (trust.md 13).
