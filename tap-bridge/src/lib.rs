@@ -37,5 +37,5 @@ pub use error::Error;
 pub use fdb::{FdbEntry, FdbNews, FdbWatch};
 pub use link::{Link, LinkKind, Links};
 pub use moving::{Mover, NicFacts, Place, Step};
-pub use queue::{FrameQueue, MemoryTap, TapQueue};
+pub use queue::{FrameQueue, MemoryTap, Offload, TapQueue};
 pub use vnet::VnetHdr;

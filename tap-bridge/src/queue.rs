@@ -28,6 +28,9 @@ pub trait FrameQueue: Send {
 
     /// The descriptor to wait on for frames to read.
     fn as_raw_fd(&self) -> RawFd;
+
+    /// Which frames may be read from it and written to it.
+    fn offload(&self) -> Offload;
 }
 
 /// One queue of a multi-queue tap, opened by this process.
@@ -37,14 +40,14 @@ pub struct TapQueue {
     offload: Offload,
 }
 
-/// What the kernel may leave to the reader of a tap.
+/// What a queue's two sides may leave to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Offload {
+pub enum Offload {
     /// Nothing: checksums are complete, frames as long as the MTU allows.
     Off,
     /// Checksums and TCP super-frames.
     Tcp,
-    /// UDP super-frames, too (Linux 6.2).
+    /// UDP super-frames, too. Kernels before 6.2 refuse them.
     TcpUdp,
 }
 
@@ -71,18 +74,6 @@ impl TapQueue {
             offload: self.offload,
         })
     }
-
-    /// May super-frames and partial checksums be read and written?
-    #[must_use]
-    pub fn has_offload(&self) -> bool {
-        self.offload != Offload::Off
-    }
-
-    /// May UDP super-frames be written? Kernels before 6.2 refuse them.
-    #[must_use]
-    pub fn takes_merged_udp(&self) -> bool {
-        self.offload == Offload::TcpUdp
-    }
 }
 
 impl FrameQueue for TapQueue {
@@ -96,6 +87,10 @@ impl FrameQueue for TapQueue {
 
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
     }
 }
 
@@ -146,6 +141,14 @@ impl MemoryTap {
 }
 
 impl FrameQueue for MemoryTap {
+    fn offload(&self) -> Offload {
+        if self.offload {
+            Offload::TcpUdp
+        } else {
+            Offload::Off
+        }
+    }
+
     fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
         read_batch(&self.file, batch, self.offload)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{MARK, in_namespace, overlay_tap};
 use tap_bridge::offload::{FrameChecksum, HEADROOM, Merger, Plan, complete, plan, verify};
-use tap_bridge::{FrameBatch, FrameQueue, Links, TapQueue, TxFrame, VnetHdr, host};
+use tap_bridge::{FrameBatch, FrameQueue, Links, Offload, TapQueue, TxFrame, VnetHdr, host};
 
 /// A packet of a guest, and what is varied about it.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +170,7 @@ fn round_trip(offload: bool) {
     in_namespace(move |links| async move {
         let (mut input, mut out) = bridged(&links, offload).await;
         for kind in KINDS {
-            if kind.is_udp && !input.takes_merged_udp() {
+            if kind.is_udp && input.offload() != Offload::TcpUdp {
                 eprintln!("SKIPPED: this kernel has no UDP super-frames on taps");
                 continue;
             }
@@ -180,7 +180,7 @@ fn round_trip(offload: bool) {
                 let mut parts = segments(header, &frame);
                 let expected: Vec<_> = parts.iter().cloned().map(completed).collect();
                 let total = expected.iter().map(Vec::len).sum();
-                let mut merger = Merger::for_tap(input.takes_merged_udp());
+                let mut merger = Merger::for_tap(input.offload() == Offload::TcpUdp);
                 for part in &mut parts {
                     merger.push(part, FrameChecksum::Partial).unwrap();
                 }

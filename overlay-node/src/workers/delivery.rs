@@ -11,7 +11,7 @@ use overlay_proto::switching::{
 };
 use overlay_proto::wire::{InnerHeader, L4Checksum, Selector, SessionIndex, max_frame};
 use tap_bridge::offload::{self, FrameChecksum, Merger};
-use tap_bridge::{FrameQueue, TxFrame};
+use tap_bridge::{FrameQueue, Offload, TxFrame};
 
 use super::punt::{Context, Punt};
 
@@ -20,9 +20,24 @@ use super::punt::{Context, Punt};
 pub(super) struct Taps(pub(super) Vec<(NetIndex, Box<dyn FrameQueue>)>);
 
 impl Taps {
+    fn of(&mut self, net: NetIndex) -> Option<&mut dyn FrameQueue> {
+        let (_, queue) = self.0.iter_mut().find(|(of, _)| *of == net)?;
+        Some(&mut **queue)
+    }
+
+    /// What all of them take.
+    fn offload(&self) -> Offload {
+        let all = |which| self.0.iter().all(|(_, queue)| queue.offload() == which);
+        if all(Offload::TcpUdp) {
+            Offload::TcpUdp
+        } else {
+            Offload::Tcp
+        }
+    }
+
     /// Writes one frame; `false`, and counted, when the tap did not take it.
     fn write(&mut self, context: &Context<'_>, net: NetIndex, frame: TxFrame<'_>) -> bool {
-        let Some((_, queue)) = self.0.iter_mut().find(|(of, _)| *of == net) else {
+        let Some(queue) = self.of(net) else {
             context.drops.count(DropReason::TapError);
             return false;
         };
@@ -59,10 +74,11 @@ pub(super) struct Delivery<'a> {
 
 impl<'a> Delivery<'a> {
     pub(super) fn new(context: Context<'a>, taps: &'a mut Taps) -> Self {
+        let merger = Merger::for_tap(taps.offload() == Offload::TcpUdp);
         Self {
             context,
             taps,
-            merger: Merger::new(),
+            merger,
             run: None,
         }
     }
@@ -79,20 +95,17 @@ impl<'a> Delivery<'a> {
     ) -> Result<(), DropReason> {
         let checksum = from_the_wire(inner.checksum);
         let len = frame.len();
-        if let Some(run) = &mut self.run
-            && inner.forwarded.is_none()
-            && (run.session, run.selector) == (from.session.local_index, inner.selector)
-            && self.merger.continues(frame, checksum)
-        {
-            self.merger.push(frame, checksum).map_err(refused)?;
-            run.frames += 1;
-            run.bytes += len;
-            return Ok(());
-        }
+        let frame = match self.join(from, inner, frame, checksum) {
+            Ok(()) => return Ok(()),
+            Err(frame) => frame,
+        };
         self.flush();
         let Some((net, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
+        if self.is_plain(net) {
+            return self.write_plain(net, peer, checksum, frame);
+        }
         self.merger.push(frame, checksum).map_err(refused)?;
         self.run = Some(Run {
             session: from.session.local_index,
@@ -103,6 +116,30 @@ impl<'a> Delivery<'a> {
             bytes: len,
         });
         Ok(())
+    }
+
+    /// Takes the frame if it continues the run, or gives it back.
+    fn join(
+        &mut self,
+        from: &FibSession,
+        inner: &InnerHeader,
+        frame: &'a mut [u8],
+        checksum: FrameChecksum,
+    ) -> Result<(), &'a mut [u8]> {
+        let len = frame.len();
+        match &mut self.run {
+            Some(run)
+                if inner.forwarded.is_none()
+                    && run.session == from.session.local_index
+                    && run.selector == inner.selector =>
+            {
+                self.merger.join(frame, checksum)?;
+                run.frames += 1;
+                run.bytes += len;
+                Ok(())
+            }
+            _ => Err(frame),
+        }
     }
 
     /// A frame that was rejoined from pieces.
@@ -120,10 +157,12 @@ impl<'a> Delivery<'a> {
         let Some((net, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
+        let checksum = from_the_wire(inner.checksum);
+        if self.is_plain(net) {
+            return self.write_plain(net, peer, checksum, frame);
+        }
         let mut alone = Merger::new();
-        alone
-            .push(frame, from_the_wire(inner.checksum))
-            .map_err(refused)?;
+        alone.push(frame, checksum).map_err(refused)?;
         if let Some(merged) = alone.take()
             && self.taps.write(&self.context, net, merged.frame())
         {
@@ -132,11 +171,34 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
+    /// Does the network's tap want frames as they are on a wire?
+    fn is_plain(&mut self, net: NetIndex) -> bool {
+        let queue = self.taps.of(net);
+        queue.is_some_and(|queue| queue.offload() == Offload::Off)
+    }
+
+    fn write_plain(
+        &mut self,
+        net: NetIndex,
+        peer: &FibPeer,
+        checksum: FrameChecksum,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        if checksum == FrameChecksum::Partial && !offload::complete(frame) {
+            return Err(DropReason::MalformedFrame);
+        }
+        if self.taps.write(&self.context, net, TxFrame::plain(frame)) {
+            peer.counters.received(frame.len());
+        }
+        Ok(())
+    }
+
     /// Gives the tap what there is.
     pub(super) fn flush(&mut self) {
-        if let (Some(run), Some(merged)) = (self.run.take(), self.merger.take())
-            && self.taps.write(&self.context, run.net, merged.frame())
-        {
+        let (Some(run), Some(merged)) = (self.run.take(), self.merger.take()) else {
+            return;
+        };
+        if self.taps.write(&self.context, run.net, merged.frame()) {
             run.counters.received_all(run.frames, run.bytes);
         }
     }

@@ -113,9 +113,7 @@ impl Incoming {
         let plaintext = from.session.open_in_place(&header, datagram)?;
         self.notice(&context, from, path);
         let (inner, _) = InnerHeader::parse(plaintext)?;
-        let body = plaintext
-            .get_mut(inner.encoded_len()..)
-            .unwrap_or_default();
+        let body = plaintext.get_mut(inner.encoded_len()..).unwrap_or_default();
         match inner.kind {
             InnerKind::Frame => delivery.take(from, &inner, body),
             InnerKind::Piece(_) => {

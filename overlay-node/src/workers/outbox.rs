@@ -5,7 +5,6 @@ use nat_traversal::path::{Path, SocketId};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
 
-
 use super::punt::Context;
 use super::trains::{MAX_SENT, SendBatch};
 use super::udp::UdpSockets;
@@ -51,11 +50,7 @@ impl Outbox {
             SocketId::V6 => &mut self.v6,
         };
         if batch.is_full() {
-            batch.flush(
-                self.sockets.get(path.socket),
-                context.drops,
-                context.now,
-            );
+            batch.flush(self.sockets.get(path.socket), context.drops, context.now);
         }
         let slot = batch.slot().ok_or(DropReason::SocketFull)?;
         let len = match path.relay {

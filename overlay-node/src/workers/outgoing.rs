@@ -8,9 +8,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify, ethertype};
 use overlay_proto::session::Session;
 use overlay_proto::switching::{FibNetwork, FibPeer, Forward, MacKey, NetIndex, PuntReason};
-use overlay_proto::wire::{
-    INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, max_frame, split,
-};
+use overlay_proto::wire::{INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, max_frame, split};
 use tap_bridge::VnetHdr;
 use tap_bridge::offload::{self, Cutter, FrameChecksum, HEADROOM, Plan};
 

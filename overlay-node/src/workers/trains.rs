@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
+use overlay_proto::wire::sizes;
 
 use super::sys::{self, BATCH, Outgoing, Received};
 use super::udp::reason_of;
@@ -26,8 +27,8 @@ const MAX_DATAGRAM: usize = 65_536;
 /// direction than it takes to open as much, about a millisecond in all.
 const RECEIVED_AT_ONCE: usize = 8;
 
-/// The largest datagram that is sent, relay header included, in bytes: jumbo frames' 9,000.
-pub(super) const MAX_SENT: usize = 9_000;
+/// The largest datagram that is sent, relay header included, in bytes.
+pub(super) const MAX_SENT: usize = sizes::MAX_UDP_PAYLOAD;
 
 /// Datagrams of one train (the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
 const MAX_TRAIN: usize = 64;
@@ -301,7 +302,7 @@ mod tests {
         let drops = DropCounters::default();
         let mut batch = SendBatch::new();
         let sizes = [
-            1200, 1200, 1200, 40, 1200, 1200, 500, 600, 4, 4, 9_000, 9_000, 100,
+            1200, 1200, 1200, 40, 1200, 1200, 500, 600, 4, 4, MAX_SENT, MAX_SENT, 100,
         ];
         let (to_b, to_c) = (b.local_addr().unwrap(), c.local_addr().unwrap());
         for (number, len) in sizes.into_iter().enumerate() {
@@ -377,7 +378,10 @@ mod tests {
         let refused = Err(std::io::Error::from_raw_os_error(libc::EIO));
         assert_eq!(batch.judge(&a, &drops, now, 0, refused), 1);
         let got = receive_all(&b, 3);
-        assert_eq!(got.iter().map(|(_, bytes)| bytes[3]).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(
+            got.iter().map(|(_, bytes)| bytes[3]).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
         batch.trains.clear();
         put(&mut batch, to, 0, 100);
         put(&mut batch, to, 1, 100);

@@ -53,7 +53,9 @@ fn both_suites_and_all_lanes_carry_both_ways() {
             let back = seal(&b, lane, b"", b"answer").unwrap();
             assert_eq!(open(&a, &back).unwrap(), b"answer");
             let mut whole = [0; 100];
-            let len = a.seal_text(Lane(lane), b"in one piece", &mut whole).unwrap();
+            let len = a
+                .seal_text(Lane(lane), b"in one piece", &mut whole)
+                .unwrap();
             assert_eq!(len, DataHeader::LEN + 12 + TAG_LEN);
             assert_eq!(open(&b, &whole[..len]).unwrap(), b"in one piece");
         }

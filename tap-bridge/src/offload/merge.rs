@@ -129,8 +129,7 @@ impl<'a> Merger<'a> {
         }
     }
 
-    /// Holds nothing. Merges UDP only if the tap takes merged UDP:
-    /// [`TapQueue::takes_merged_udp`](crate::TapQueue::takes_merged_udp).
+    /// Holds nothing. Merges UDP only if the tap takes it ([`Offload`](crate::Offload)).
     #[must_use]
     pub const fn for_tap(merges_udp: bool) -> Self {
         let mut merger = Self::new();
