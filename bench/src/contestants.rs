@@ -108,7 +108,7 @@ impl Contestant {
     ///
     /// # Errors
     /// When it does not carry a ping within 30 s.
-    pub fn start(&self, scene: Scene, congestion: &str) -> Result<Running> {
+    pub fn start(&self, scene: Scene) -> Result<Running> {
         let (mut nodes, mut procs) = (Vec::new(), Vec::new());
         let (mut bootstrap, mut authority) = (None, None);
         let guests = match &self.kind {
@@ -117,19 +117,19 @@ impl Contestant {
                 let b = Bootstrap::start(&scene.boot, &a.id)?;
                 nodes = farlan_nodes(&scene, &a, &b)?;
                 (bootstrap, authority) = (Some(b), Some(a));
-                scene.guests("br-lab", 1500, congestion)?
+                scene.guests("br-lab", 1500)?
             }
             Kind::Rival(rival) => {
                 procs = (rival.start)(&scene)?;
                 scene.bridge_taps(rival.guest_mtu)?;
-                scene.guests(scene::BRIDGE, rival.guest_mtu, congestion)?
+                scene.guests(scene::BRIDGE, rival.guest_mtu)?
             }
             Kind::Recipe(path) => {
                 for index in 0..2 {
                     procs.push(start_recipe(path, &scene, index)?);
                 }
                 scene.bridge_taps(rivals::GUEST_MTU)?;
-                scene.guests(scene::BRIDGE, rivals::GUEST_MTU, congestion)?
+                scene.guests(scene::BRIDGE, rivals::GUEST_MTU)?
             }
         };
         let running = Running {

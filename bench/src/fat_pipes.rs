@@ -64,8 +64,8 @@ fn scene(plan: &Plan, farlan: &Contestant, rtt_ms: u32, pen: &mut Pen<'_>) -> Re
         rate: Some(RATE),
         ..LinkModel::default()
     };
-    let scene = Scene::on_the_wan(&plan.congestion, model)?;
-    let running = farlan.start(scene, &plan.congestion)?;
+    let scene = Scene::on_the_wan(model)?;
+    let running = farlan.start(scene)?;
     // The path MTU is probed after the first frames.
     std::thread::sleep(Duration::from_secs(3));
     let [one, two] = &running.guests;
@@ -77,12 +77,14 @@ fn scene(plan: &Plan, farlan: &Contestant, rtt_ms: u32, pen: &mut Pen<'_>) -> Re
         server: &two.ns,
         server_ip: &two.ip,
         pids: &[],
+        congestion: &plan.congestion,
     };
     let outside = Ends {
         client: &a.ns,
         server: &b.ns,
         server_ip: &direct_ip,
         pids: &[],
+        congestion: &plan.congestion,
     };
     let mss = measure::mss(inside)?;
     for host in [a, b] {

@@ -102,18 +102,18 @@ fn one(samples: &Samples, claim: &Claim) -> Gate {
         Rule::OfControl(times) => {
             let control = samples.median(CONTROL, what);
             let control = control.map(|v| (CONTROL.to_owned(), v));
-            against(samples, claim, control, ">=", times)
+            against(samples, claim, (CONTROL, control), ">=", times)
         }
         Rule::TimesRival(times) => {
             let mut rival = best_rival(samples, what, true);
             if what == "tcp1" {
                 rival = with_tincr(samples, rival);
             }
-            against(samples, claim, rival, ">=", times)
+            against(samples, claim, ("the best rival", rival), ">=", times)
         }
         Rule::WithinRival(times) => {
             let rival = best_rival(samples, what, false);
-            against(samples, claim, rival, "<=", times)
+            against(samples, claim, ("the best rival", rival), "<=", times)
         }
         Rule::AtMost(limit) => bound(samples, claim, "<=", limit),
         Rule::AtLeast(limit) => bound(samples, claim, ">=", limit),
@@ -144,12 +144,12 @@ fn with_tincr(samples: &Samples, best: Option<(String, f64)>) -> Option<(String,
 fn against(
     samples: &Samples,
     (part, what, title, _): &Claim,
-    other: Option<(String, f64)>,
+    (unknown, other): (&str, Option<(String, f64)>),
     sign: &str,
     times: f64,
 ) -> Gate {
     let own = samples.median(FARLAN, what);
-    let name = other.as_ref().map_or("the best rival", |o| o.0.as_str());
+    let name = other.as_ref().map_or(unknown, |o| o.0.as_str());
     let claim = format!("{title} {sign} {times} x {name}");
     let both = own.zip(other.map(|o| o.1)).filter(|(_, o)| *o > 0.0);
     Gate {

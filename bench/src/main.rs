@@ -37,7 +37,7 @@ struct Args {
     /// A directory that goes in front of PATH, and whose NAME.sh take part (see bench/README.md).
     #[arg(long, value_name = "DIR")]
     rivals: Option<PathBuf>,
-    /// TCP congestion control of hosts and guests.
+    /// TCP congestion control.
     #[arg(long, default_value = "cubic", value_name = "NAME")]
     congestion: String,
     /// Prints all medians as JSON instead of the page.
@@ -199,7 +199,7 @@ fn setting(plan: &Plan, who: &[Contestant], absent: Vec<(String, String)>) -> Re
         kernel: said("uname -sr"),
         scheduler: format!(
             "{}, nice {}",
-            said("chrt -p $$ | sed -n 's/.*policy: \\(.*\\)/\\1 1/p'").trim_end_matches(" 1"),
+            said("chrt -p $$ | sed -n 's/.*policy: //p'"),
             said("nice")
         ),
         load_before: said("cut -d' ' -f1-3 /proc/loadavg"),

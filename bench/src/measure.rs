@@ -21,6 +21,8 @@ pub struct Ends<'a> {
     pub server_ip: &'a str,
     /// The contestant's processes at both ends.
     pub pids: &'a [u32],
+    /// TCP congestion control.
+    pub congestion: &'a str,
 }
 
 /// A TCP run.
@@ -52,7 +54,10 @@ pub struct TcpSpec {
 /// # Errors
 /// When iperf3 fails.
 pub fn tcp(ends: Ends<'_>, spec: TcpSpec) -> Result<Tcp> {
-    let mut line = format!("-P {} -t {}", spec.streams, spec.seconds);
+    let mut line = format!(
+        "-C {} -P {} -t {}",
+        ends.congestion, spec.streams, spec.seconds
+    );
     if spec.reverse {
         line.push_str(" -R");
     }
@@ -135,8 +140,6 @@ pub struct Rtt {
     pub mean_us: f64,
     /// 99th percentile, us; of fewer than 100 samples there is none.
     pub p99_us: Option<f64>,
-    /// Answers that never came, in percent.
-    pub lost_percent: f64,
 }
 
 /// Pings `count` times, `interval` seconds apart.
@@ -144,17 +147,17 @@ pub struct Rtt {
 /// # Errors
 /// When no answer comes.
 pub fn ping(ends: Ends<'_>, count: u32, interval: f64) -> Result<Rtt> {
+    ping_with(ends, &format!("-c {count} -i {interval} -W 2"))
+}
+
+fn ping_with(ends: Ends<'_>, options: &str) -> Result<Rtt> {
     let to = ends.server_ip;
-    let out = ends
-        .client
-        .sh(&format!("ping -n -c {count} -i {interval} -W 2 {to}"))?;
+    let out = ends.client.sh(&format!("ping -n {options} {to}"))?;
     let times = ping_times(&out.stdout);
     let mean_us = stats::mean(&times).with_context(|| format!("no answer from {to}"))?;
-    let got = u32::try_from(times.len())?;
     Ok(Rtt {
         mean_us,
         p99_us: stats::percentile(&times, 99),
-        lost_percent: (1.0 - f64::from(got) / f64::from(count)) * 100.0,
     })
 }
 
@@ -166,10 +169,11 @@ pub fn ping_under_load(ends: Ends<'_>, seconds: u32) -> Result<Rtt> {
     let port = 5300;
     let _server = serve(ends, port)?;
     let (ip, run) = (ends.server_ip, seconds + 2);
-    let line = format!("iperf3 -c {ip} -p {port} -t {run}");
+    let line = format!("iperf3 -c {ip} -p {port} -t {run} -C {}", ends.congestion);
     let mut load = ends.client.spawn("load", &line)?;
     std::thread::sleep(Duration::from_secs(1));
-    let rtt = ping(ends, seconds * 100, 0.01)?;
+    // A busy machine delays the pings themselves: the time counts, not how many they are.
+    let rtt = ping_with(ends, &format!("-i 0.01 -w {seconds}"))?;
     ensure!(load.is_running(), "the load ended early: {}", load.log());
     let status = load.wait(Duration::from_secs(u64::from(seconds) + 20))?;
     ensure!(status.success(), "the load failed: {}", load.log());
@@ -233,13 +237,14 @@ fn ping_times(text: &str) -> Vec<f64> {
         .collect()
 }
 
-/// Runs a program to its end for what it says about its version; the first line with a digit.
+/// Runs a program to its end for what it says about its version; the first line with a digit, or the first.
 #[must_use]
 pub fn version(line: &str) -> Option<String> {
     let out = proc::finish(std::process::Command::new("sh").args(["-c", line])).ok()?;
     let text = format!("{}{}", out.stdout, out.stderr);
-    text.lines()
-        .find(|l| l.contains(|c: char| c.is_ascii_digit()))
+    let with_digit = |l: &&str| l.contains(|c: char| c.is_ascii_digit());
+    let line = text.lines().find(with_digit);
+    line.or(text.lines().next())
         .map(|l| l.trim().chars().take(60).collect())
 }
 

@@ -183,7 +183,8 @@ fn method(samples: &Samples) -> String {
          - Rivals are set up as their documentation says, encrypted, with the fastest method they recommend. Guests of `{CONTROL}`\n  \
            have an MTU of 1,450, of other rivals 1,400 (of `wireguard-vxlan` 1,370), so that none fragments: their best case.\n  \
            Farlan's guests have 1,500. `{CONTROL}` is the kernel's tunnel without encryption: the control.\n\
-         - `n2n` finds hosts by the MAC of its own device and carries no others; here that is the guest's MAC.\n\
+         - `n2n` finds hosts by the MAC of its own device and carries no others; here that is the guest's MAC. Its supernode is on\n  \
+           host a.\n\
          - Farlan: an authority, a bootstrap in a third namespace on links that carry nothing else, two nodes joined by invites;\n  \
            measured only once the path is direct. Release build.\n\
          - TCP: iperf3, guest 1 sends (in *reverse* guest 2); what arrived counts. CPU: user and system time of the contestant's\n  \

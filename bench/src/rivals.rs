@@ -275,10 +275,12 @@ fn openvpn(scene: &Scene) -> Result<Vec<Proc>> {
 
 fn n2n(scene: &Scene) -> Result<Vec<Proc>> {
     let mut procs = Vec::new();
-    // The supernode sits with the bootstrap's place: it introduces, it carries no frames.
-    procs.push(scene.boot.ns.spawn("supernode", "supernode -l 7654")?);
+    // The supernode introduces edges by the addresses it sees, so it has to be on the wire. Frames
+    // go past it once they have met.
+    let [a, _] = &scene.hosts;
+    let [supernode, _] = HOST_IPS;
+    procs.push(a.ns.spawn("supernode", "supernode -l 7654")?);
     for (index, side) in sides(scene)?.iter().enumerate() {
-        let supernode = scene.boot.addrs.get(index).context("an address")?;
         // n2n finds a host by the MAC of its edge and drops frames for others: so the edge bears
         // the guest's MAC, and the device gets another one before it goes onto the bridge.
         let mac = format!("52:54:00:00:00:{:02x}", index + 1);

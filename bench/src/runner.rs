@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use farlan_tests::lab::Ns;
 use farlan_tests::proc;
 
@@ -23,7 +23,7 @@ pub struct Plan {
     pub pings: u32,
     /// Parts.
     pub parts: Vec<Part>,
-    /// TCP congestion control in all namespaces.
+    /// TCP congestion control of all runs.
     pub congestion: String,
 }
 
@@ -77,7 +77,9 @@ impl Pen<'_> {
     /// A measurement that failed leaves a gap, not the end of the run.
     pub fn miss(&mut self, what: &str, error: &anyhow::Error) {
         let (round, who) = (self.round, self.who);
-        let line = format!("round {round}, {who}, {what}: {error:#}");
+        let line = format!("round {round}, {who}, {what}: {error:#}")
+            .trim()
+            .to_owned();
         eprintln!("MISSED {line}");
         self.failures.push(line);
     }
@@ -112,8 +114,7 @@ pub fn run(plan: &Plan, contestants: &[Contestant], samples: &mut Samples) -> Re
                 start,
                 failures: &mut failures,
             };
-            let running = Scene::on_a_wire(&plan.congestion)
-                .and_then(|scene| contestant.start(scene, &plan.congestion));
+            let running = Scene::on_a_wire().and_then(|scene| contestant.start(scene));
             if let Some(running) = pen.keep("start", running) {
                 let result = one(plan, contestant, &running, &mut pen);
                 pen.keep("set-up of a part", result);
@@ -132,9 +133,18 @@ fn one(plan: &Plan, who: &Contestant, running: &Running, pen: &mut Pen<'_>) -> R
         server: &server.ns,
         server_ip: &server.ip,
         pids: &both,
+        congestion: &plan.congestion,
     };
-    // The bridge's and the contestant's first packets are not what is measured.
-    measure::ping(ends, 20, 0.02)?;
+    // Two seconds to settle, in which paths and their MTU are found. What does not pass the wire,
+    // but some third place, is not what is measured.
+    let [a, _] = &running.scene.hosts;
+    let before = scene::sent_over_wire(&a.ns)?;
+    measure::ping(ends, SETTLING_PINGS, 0.05)?;
+    let sent = scene::sent_over_wire(&a.ns)? - before;
+    ensure!(
+        sent >= u64::from(SETTLING_PINGS) * 9 / 10,
+        "of {SETTLING_PINGS} pings only {sent} went over the wire"
+    );
     if plan.has(Part::Ping) {
         ping(plan, who, ends, pen)?;
     }
@@ -174,6 +184,9 @@ fn tcp(plan: &Plan, who: &Contestant, ends: Ends<'_>, pen: &mut Pen<'_>) -> Resu
     }
     Ok(())
 }
+
+/// Pings before each contestant is measured, 50 ms apart.
+const SETTLING_PINGS: u32 = 40;
 
 const OFFLOADS: [&str; 5] = ["tso", "gso", "gro", "tx", "sg"];
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use farlan_tests::lab::{Lab, Ns};
 use farlan_tests::proc::{self, wait_for};
 use farlan_tests::site::{Family, Host};
@@ -39,11 +39,11 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Two hosts on a wire, with nothing on them yet. `congestion` is TCP's in all namespaces.
+    /// Two hosts on a wire, with nothing on them yet.
     ///
     /// # Errors
     /// When a device cannot be made.
-    pub fn on_a_wire(congestion: &str) -> Result<Self> {
+    pub fn on_a_wire() -> Result<Self> {
         let lab = Lab::new()?;
         let mut boot = lab.bootstrap_host("boot", 1, Family::V4, LinkModel::default())?;
         // Its place on the WAN stays unused: it serves on the links to the hosts.
@@ -54,6 +54,9 @@ impl Scene {
         for (index, ns) in [a, b].into_iter().enumerate() {
             let ip = HOST_IPS.get(index).copied().unwrap_or_default();
             ns.ip(&format!("addr add {ip}/24 dev {WIRE}"))?;
+            // Some programs ask by their default route which address is theirs.
+            let peer = HOST_IPS.get(1 - index).copied().unwrap_or_default();
+            ns.ip(&format!("route add default via {peer} dev {WIRE}"))?;
             let n = u8::try_from(index)?;
             // 198.51.100.0/30 to a, 198.51.100.4/30 to b.
             pair(&ns, "boot0", &boot.ns, &format!("host{n}"))?;
@@ -71,7 +74,7 @@ impl Scene {
         let hosts: [Host; 2] = hosts.try_into().ok().context("two hosts")?;
         let scene = Self { hosts, boot, lab };
         for host in &scene.hosts {
-            tcp_settings(&host.ns, congestion)?;
+            forget_windows(&host.ns)?;
         }
         Ok(scene)
     }
@@ -80,12 +83,12 @@ impl Scene {
     ///
     /// # Errors
     /// When a device cannot be made.
-    pub fn on_the_wan(congestion: &str, model: LinkModel) -> Result<Self> {
+    pub fn on_the_wan(model: LinkModel) -> Result<Self> {
         let lab = Lab::new()?;
         let boot = lab.bootstrap_host("boot", 1, Family::V4, model)?;
         let host = |name: &str, n: u8| -> Result<Host> {
             let host = lab.public_host(name, &[Ipv4Addr::new(203, 0, 113, n).into()], model)?;
-            tcp_settings(&host.ns, congestion)?;
+            forget_windows(&host.ns)?;
             Ok(host)
         };
         let hosts = [host("a", 1)?, host("b", 2)?];
@@ -116,17 +119,29 @@ impl Scene {
     ///
     /// # Errors
     /// When a device cannot be made.
-    pub fn guests(&self, bridge: &str, mtu: u16, congestion: &str) -> Result<[Vm; 2]> {
+    pub fn guests(&self, bridge: &str, mtu: u16) -> Result<[Vm; 2]> {
         let [a, b] = &self.hosts;
         let guests = [self.lab.vm(1, a, bridge)?, self.lab.vm(2, b, bridge)?];
         for (guest, host) in guests.iter().zip([a, b]) {
-            tcp_settings(&guest.ns, congestion)?;
+            forget_windows(&guest.ns)?;
             guest.ns.ip(&format!("link set eth0 mtu {mtu}"))?;
             host.ns
                 .ip(&format!("link set {} mtu {mtu}", guest.ns.name()))?;
         }
         Ok(guests)
     }
+}
+
+/// Packets that left a host over the wire so far.
+///
+/// # Errors
+/// When the host has no wire.
+pub fn sent_over_wire(host: &Ns) -> Result<u64> {
+    let file = format!("/sys/class/net/{WIRE}/statistics/tx_packets");
+    let text = proc::check(host.command("cat").arg(&file))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("in {file}: {text:?}"))
 }
 
 /// Switches features of a device: `what` is the tail of `ethtool -K DEV`.
@@ -152,13 +167,7 @@ fn pair(left: &Ns, left_name: &str, right: &Ns, right_name: &str) -> Result<()> 
     Ok(())
 }
 
-fn tcp_settings(ns: &Ns, congestion: &str) -> Result<()> {
-    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")?;
-    ensure!(
-        known.split_whitespace().any(|c| c == congestion),
-        "TCP congestion control {congestion} is not here; here are: {known}"
-    );
-    ns.sysctl("net/ipv4/tcp_congestion_control", congestion)?;
+fn forget_windows(ns: &Ns) -> Result<()> {
     // One run must not teach the next its window.
     ns.sysctl("net/ipv4/tcp_no_metrics_save", "1")
 }
