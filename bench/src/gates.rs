@@ -175,7 +175,8 @@ fn bound(samples: &Samples, (part, what, title, _): &Claim, sign: &str, limit: f
 }
 
 fn fat_pipe(samples: &Samples) -> Gate {
-    let key = fat_pipes::key(50, "1");
+    let (rtt, loss) = fat_pipes::JUDGED;
+    let key = fat_pipes::key(rtt, loss);
     let (own, direct) = (
         samples.summary(FARLAN, &key),
         samples.summary(fat_pipes::DIRECT, &key),
@@ -183,7 +184,9 @@ fn fat_pipe(samples: &Samples) -> Gate {
     let both = own.zip(direct).filter(|(_, d)| d.median > 0.0);
     Gate {
         part: Part::Wan,
-        claim: "TCP at 50 ms with 1 % loss >= 0.95 x without the overlay, >= 10 runs".to_owned(),
+        claim: format!(
+            "TCP at {rtt} ms with {loss} % loss >= 0.95 x without the overlay, >= 10 runs"
+        ),
         found: both.map_or(NOT_MEASURED.to_owned(), |(own, direct)| {
             format!(
                 "{:.2} x ({:.2} and {:.2} Mbit/s, {} runs)",

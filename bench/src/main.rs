@@ -144,6 +144,12 @@ fn measure_all(
         parts: args.parts.clone(),
         congestion: args.congestion.clone(),
     };
+    let farlan = chosen.iter().find(|c| c.name == FARLAN);
+    let farlan = farlan.filter(|_| plan.has(Part::Wan));
+    ensure!(
+        farlan.is_some() || args.parts != [Part::Wan],
+        "the long fat pipes are measured with farlan: add it to --only"
+    );
     let setting = setting(&plan, &chosen, absent)?;
     let stamp = setting.date.replace([':', '-'], "");
     let name = format!("results/bench-{stamp}.jsonl");
@@ -155,10 +161,7 @@ fn measure_all(
     {
         failures = runner::run(&plan, &chosen, &mut samples)?;
     }
-    if plan.has(Part::Wan) {
-        let farlan = chosen.iter().find(|c| c.name == FARLAN);
-        let farlan =
-            farlan.context("the long fat pipes are measured with farlan: add it to --only")?;
+    if let Some(farlan) = farlan {
         failures.extend(fat_pipes::run(&plan, farlan, &mut samples)?);
     }
     Ok((samples, vec![name], failures))

@@ -79,12 +79,12 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Two hosts on the lab's WAN: `model` is each host's access link.
+    /// Two hosts on the lab's WAN: `model` is each host's access link, `seed` decides what is lost.
     ///
     /// # Errors
     /// When a device cannot be made.
-    pub fn on_the_wan(model: LinkModel) -> Result<Self> {
-        let lab = Lab::new()?;
+    pub fn on_the_wan(model: LinkModel, seed: u64) -> Result<Self> {
+        let lab = Lab::with_seed(seed)?;
         let boot = lab.bootstrap_host("boot", 1, Family::V4, model)?;
         let host = |name: &str, n: u8| -> Result<Host> {
             let host = lab.public_host(name, &[Ipv4Addr::new(203, 0, 113, n).into()], model)?;
