@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 9] = [
+const ROOMS: [&str; 10] = [
     "nat-traversal",
     "overlay-proto",
     "tap-bridge",
@@ -11,6 +11,7 @@ const ROOMS: [&str; 9] = [
     "bootstrap",
     "packaging",
     "tests",
+    "bench",
     "fuzz",
 ];
 

@@ -1,0 +1,19 @@
+//! Farlan and its rivals, measured side by side.
+//!
+//! Read in this order: [`scene`] (the topology), [`contestants`] and [`rivals`] (who is brought up
+//! on it), [`measure`] and [`usage`] (one measurement), [`runner`] and [`fat_pipes`] (what is
+//! measured when), [`samples`] (what is kept), [`gates`], [`report`] and [`plot`] (what is made of
+//! it).
+
+pub mod contestants;
+pub mod fat_pipes;
+pub mod gates;
+pub mod measure;
+pub mod plot;
+pub mod report;
+pub mod rivals;
+pub mod runner;
+pub mod samples;
+pub mod scene;
+pub mod stats;
+pub mod usage;
