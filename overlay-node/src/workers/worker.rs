@@ -244,7 +244,6 @@ impl Worker {
             }
         }
         delivery.flush();
-        drop(delivery);
         let (frames, outgoing, outbox) = (&mut self.frames, &mut self.outgoing, &mut self.outbox);
         self.taps.0.retain_mut(|(net, queue)| {
             let read = queue.read_batch(frames);
