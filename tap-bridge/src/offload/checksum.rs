@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071).
 
-use super::{Layout, Protocol, get_u16, put_u16};
+use super::{Layout, get_u16, put_u16};
 
 /// The sum of the big-endian 16-bit words of `bytes`, an odd last byte padded with zero; below
 /// 2^16. Sums may be added, then [`fold`]ed.
