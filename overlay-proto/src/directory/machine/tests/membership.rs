@@ -34,7 +34,7 @@ fn a_claim_waits_until_its_signers_chain_is_known() {
 }
 
 #[test]
-fn claims_without_the_right_are_refused_and_void() {
+fn trust_5_claims_without_the_right_are_refused_and_void() {
     let mut cluster = Cluster::new(3, true);
     cluster.frame(2, mac_key(1), Ordinary);
     cluster.run_ms(100);
