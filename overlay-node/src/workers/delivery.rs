@@ -70,6 +70,8 @@ pub(super) struct Delivery<'a> {
     taps: &'a mut Taps,
     merger: Merger<'a>,
     run: Option<Run<'a>>,
+    /// The session of the datagram before; the next mostly has the same.
+    latest: Option<&'a FibSession>,
 }
 
 impl<'a> Delivery<'a> {
@@ -80,7 +82,18 @@ impl<'a> Delivery<'a> {
             taps,
             merger,
             run: None,
+            latest: None,
         }
+    }
+
+    /// The session with this index of ours.
+    pub(super) fn session(&mut self, index: SessionIndex) -> Option<&'a FibSession> {
+        let is_latest = |from: &&FibSession| from.session.local_index == index;
+        if let Some(from) = self.latest.filter(is_latest) {
+            return Some(from);
+        }
+        self.latest = self.context.fib.sessions.get(&index);
+        self.latest
     }
 
     /// A frame that came in one datagram, where it was opened.

@@ -33,6 +33,8 @@ pub(super) struct Incoming {
     reassembly: HashMap<PeerId, Reassembler>,
     /// Bounded by [`MAX_SEEN`].
     seen: HashMap<SessionIndex, Path>,
+    /// The one of them that the datagram before this one came by; the next mostly does, too.
+    latest: Option<(SessionIndex, Path)>,
     /// Whence strays came since the instant. Bounded by [`MAX_STRAYS`], emptied every
     /// [`STRAY_EVERY`].
     strays: (Option<Instant>, HashSet<Path>),
@@ -44,6 +46,7 @@ impl Incoming {
             budget,
             reassembly: HashMap::new(),
             seen: HashMap::new(),
+            latest: None,
             strays: (None, HashSet::new()),
         }
     }
@@ -106,7 +109,7 @@ impl Incoming {
     ) -> Result<(), DropReason> {
         let context = delivery.context;
         let header = DataHeader::parse(datagram)?;
-        let Some(from) = context.fib.sessions.get(&header.receiver) else {
+        let Some(from) = delivery.session(header.receiver) else {
             self.note_stray(&context, path);
             return Err(DropReason::UnknownSession);
         };
@@ -157,7 +160,11 @@ impl Incoming {
     /// Tells the slow path once that the session works, and whence its packets come.
     fn notice(&mut self, context: &Context<'_>, from: &FibSession, path: Path) {
         let session = from.session.local_index;
+        if self.latest == Some((session, path)) {
+            return;
+        }
         if self.seen.get(&session) == Some(&path) {
+            self.latest = Some((session, path));
             return;
         }
         if self.seen.len() >= MAX_SEEN {
