@@ -91,6 +91,7 @@ fn peer() -> PeerReport {
             rtt_ms: Some(50.25),
             mtu: Some(1_280),
         },
+        suite: Some("chacha20-poly1305".to_owned()),
         tx_bytes: 10,
         rx_bytes: 20,
     }

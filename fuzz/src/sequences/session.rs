@@ -1,11 +1,13 @@
 //! Two ends of a session and whoever is between them.
 //!
-//! The model is a list of what was sealed: each is opened at most once, by the right end, unchanged.
+//! The ends seal with different libraries. The model is a list of what was sealed: each is opened at most once, by the right end, unchanged.
 
 use std::time::Instant;
 
 use overlay_proto::ids::PeerId;
-use overlay_proto::session::{LANES, RawSplit, Role, Session, SessionNames, Suite};
+use overlay_proto::session::{
+    Cipher, LANES, Library, RawSplit, Role, Session, SessionNames, Suite,
+};
 use overlay_proto::wire::{DataHeader, Lane, SessionIndex};
 
 use crate::Seen;
@@ -26,21 +28,26 @@ fn ends(suite: Suite) -> [Session; 2] {
         to_responder: [1; 32],
         to_initiator: [2; 32],
     };
-    [(Role::Initiator, 10, 20), (Role::Responder, 20, 10)].map(|(role, local, remote)| {
+    [
+        (Role::Initiator, Library::AwsLc, 10, 20),
+        (Role::Responder, Library::Ring, 20, 10),
+    ]
+    .map(|(role, library, local, remote)| {
+        let cipher = Cipher { suite, library };
         let names = SessionNames {
             peer: PeerId([9; 32]),
             local_index: SessionIndex(local),
             remote_index: SessionIndex(remote),
             networks: Vec::new(),
         };
-        Session::new(names, &split, suite, role, Instant::now()).unwrap()
+        Session::with_cipher(names, &split, cipher, role, Instant::now()).unwrap()
     })
 }
 
 pub(super) fn run(bytes: &[u8]) -> u64 {
     let mut seen = Seen::default();
     let mut input = Input::new(bytes);
-    let suite = Suite::PREFERENCE[input.below(2)];
+    let suite = Suite::ALL[input.below(2)];
     let ends = ends(suite);
     let mut sent: Vec<Sealed> = Vec::new();
     for _ in 0..MAX_OPERATIONS {

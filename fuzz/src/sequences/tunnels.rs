@@ -13,6 +13,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::handshake::{PeerVerifier, VerifiedPeer, static_public};
 use overlay_proto::ids::{NetworkId, OverlayId, PeerId};
 use overlay_proto::membership::OverlaySecret;
+use overlay_proto::session::Suite;
 use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{MAX_SESSIONS, Tunnels, TunnelsConfig};
 use overlay_proto::wire::{DataHeader, DatagramKind, Lane};
@@ -211,6 +212,7 @@ fn node(n: usize, incarnation: u32, last_timestamp: u64) -> Tunnels {
         chain: peer(n).0.to_vec(),
         signed_static: static_public(&secret(n)).to_vec(),
         networks: vec![NETWORK],
+        suites: Suite::ALL,
         incarnation,
     };
     Tunnels::new(config, last_timestamp)

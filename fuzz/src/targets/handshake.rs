@@ -7,6 +7,7 @@ use nat_traversal::path::Path;
 use overlay_proto::handshake::static_public;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{MemberVerifier, hmac_sha256, mac1_key};
+use overlay_proto::session::Suite;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::DatagramKind;
 use zeroize::Zeroizing;
@@ -61,6 +62,7 @@ fn tunnels(me: PeerId, secret: [u8; 32], chain: Vec<u8>, signed_static: Vec<u8>)
         chain,
         signed_static,
         networks: networks.iter().map(|network| network.id).collect(),
+        suites: Suite::ALL,
         incarnation: 1,
     };
     Tunnels::new(config, 0)

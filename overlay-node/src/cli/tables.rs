@@ -80,7 +80,7 @@ pub(super) fn networks(networks: &[NetworkReport]) -> String {
 
 pub(super) fn peers(peers: &[PeerReport]) -> String {
     let mut table = Table::new(&[
-        "PEER", "NAME", "PATH", "REMOTE", "RTT", "MTU", "TX", "RX", "WHY",
+        "PEER", "NAME", "PATH", "REMOTE", "RTT", "MTU", "SUITE", "TX", "RX", "WHY",
     ]);
     for peer in peers {
         let path = &peer.path;
@@ -92,6 +92,7 @@ pub(super) fn peers(peers: &[PeerReport]) -> String {
             or_dash(path.remote),
             or_dash(path.rtt_ms.map(|rtt| format!("{rtt:.1}ms"))),
             or_dash(path.mtu),
+            or_dash(peer.suite.as_ref()),
             peer.tx_bytes.to_string(),
             peer.rx_bytes.to_string(),
             or_dash(path.why.as_ref()),

@@ -228,6 +228,9 @@ pub struct PeerReport {
     pub name: String,
     /// The chosen path.
     pub path: PathReport,
+    /// How its session seals: `aes-256-gcm` or `chacha20-poly1305`; `null` without a session.
+    #[serde(default)]
+    pub suite: Option<String>,
     /// Bytes of guest frames sent to it.
     pub tx_bytes: u64,
     /// Bytes of guest frames received from it.
@@ -313,6 +316,7 @@ mod tests {
                     rtt_ms: Some(1.2),
                     mtu: Some(1_472),
                 },
+                suite: Some("aes-256-gcm".to_owned()),
                 tx_bytes: 0,
                 rx_bytes: 0,
             }],
@@ -328,6 +332,7 @@ mod tests {
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
                          "rtt_ms": 1.2, "mtu": 1472},
+                "suite": "aes-256-gcm",
                 "tx_bytes": 0, "rx_bytes": 0}],
             "drops": {"unknown_mac": 0}
         });

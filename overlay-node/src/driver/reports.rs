@@ -89,7 +89,8 @@ impl Driver {
     }
 
     fn peer_report(&self, peer: &Peer) -> PeerReport {
-        let connected = self.tunnels.current(peer.id).is_some();
+        let session = self.tunnels.current(peer.id);
+        let connected = session.is_some();
         let path = peer.agent.chosen().filter(|_| connected);
         PeerReport {
             node: peer.id,
@@ -105,6 +106,7 @@ impl Driver {
                 }),
                 mtu: path.and_then(|_| u16::try_from(peer.agent.path_mtu_payload()).ok()),
             },
+            suite: session.map(|session| session.suite().name().to_owned()),
             tx_bytes: peer.counters.tx_bytes.load(Ordering::Relaxed),
             rx_bytes: peer.counters.rx_bytes.load(Ordering::Relaxed),
         }

@@ -60,6 +60,8 @@ pub struct LocalIdentity {
     pub signed_static: Vec<u8>,
     /// Our networks; the first [`super::MAX_NETWORKS`] are offered.
     pub networks: Vec<NetworkId>,
+    /// The suites, the faster one in front.
+    pub suites: [Suite; 2],
     /// The newest lists we know; the psk of our own handshakes belongs to this root version.
     pub lists: ListNumbers,
     /// A random number of this run of the process: tells the peer that we restarted.
@@ -230,7 +232,7 @@ pub fn initiate(
         ephemeral: random(entropy),
     })?;
     let offer = Offer::new(&local.networks, entropy.next_u32());
-    let suites = Suite::PREFERENCE.iter().map(|suite| suite.number());
+    let suites = local.suites.iter().map(|suite| suite.number());
     let payload = Payload1::new(
         timestamp,
         suites.collect(),
@@ -374,11 +376,7 @@ pub fn respond(
         root,
     } = request;
     let parties = (verified.peer, local.me);
-    let suite = payload
-        .suites
-        .iter()
-        .find_map(|&number| Suite::from_number(number))
-        .ok_or(DropReason::HandshakeInvalid)?;
+    let suite = Suite::agree(&payload.suites, &local.suites).ok_or(DropReason::HandshakeInvalid)?;
     let mut offer = Offer::new(&local.networks, entropy.next_u32());
     let networks = offer.shared(
         &payload.terms.networks,

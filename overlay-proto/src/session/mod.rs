@@ -18,6 +18,7 @@
 //! A responder's session waits for its first good packet: until then the peer may be a replay.
 //! [`Session::awaits_confirmation`] tells the worker that opened a packet to report it.
 
+mod cipher;
 mod keys;
 mod replay;
 
@@ -25,14 +26,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
-
 use crate::drop_reason::DropReason;
 use crate::ids::{NetworkId, PeerId};
 use crate::wire::{DataHeader, Lane, Selector, SessionIndex, TAG_LEN};
 
+use cipher::Key;
+pub use cipher::{Cipher, Library, Processor, Suite};
 use keys::{Direction, lane_key};
-pub use keys::{RawSplit, Role, Suite};
+pub use keys::{RawSplit, Role};
 pub use replay::{REPLAY_WINDOW, ReplayWindow};
 
 /// Lanes of a session: the slow path and up to seven workers.
@@ -68,7 +69,7 @@ pub struct SharedNetwork {
 /// (128 bytes: processors fetch lines in pairs).
 #[repr(align(128))]
 struct SealLane {
-    key: LessSafeKey,
+    key: Key,
     /// The next counter. Only the lane's owner adds to it; atomic, because the slow path reads it.
     next: AtomicU64,
 }
@@ -81,7 +82,7 @@ struct SealLane {
 /// the packet is decrypted; the mark checks again.
 #[repr(align(128))]
 struct OpenLane {
-    key: LessSafeKey,
+    key: Key,
     window: Mutex<ReplayWindow>,
 }
 
@@ -97,7 +98,7 @@ struct Packet<'a> {
     header: DataHeader,
     head: &'a [u8],
     text: &'a mut [u8],
-    tag: &'a mut [u8],
+    tag: &'a mut [u8; TAG_LEN],
     /// Bytes of the whole datagram.
     total: usize,
 }
@@ -116,7 +117,7 @@ pub struct Session {
     /// The networks agreed in the handshake.
     pub networks: Vec<SharedNetwork>,
     role: Role,
-    suite: Suite,
+    cipher: Cipher,
     established_at: Instant,
     seal: [SealLane; LANES],
     open: [OpenLane; LANES],
@@ -140,7 +141,8 @@ pub struct SessionNames {
 }
 
 impl Session {
-    /// A session from the raw split of a handshake that was completed `now`.
+    /// A session from the raw split of a handshake that was completed `now`, sealed by the library
+    /// that is the faster one for `suite` on this processor ([`Processor::cipher`]).
     ///
     /// # Errors
     /// `HandshakeInvalid` when the library refuses a key.
@@ -151,16 +153,31 @@ impl Session {
         role: Role,
         now: Instant,
     ) -> Result<Self, DropReason> {
+        let cipher = Processor::detect().cipher(suite);
+        Self::with_cipher(names, split, cipher, role, now)
+    }
+
+    /// As [`Self::new`], by a library of the caller's choice: tests and benchmarks compare them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_cipher(
+        names: SessionNames,
+        split: &RawSplit,
+        cipher: Cipher,
+        role: Role,
+        now: Instant,
+    ) -> Result<Self, DropReason> {
         let out = Direction::sent_by(role);
         let seal = try_lanes(|lane| {
             Ok(SealLane {
-                key: lane_key(split, suite, out, lane)?,
+                key: lane_key(split, cipher, out, lane)?,
                 next: AtomicU64::new(0),
             })
         })?;
         let open = try_lanes(|lane| {
             Ok(OpenLane {
-                key: lane_key(split, suite, out.reverse(), lane)?,
+                key: lane_key(split, cipher, out.reverse(), lane)?,
                 window: Mutex::default(),
             })
         })?;
@@ -170,7 +187,7 @@ impl Session {
             remote_index: names.remote_index,
             networks: names.networks,
             role,
-            suite,
+            cipher,
             established_at: now,
             seal,
             open,
@@ -199,16 +216,15 @@ impl Session {
         let (text_inner, text_body) = packet.text.split_at_mut(inner.len());
         text_inner.copy_from_slice(inner);
         text_body.copy_from_slice(body);
-        let good_tag = sender
+        sender
             .key
-            .seal_in_place_separate_tag(nonce(&packet.header), Aad::from(packet.head), packet.text)
+            .seal_in_place(nonce(&packet.header), packet.head, packet.text, packet.tag)
             .map_err(|_| DropReason::FrameTooLarge)?;
-        packet.tag.copy_from_slice(good_tag.as_ref());
         Ok(packet.total)
     }
 
-    /// As [`Self::seal_into`] for a plaintext that lies in one piece, inner header first: the
-    /// encryption is the only copy. `text` stays as it is.
+    /// As [`Self::seal_into`] for a plaintext that lies in one piece, inner header first, which
+    /// some ciphers read where it is, instead of a copy. `text` stays as it is.
     ///
     /// # Errors
     /// As [`Self::seal_into`].
@@ -216,12 +232,11 @@ impl Session {
         let (sender, packet) = self.next_packet(lane, text.len(), out)?;
         sender
             .key
-            .seal_out_of_place_scatter(
+            .seal_from(
                 nonce(&packet.header),
-                Aad::from(packet.head),
+                packet.head,
                 text,
                 packet.text,
-                &[],
                 packet.tag,
             )
             .map_err(|_| DropReason::FrameTooLarge)?;
@@ -247,6 +262,7 @@ impl Session {
         let out = out.get_mut(..total).ok_or(DropReason::FrameTooLarge)?;
         let (head, rest) = out.split_at_mut(DataHeader::LEN);
         let (text, tag) = rest.split_at_mut(text_len);
+        let tag = tag.first_chunk_mut().ok_or(DropReason::FrameTooLarge)?;
         let counter = sender.next.fetch_add(1, Ordering::Relaxed);
         if counter >= DEAD_AFTER_PACKETS {
             return Err(DropReason::SessionExpired);
@@ -293,9 +309,7 @@ impl Session {
         }
         receiver.window().check(header.counter)?;
         let (head, sealed) = datagram.split_at_mut(DataHeader::LEN);
-        let opened = receiver
-            .key
-            .open_in_place(nonce(header), Aad::from(&*head), sealed);
+        let opened = receiver.key.open_in_place(nonce(header), head, sealed);
         let Ok(text) = opened else {
             let failed = self.failed_opens.fetch_add(1, Ordering::Relaxed) + 1;
             if failed >= DEAD_AFTER_FAILED_OPENS {
@@ -364,7 +378,7 @@ impl Session {
     /// How packets are sealed.
     #[must_use]
     pub const fn suite(&self) -> Suite {
-        self.suite
+        self.cipher.suite
     }
 
     /// Packets whose tag was wrong.
@@ -391,18 +405,18 @@ impl std::fmt::Debug for Session {
             .field("local_index", &self.local_index)
             .field("remote_index", &self.remote_index)
             .field("role", &self.role)
-            .field("suite", &self.suite)
+            .field("cipher", &self.cipher)
             .field("networks", &self.networks)
             .finish_non_exhaustive()
     }
 }
 
 /// The 96-bit nonce of a packet: four zero bytes, then lane (8 bits) and counter (56 bits).
-fn nonce(header: &DataHeader) -> Nonce {
+fn nonce(header: &DataHeader) -> [u8; 12] {
     let mut bytes = [0; 12];
     let (_, low) = bytes.split_at_mut(4);
     low.copy_from_slice(&header.nonce().to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
+    bytes
 }
 
 /// One value for each lane.

@@ -48,7 +48,7 @@ use crate::drop_reason::DropReason;
 use crate::handshake::{CookieSecret, ListNumbers, LocalIdentity, LocalParty, initiate};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::membership::OverlaySecret;
-use crate::session::Session;
+use crate::session::{Session, Suite};
 use crate::time::UnixTime;
 use crate::wire::SessionIndex;
 
@@ -89,6 +89,8 @@ pub struct TunnelsConfig {
     pub signed_static: Vec<u8>,
     /// Our networks; the first eight are offered.
     pub networks: Vec<NetworkId>,
+    /// The suites, the faster one in front ([`Processor::suites`](crate::session::Processor)).
+    pub suites: [Suite; 2],
     /// A random number of this run of the process.
     pub incarnation: u32,
 }
@@ -222,6 +224,7 @@ impl Tunnels {
             chain: config.chain,
             signed_static: config.signed_static,
             networks: config.networks,
+            suites: config.suites,
             lists: ListNumbers {
                 root: config.psk_root_version,
                 revocation: config.revocation_number,

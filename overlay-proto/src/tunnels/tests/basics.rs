@@ -3,7 +3,8 @@
 use nat_traversal::path::Path;
 
 use super::pair::*;
-use crate::tunnels::TunnelEvent;
+use crate::session::Suite;
+use crate::tunnels::{TunnelEvent, TunnelsConfig};
 use crate::wire::{DatagramKind, SAFE_DATAGRAM};
 
 #[test]
@@ -24,6 +25,32 @@ fn completes_and_shares_networks() {
     assert_eq!(a.networks[0].receive, b.networks[0].send);
     pair.assert_talks();
     assert!(pair.nodes.iter().all(|node| node.drops.is_empty()));
+}
+
+#[test]
+fn trust_12_the_suite_is_the_one_that_is_good_for_both() {
+    const WITH_AES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    const WITHOUT: [Suite; 2] = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+    for (lists, agreed) in [
+        ([WITH_AES, WITH_AES], Suite::Aes256Gcm),
+        ([WITH_AES, WITHOUT], Suite::ChaCha20Poly1305),
+        ([WITHOUT, WITH_AES], Suite::ChaCha20Poly1305),
+        ([WITHOUT, WITHOUT], Suite::ChaCha20Poly1305),
+    ] {
+        let mut pair = Pair::new(7);
+        for (n, suites) in lists.into_iter().enumerate() {
+            let config = TunnelsConfig {
+                suites,
+                ..config(n, 1)
+            };
+            pair.nodes[n] = Node::new(config, 0);
+        }
+        pair.connect(0);
+        pair.run_ms(200);
+        assert_eq!(pair.current(0).unwrap().suite(), agreed, "{lists:?}");
+        assert_eq!(pair.current(1).unwrap().suite(), agreed, "{lists:?}");
+        pair.assert_talks();
+    }
 }
 
 #[test]

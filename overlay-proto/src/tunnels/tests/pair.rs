@@ -12,7 +12,7 @@ use crate::drop_reason::DropReason;
 use crate::handshake::{PeerVerifier, VerifiedPeer, static_public};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::membership::OverlaySecret;
-use crate::session::Session;
+use crate::session::{Session, Suite};
 use crate::time::UnixTime;
 use crate::tunnels::{TunnelEvent, Tunnels, TunnelsConfig};
 use crate::wire::{DataHeader, DatagramKind, InnerHeader, InnerKind, Lane, Selector};
@@ -82,6 +82,7 @@ pub(super) fn config(n: usize, incarnation: u32) -> TunnelsConfig {
         chain: chain_of(peer_id(n)),
         signed_static: static_key(n).to_vec(),
         networks: vec![LAB],
+        suites: Suite::ALL,
         incarnation,
     }
 }
