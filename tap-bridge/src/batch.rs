@@ -88,6 +88,13 @@ impl FrameBatch {
         self.slots.is_empty()
     }
 
+    /// Is there no room for one more frame of any length?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.slots.len() >= self.max_frames
+            || self.used + HEADROOM + MAX_FRAME_BYTES > self.buffer.len()
+    }
+
     /// Frames left out since [`Self::clear`] because their header was not acceptable.
     #[must_use]
     pub fn refused(&self) -> usize {
@@ -116,11 +123,11 @@ impl FrameBatch {
 
     /// Space for one more header and frame of any length, or `None` when the batch is full.
     pub(crate) fn spare(&mut self) -> Option<&mut [u8]> {
-        if self.slots.len() >= self.max_frames {
+        if self.is_full() {
             return None;
         }
         let start = self.used + HEADROOM - VNET_HDR_LEN;
-        let end = self.used.checked_add(HEADROOM + MAX_FRAME_BYTES)?;
+        let end = self.used + HEADROOM + MAX_FRAME_BYTES;
         self.buffer.get_mut(start..end)
     }
 

@@ -14,20 +14,21 @@ use tap_bridge::offload::{self, FrameChecksum, Merger};
 use tap_bridge::{FrameQueue, Offload, TxFrame};
 
 use super::punt::{Context, Punt};
+use super::readahead::Tap;
 
 /// The taps of a worker.
 #[derive(Default)]
-pub(super) struct Taps(pub(super) Vec<(NetIndex, Box<dyn FrameQueue>)>);
+pub(super) struct Taps(pub(super) Vec<Tap>);
 
 impl Taps {
     fn of(&mut self, net: NetIndex) -> Option<&mut dyn FrameQueue> {
-        let (_, queue) = self.0.iter_mut().find(|(of, _)| *of == net)?;
-        Some(&mut **queue)
+        let tap = self.0.iter_mut().find(|tap| tap.net == net)?;
+        Some(&mut *tap.queue)
     }
 
     /// What all of them take.
     fn offload(&self) -> Offload {
-        let all = |which| self.0.iter().all(|(_, queue)| queue.offload() == which);
+        let all = |which| self.0.iter().all(|tap| tap.queue.offload() == which);
         if all(Offload::TcpUdp) {
             Offload::TcpUdp
         } else {

@@ -12,11 +12,14 @@
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
 mod delivery;
+mod inbox;
 mod incoming;
 mod outbox;
 mod outgoing;
 mod punt;
+mod readahead;
 pub mod slow;
+mod sparse;
 mod sys;
 #[cfg(test)]
 mod tests;

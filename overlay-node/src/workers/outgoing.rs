@@ -27,7 +27,6 @@ const _: () = assert!(INNER_LEN <= HEADROOM);
 /// The sending half of a worker.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    lane: Lane,
     /// Wraps; at a million split frames a second a number comes again after 16 s, and its pieces
     /// are forgotten after one.
     next_frame_id: u32,
@@ -38,21 +37,20 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) const fn new(lane: Lane) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            lane,
             next_frame_id: 0,
             told: (0, 0),
             copy: Vec::new(),
         }
     }
 
-    /// One frame that the tap of `net` gave behind `header`; `buffer` is [`HEADROOM`] bytes and then
-    /// the frame, and is used up.
+    /// One frame that the tap of `net` gave behind `header`, to go out on `lane`; `buffer` is
+    /// [`HEADROOM`] bytes and then the frame, and is used up.
     pub(super) fn handle_frame(
         &mut self,
         context: &Context<'_>,
-        net: NetIndex,
+        (net, lane): (NetIndex, Lane),
         header: VnetHdr,
         buffer: &mut [u8],
         outbox: &mut Outbox,
@@ -78,6 +76,7 @@ impl Outgoing {
             } => {
                 self.tell(context, net, &frame, bytes);
                 let to = To {
+                    lane,
                     peer,
                     session,
                     path,
@@ -88,7 +87,7 @@ impl Outgoing {
             }
             Forward::Flood { network, punt } => {
                 self.tell(context, net, &frame, bytes);
-                self.flood(context, network, header, buffer, outbox);
+                self.flood(context, (network, lane), header, buffer, outbox);
                 if punt {
                     each_whole(context, header, buffer, |frame| {
                         context.punt(Punt::LocalBroadcast { net, frame });
@@ -105,7 +104,7 @@ impl Outgoing {
     fn flood(
         &mut self,
         context: &Context<'_>,
-        network: &FibNetwork,
+        (network, lane): (&FibNetwork, Lane),
         header: VnetHdr,
         buffer: &[u8],
         outbox: &mut Outbox,
@@ -117,6 +116,7 @@ impl Outgoing {
                 continue;
             };
             let to = To {
+                lane,
                 peer,
                 session,
                 path,
@@ -221,7 +221,7 @@ impl Outgoing {
         let text = text.ok_or(DropReason::FrameTooLarge)?;
         header.write(text);
         outbox.push(to.path, context, |out| {
-            to.session.seal_text(self.lane, text, out)
+            to.session.seal_text(to.lane, text, out)
         })
     }
 
@@ -236,7 +236,7 @@ impl Outgoing {
         let plan = split(frame.len(), to.limit()).ok_or(DropReason::FrameTooLarge)?;
         let number = self.next_frame_id & ((1 << FRAME_ID_BITS) - 1);
         self.next_frame_id = self.next_frame_id.wrapping_add(1);
-        let frame_id = u32::from(self.lane.0) << FRAME_ID_BITS | number;
+        let frame_id = u32::from(to.lane.0) << FRAME_ID_BITS | number;
         for (piece, range) in plan.pieces(frame_id) {
             let body = frame.get(range).ok_or(DropReason::FrameTooLarge)?;
             let header = InnerHeader {
@@ -247,7 +247,7 @@ impl Outgoing {
             let inner_len = header.write(&mut inner);
             let inner = inner.get(..inner_len).unwrap_or_default();
             outbox.push(to.path, context, |out| {
-                to.session.seal_into(self.lane, inner, body, out)
+                to.session.seal_into(to.lane, inner, body, out)
             })?;
         }
         Ok(())
@@ -316,6 +316,7 @@ const fn on_the_wire(checksum: FrameChecksum) -> L4Checksum {
 
 /// Where a frame goes.
 struct To<'a> {
+    lane: Lane,
     peer: &'a FibPeer,
     session: &'a Arc<Session>,
     path: &'a Path,

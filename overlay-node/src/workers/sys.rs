@@ -58,12 +58,11 @@ pub(super) fn accept_trains(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, SOL_UDP, UDP_GRO, 1)
 }
 
-/// Receives as many trains or datagrams as `buffer` has slots, at most [`BATCH`], each into its own
-/// slot of `slot` bytes, without waiting. Returns how many of `out` are filled.
-pub(super) fn recv_batch(
+/// Receives as many trains or datagrams as there are `slots`, at most [`BATCH`], each into a slot of its
+/// own, in their order, without waiting. Returns how many of `out` are filled.
+pub(super) fn recv_batch<'a>(
     socket: &UdpSocket,
-    buffer: &mut [u8],
-    slot: usize,
+    slots: impl Iterator<Item = &'a mut [u8]>,
     out: &mut [Received; BATCH],
 ) -> io::Result<usize> {
     let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
@@ -75,9 +74,8 @@ pub(super) fn recv_batch(
     // SAFETY: a `mmsghdr` is numbers and pointers; all zero is a message without anything.
     let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
-    let chunks = buffer.chunks_exact_mut(slot.max(1));
     let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
-    for ((((message, slice), addr), control), chunk) in parts.zip(&mut controls).zip(chunks) {
+    for ((((message, slice), addr), control), chunk) in parts.zip(&mut controls).zip(slots) {
         message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
         message.msg_hdr.msg_controllen = CONTROL_LEN;
         slice.iov_base = chunk.as_mut_ptr().cast();
@@ -89,7 +87,7 @@ pub(super) fn recv_batch(
         count += 1;
     }
     // SAFETY: the first `count` messages point to slices, addresses and control buffers that live
-    // until after the call, each slice to its own exclusively borrowed chunk with its true length;
+    // until after the call, each slice to its own exclusively borrowed slot with its true length;
     // no timeout.
     let received = unsafe {
         libc::recvmmsg(

@@ -1,8 +1,7 @@
-//! Batches of datagrams, in and out, in *trains*.
+//! Batches of datagrams on their way out, in *trains*.
 //!
 //! Datagrams of one size to one destination lie behind each other in the buffer and go to the kernel
-//! as one (`UDP_SEGMENT`); it cuts them as late as it can, at best in the network card. What it has
-//! merged on the way in comes the same way (`UDP_GRO`). The last datagram of a train may be shorter
+//! as one (`UDP_SEGMENT`); it cuts them as late as it can, at best in the network card. The last datagram of a train may be shorter
 //! than the others, which ends it.
 //!
 //! A device that cannot do it says so with an error for the whole train (EIO without checksum
@@ -16,16 +15,8 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::sizes;
 
-use super::sys::{self, BATCH, Outgoing, Received};
+use super::sys::{self, BATCH, Outgoing};
 use super::udp::reason_of;
-
-/// The largest UDP payload that exists; a slot of a receive batch holds it, be it a datagram or a
-/// train.
-const MAX_DATAGRAM: usize = 65_536;
-
-/// Messages of one receive call. Each may hold 64 KiB: the guests wait no longer for the other
-/// direction than it takes to open as much, about a millisecond in all.
-const RECEIVED_AT_ONCE: usize = 8;
 
 /// The largest datagram that is sent, relay header included, in bytes.
 pub(super) const MAX_SENT: usize = sizes::MAX_UDP_PAYLOAD;
@@ -41,65 +32,6 @@ const SEND_BUFFER: usize = 4 * MAX_TRAIN_BYTES + MAX_SENT;
 
 /// How long no train is tried after one was refused.
 const PLAIN_FOR: Duration = Duration::from_secs(10);
-
-/// A reused buffer for what one receive call brings.
-#[derive(Debug)]
-pub(super) struct RecvBatch {
-    buffer: Box<[u8]>,
-    received: [Received; BATCH],
-}
-
-impl RecvBatch {
-    pub(super) fn new() -> Self {
-        Self {
-            buffer: vec![0; RECEIVED_AT_ONCE * MAX_DATAGRAM].into_boxed_slice(),
-            received: [Received {
-                len: None,
-                segment: None,
-                from: None,
-            }; BATCH],
-        }
-    }
-
-    /// Receives what is there, without waiting: each datagram with its sender. What was cut off is
-    /// counted.
-    pub(super) fn receive(
-        &mut self,
-        socket: &UdpSocket,
-        drops: &DropCounters,
-    ) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
-        let count =
-            match sys::recv_batch(socket, &mut self.buffer, MAX_DATAGRAM, &mut self.received) {
-                Ok(count) => count,
-                Err(error) => {
-                    let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
-                    if !quiet {
-                        // An asynchronous error of an earlier datagram; reading has cleared it.
-                        drops.count(DropReason::SocketError);
-                    }
-                    0
-                }
-            };
-        let slots = self.buffer.chunks_exact_mut(MAX_DATAGRAM);
-        let filled = self.received.iter().zip(slots).take(count);
-        filled.flat_map(move |(received, slot)| {
-            let train = received.len.and_then(|len| slot.get_mut(..len));
-            let found = received.from.zip(train);
-            if found.is_none() {
-                drops.count(DropReason::MalformedDatagram);
-            }
-            let segment = received.segment.unwrap_or(MAX_DATAGRAM);
-            found.into_iter().flat_map(move |(from, train)| {
-                // An empty datagram is one, too; it is no train.
-                let empty = train.is_empty();
-                let none: Option<&mut [u8]> = empty.then_some(&mut []);
-                none.into_iter()
-                    .chain(train.chunks_mut(segment))
-                    .map(move |datagram| (from, datagram))
-            })
-        })
-    }
-}
 
 /// A train on its way, or a single datagram.
 #[derive(Debug, Clone, Copy)]
@@ -265,6 +197,7 @@ impl SendBatch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inbox::Inbox;
     use super::super::udp::UdpSockets;
     use super::*;
 
@@ -274,12 +207,14 @@ mod tests {
     }
 
     fn receive_all(socket: &UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut batch = RecvBatch::new();
+        let (mut inbox, drops) = (Inbox::new(), DropCounters::default());
         let mut got = Vec::new();
         for _ in 0..1_000 {
-            let drops = DropCounters::default();
-            let received = batch.receive(socket, &drops);
-            got.extend(received.map(|(from, bytes)| (from, bytes.to_vec())));
+            inbox.read(socket, &drops);
+            while !inbox.is_empty() {
+                let batch = inbox.next_batch(&drops);
+                got.extend(batch.map(|(from, bytes)| (from, bytes.to_vec())));
+            }
             if got.len() >= wanted {
                 break;
             }

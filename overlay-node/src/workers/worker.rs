@@ -13,16 +13,18 @@ use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::wire::{Lane, PieceBudget};
-use tap_bridge::{FrameBatch, FrameQueue};
+use tap_bridge::FrameQueue;
 use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
+use super::inbox::Inbox;
 use super::incoming::Incoming;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::punt::{Context, Punt};
+use super::readahead::{Readahead, Tap};
+use super::sparse::SparseFlows;
 use super::sys;
-use super::trains::RecvBatch;
 use super::udp::UdpSockets;
 
 /// How often partial frames are looked through while there are any.
@@ -178,8 +180,10 @@ struct Worker {
     epoch: Instant,
     mailbox: Arc<Mailbox>,
     /// Of the IPv4 and of the IPv6 socket.
-    received: [RecvBatch; 2],
-    frames: FrameBatch,
+    inboxes: [Inbox; 2],
+    readahead: Readahead,
+    sparse: SparseFlows,
+    lane: Lane,
     outbox: Outbox,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -191,21 +195,25 @@ struct Worker {
 
 impl Worker {
     fn new(config: WorkerConfig, mailbox: Arc<Mailbox>, budget: PieceBudget) -> Self {
-        Self {
-            taps: Taps(config.taps),
+        let mut worker = Self {
+            taps: Taps::default(),
             fib: config.fib,
             drops: config.drops,
             punts: config.punts,
             epoch: config.epoch,
             mailbox,
-            received: [RecvBatch::new(), RecvBatch::new()],
-            frames: FrameBatch::default(),
+            inboxes: [Inbox::new(), Inbox::new()],
+            readahead: Readahead::default(),
+            sparse: SparseFlows::new(),
+            lane: config.lane,
             outbox: Outbox::new(config.sockets),
-            outgoing: Outgoing::new(config.lane),
+            outgoing: Outgoing::new(),
             incoming: Incoming::new(budget),
             swept: Instant::now(),
             waits: Vec::new(),
-        }
+        };
+        worker.change_taps(config.taps);
+        worker
     }
 
     /// Until told to stop.
@@ -219,74 +227,140 @@ impl Worker {
                     return;
                 }
                 if let Some(taps) = orders.taps {
-                    self.taps = Taps(taps);
+                    self.change_taps(taps);
                 }
             }
-            if !self.turn() {
+            if !self.turn() && !self.has_backlog() {
                 self.wait();
             }
         }
     }
 
-    /// One batch of everything that has some; false when nothing had.
+    /// Reads all there is, lets pass what may, and handles one batch of what waits in each direction;
+    /// false when there was nothing.
     fn turn(&mut self) -> bool {
-        let fib = self.fib.load();
+        let fib = self.fib.load_full();
         let now = Instant::now();
         let since = now.saturating_duration_since(self.epoch);
         let context = Context {
             fib: &fib,
-            drops: &self.drops,
-            punts: &self.punts,
+            drops: &Arc::clone(&self.drops),
+            punts: &self.punts.clone(),
             now,
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         };
-        let mut moved = 0;
-        let mut delivery = Delivery::new(context, &mut self.taps);
-        let sockets = self.outbox.sockets();
-        for (socket, batch) in sockets.both().into_iter().zip(&mut self.received) {
-            let Some(socket) = socket else { continue };
-            for (from, datagram) in batch.receive(socket, &self.drops) {
-                moved += 1;
-                let path = Path::direct(from);
-                self.incoming.handle_datagram(&mut delivery, path, datagram);
-            }
-        }
-        delivery.flush();
-        let (frames, outgoing, outbox) = (&mut self.frames, &mut self.outgoing, &mut self.outbox);
-        self.taps.0.retain_mut(|(net, queue)| {
-            let read = queue.read_batch(frames);
-            self.drops
-                .add(DropReason::MalformedFrame, frames.refused() as u64);
-            for (header, buffer) in frames.frames_mut() {
-                outgoing.handle_frame(&context, *net, header, buffer, outbox);
-            }
-            outbox.flush(&context);
-            match read {
-                Ok(read) => {
-                    moved += read;
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(%error, net = net.0, "a tap is gone");
-                    context.punt(Punt::TapLost { net: *net });
-                    false
-                }
-            }
-        });
+        let mut moved = self.receive(&context);
+        moved |= self.read_taps(&context);
+        moved |= self.deliver_batch(&context);
+        self.send_batch(&context);
         if self.incoming.waits_for_pieces()
             && now.saturating_duration_since(self.swept) >= HOUSEKEEPING
         {
             self.swept = now;
             self.incoming.handle_timeout(&context);
         }
-        moved > 0
+        moved
+    }
+
+    /// Reads the sockets, and delivers what came on express lanes.
+    fn receive(&mut self, context: &Context<'_>) -> bool {
+        let mut came = false;
+        let sockets = self.outbox.sockets();
+        for (socket, inbox) in sockets.both().into_iter().zip(&mut self.inboxes) {
+            let Some(socket) = socket else { continue };
+            inbox.read(socket, context.drops);
+            came |= !inbox.is_empty();
+            while inbox.has_express() {
+                let mut delivery = Delivery::new(*context, &mut self.taps);
+                for (from, datagram) in inbox.express(context.drops) {
+                    let path = Path::direct(from);
+                    self.incoming.handle_datagram(&mut delivery, path, datagram);
+                }
+                delivery.flush();
+            }
+        }
+        came
+    }
+
+    /// Delivers the next few trains.
+    fn deliver_batch(&mut self, context: &Context<'_>) -> bool {
+        let mut moved = false;
+        let mut delivery = Delivery::new(*context, &mut self.taps);
+        for inbox in &mut self.inboxes {
+            for (from, datagram) in inbox.next_batch(context.drops) {
+                moved = true;
+                let path = Path::direct(from);
+                self.incoming.handle_datagram(&mut delivery, path, datagram);
+            }
+        }
+        delivery.flush();
+        moved
+    }
+
+    /// Reads the taps, and sends the frames of sparse flows. A tap that is gone is let go.
+    fn read_taps(&mut self, context: &Context<'_>) -> bool {
+        let mut came = false;
+        let (readahead, sparse) = (&mut self.readahead, &mut self.sparse);
+        let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane.express());
+        self.taps.0.retain_mut(|tap| {
+            let net = tap.net;
+            let read = readahead.read(tap, context.now_ms, sparse, |header, buffer| {
+                outgoing.handle_frame(context, (net, lane), header, buffer, outbox);
+            });
+            match read {
+                Ok(read) => {
+                    let refused = read.refused as u64;
+                    context.drops.add(DropReason::MalformedFrame, refused);
+                    came |= read.frames > 0;
+                    true
+                }
+                Err(error) => {
+                    tracing::warn!(%error, net = net.0, "a tap is gone");
+                    readahead.forget(tap);
+                    context.punt(Punt::TapLost { net });
+                    false
+                }
+            }
+        });
+        self.outbox.flush(context);
+        came
+    }
+
+    /// Sends the oldest batch of each tap.
+    fn send_batch(&mut self, context: &Context<'_>) {
+        let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane);
+        for tap in &mut self.taps.0 {
+            let net = tap.net;
+            self.readahead.next_batch(tap, |header, buffer| {
+                outgoing.handle_frame(context, (net, lane), header, buffer, outbox);
+            });
+            outbox.flush(context);
+        }
+    }
+
+    /// Takes the queues of `orders`; frames that wait stay with their tap.
+    fn change_taps(&mut self, taps: TapSet) {
+        let taps = taps.into_iter().map(|(net, queue)| Tap::new(net, queue));
+        let old = std::mem::replace(&mut self.taps, Taps(taps.collect()));
+        for mut tap in old.0 {
+            match self.taps.0.iter_mut().find(|new| new.net == tap.net) {
+                Some(new) => new.takes_over(&mut tap),
+                None => self.readahead.forget(&mut tap),
+            }
+        }
+    }
+
+    /// Does anything wait to be handled that was read already?
+    fn has_backlog(&self) -> bool {
+        self.inboxes.iter().any(|inbox| !inbox.is_empty())
+            || self.taps.0.iter().any(Tap::has_backlog)
     }
 
     /// Until there is something to do.
     fn wait(&mut self) {
         let sockets = self.outbox.sockets();
         let sockets = [&sockets.v4, &sockets.v6].into_iter().flatten();
-        let taps = self.taps.0.iter().map(|(_, queue)| queue.as_raw_fd());
+        let taps = self.taps.0.iter().map(|tap| tap.queue.as_raw_fd());
         let descriptors = std::iter::once(self.mailbox.wake.as_raw_fd())
             .chain(sockets.map(AsRawFd::as_raw_fd))
             .chain(taps);

@@ -36,8 +36,8 @@ use keys::{Direction, lane_key};
 pub use keys::{RawSplit, Role};
 pub use replay::{REPLAY_WINDOW, ReplayWindow};
 
-/// Lanes of a session: the slow path and up to seven workers.
-pub const LANES: usize = 8;
+/// Lanes of a session: the slow path and up to seven workers, and as many express lanes.
+pub const LANES: usize = 2 * Lane::COUNT as usize;
 
 /// A session this old wants new keys.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);

@@ -32,6 +32,24 @@ pub struct SessionIndex(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(pub u8);
 
+impl Lane {
+    /// Lanes without the express lanes; the express lane of lane `n` is `n + COUNT`.
+    pub const COUNT: u8 = 8;
+
+    /// The same worker's lane for frames that pass others: of flows that send little. The receiver
+    /// takes what comes on it before what waits.
+    #[must_use]
+    pub const fn express(self) -> Self {
+        Self(self.0 | Self::COUNT)
+    }
+
+    /// Is it an express lane?
+    #[must_use]
+    pub const fn is_express(self) -> bool {
+        self.0 & Self::COUNT != 0
+    }
+}
+
 /// Names a network within a session; chosen by the receiver in the handshake (trust.md 15).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,

@@ -10,6 +10,7 @@ use super::*;
 use crate::workers::delivery::{Delivery, Taps};
 use crate::workers::incoming::Incoming;
 use crate::workers::punt::Context;
+use crate::workers::readahead::Tap;
 
 /// Mutations of each kind.
 const ROUNDS: usize = 10_000;
@@ -68,7 +69,7 @@ impl Receiver {
             sender,
             punts,
             incoming: Incoming::new(PieceBudget::default()),
-            taps: Taps(vec![(NET, Box::new(tap))]),
+            taps: Taps(vec![Tap::new(NET, Box::new(tap))]),
             guest,
             agent,
             peer: session(2, 10, 20, Role::Initiator),

@@ -1,0 +1,295 @@
+//! Datagrams that came, in *trains* as the kernel merged them.
+//!
+//! All that waits in the socket is read at once, into slots of memory that are used again. So what
+//! came on an express lane ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest,
+//! which is handed out in its order, a few trains at a time.
+
+use std::array;
+use std::collections::VecDeque;
+use std::net::{SocketAddr, UdpSocket};
+
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::switching::DropCounters;
+use overlay_proto::wire::DataHeader;
+
+use super::sys::{self, Received};
+
+/// The largest UDP payload that exists; a slot holds it, be it a datagram or a train.
+const SLOT: usize = 65_536;
+
+/// How many trains wait here at most, 3 MiB; more stay in the socket.
+const SLOTS: usize = 48;
+
+/// Trains that one call reads.
+const READ_AT_ONCE: usize = 16;
+
+/// Trains that are handed out at once: the guests wait no longer for the other direction than it
+/// takes to open 256 KiB, half a millisecond.
+const BATCH: usize = 4;
+
+/// A train on an express lane is short, in bytes; what is longer waits.
+const MAX_EXPRESS: usize = 4096;
+
+/// What waits for one socket.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    /// Touched only as far as it was ever needed: the slot that became free last is taken first.
+    buffer: Box<[u8]>,
+    /// What is in each slot.
+    received: [Received; SLOTS],
+    free: Vec<usize>,
+    waiting: VecDeque<usize>,
+    express: VecDeque<usize>,
+    /// What the last call read, in its order.
+    fresh: [Received; sys::BATCH],
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        let nothing = Received {
+            len: None,
+            segment: None,
+            from: None,
+        };
+        Self {
+            buffer: vec![0; SLOTS * SLOT].into_boxed_slice(),
+            received: [nothing; SLOTS],
+            free: (0..SLOTS).rev().collect(),
+            waiting: VecDeque::with_capacity(SLOTS),
+            express: VecDeque::with_capacity(SLOTS),
+            fresh: [nothing; sys::BATCH],
+        }
+    }
+
+    /// Reads what there is and room for, without waiting.
+    pub(super) fn read(&mut self, socket: &UdpSocket, drops: &DropCounters) {
+        loop {
+            let mut slots = slots(&mut self.buffer);
+            let free = self.free.iter().rev().take(READ_AT_ONCE);
+            let asked = free.len();
+            if asked == 0 {
+                return;
+            }
+            let chosen = free.filter_map(|&slot| slots.get_mut(slot)?.take());
+            let count = match sys::recv_batch(socket, chosen, &mut self.fresh) {
+                Ok(count) => count,
+                Err(error) => {
+                    let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+                    if !quiet {
+                        // An asynchronous error of an earlier datagram; reading has cleared it.
+                        drops.count(DropReason::SocketError);
+                    }
+                    0
+                }
+            };
+            for received in self.fresh.iter().take(count) {
+                let Some(slot) = self.free.pop() else { return };
+                if let Some(place) = self.received.get_mut(slot) {
+                    *place = *received;
+                }
+                let start = slot * SLOT;
+                let bytes = received
+                    .len
+                    .and_then(|len| self.buffer.get(start..start + len));
+                if is_express(bytes.unwrap_or_default(), received.segment) {
+                    self.express.push_back(slot);
+                } else {
+                    self.waiting.push_back(slot);
+                }
+            }
+            if count < asked {
+                return;
+            }
+        }
+    }
+
+    /// The datagrams of a few trains that pass all others, each with its sender.
+    pub(super) fn express<'a>(
+        &'a mut self,
+        drops: &'a DropCounters,
+    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
+        Self::hand_out(
+            &mut self.express,
+            &mut self.free,
+            &mut self.buffer,
+            &self.received,
+            drops,
+        )
+    }
+
+    /// The datagrams of the next few trains, each with its sender. What was cut off is counted.
+    pub(super) fn next_batch<'a>(
+        &'a mut self,
+        drops: &'a DropCounters,
+    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
+        Self::hand_out(
+            &mut self.waiting,
+            &mut self.free,
+            &mut self.buffer,
+            &self.received,
+            drops,
+        )
+    }
+
+    /// Waits anything that passes?
+    pub(super) fn has_express(&self) -> bool {
+        !self.express.is_empty()
+    }
+
+    /// Waits nothing here?
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.express.is_empty()
+    }
+
+    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
+    fn hand_out<'a>(
+        queue: &mut VecDeque<usize>,
+        free: &mut Vec<usize>,
+        buffer: &'a mut [u8],
+        received: &[Received; SLOTS],
+        drops: &'a DropCounters,
+    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
+        let mut slots = slots(buffer);
+        let batch: [_; BATCH] = array::from_fn(|_| {
+            let slot = queue.pop_front()?;
+            free.push(slot);
+            Some((*received.get(slot)?, slots.get_mut(slot)?.take()?))
+        });
+        let batch = batch.into_iter().flatten();
+        batch.flat_map(|(received, slot)| datagrams(received, slot, drops))
+    }
+}
+
+/// The slots, to take any of them in any order.
+fn slots(buffer: &mut [u8]) -> [Option<&mut [u8]>; SLOTS] {
+    let mut chunks = buffer.chunks_exact_mut(SLOT);
+    array::from_fn(|_| chunks.next())
+}
+
+/// The datagrams of a train, each with the sender.
+fn datagrams<'a>(
+    received: Received,
+    slot: &'a mut [u8],
+    drops: &DropCounters,
+) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> + use<'a> {
+    let train = received.len.and_then(|len| slot.get_mut(..len));
+    let found = received.from.zip(train);
+    if found.is_none() {
+        drops.count(DropReason::MalformedDatagram);
+    }
+    let segment = received.segment.unwrap_or(SLOT);
+    found.into_iter().flat_map(move |(from, train)| {
+        // An empty datagram is one, too; it is no train.
+        let empty = train.is_empty();
+        let none: Option<&mut [u8]> = empty.then_some(&mut []);
+        none.into_iter()
+            .chain(train.chunks_mut(segment))
+            .map(move |datagram| (from, datagram))
+    })
+}
+
+/// Came all of the train on express lanes? The kernel may merge datagrams of several lanes.
+fn is_express(train: &[u8], segment: Option<usize>) -> bool {
+    train.len() <= MAX_EXPRESS
+        && !train.is_empty()
+        && train.chunks(segment.unwrap_or(SLOT)).all(|datagram| {
+            DataHeader::parse(datagram).is_ok_and(|header| header.lane.is_express())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use overlay_proto::wire::{Lane, SessionIndex};
+
+    use super::*;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let (a, b) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        a.connect(b.local_addr().unwrap()).unwrap();
+        b.set_nonblocking(true).unwrap();
+        (a, b)
+    }
+
+    fn data(lane: u8, number: usize) -> Vec<u8> {
+        let header = DataHeader {
+            receiver: SessionIndex(1),
+            lane: Lane(lane),
+            counter: number as u64,
+        };
+        let mut out = header.to_bytes().to_vec();
+        out.resize(DataHeader::LEN + 16 + number % 100, 0);
+        out
+    }
+
+    fn numbers<'a>(datagrams: impl Iterator<Item = (SocketAddr, &'a mut [u8])>) -> Vec<u64> {
+        let parsed = datagrams.map(|(_, bytes)| DataHeader::parse(bytes).unwrap().counter);
+        parsed.collect()
+    }
+
+    #[test]
+    fn express_passes_and_the_rest_keeps_its_order() {
+        let (from, to) = pair();
+        let drops = DropCounters::default();
+        let mut inbox = Inbox::new();
+        let express = Lane(1).express().0;
+        for number in 0..40 {
+            let lane = if number % 10 == 9 { express } else { 1 };
+            from.send(&data(lane, number)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        inbox.read(&to, &drops);
+        assert_eq!(numbers(inbox.express(&drops)), [9, 19, 29, 39]);
+        assert!(numbers(inbox.express(&drops)).is_empty());
+        let mut rest = Vec::new();
+        while !inbox.is_empty() {
+            let batch = numbers(inbox.next_batch(&drops));
+            assert_eq!(batch.len(), BATCH);
+            rest.extend(batch);
+        }
+        assert!(rest.is_sorted());
+        assert_eq!(rest.len(), 36);
+        assert_eq!(inbox.free.len(), SLOTS);
+    }
+
+    #[test]
+    fn what_has_no_room_stays_in_the_socket_in_order() {
+        let (from, to) = pair();
+        let drops = DropCounters::default();
+        let mut inbox = Inbox::new();
+        let mut seen = Vec::new();
+        for number in 0..3 * SLOTS {
+            from.send(&data(1, number)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        loop {
+            inbox.read(&to, &drops);
+            if inbox.is_empty() {
+                break;
+            }
+            seen.extend(numbers(inbox.next_batch(&drops)));
+        }
+        let all: Vec<u64> = (0..3 * SLOTS as u64).collect();
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_train_is_express_only_as_a_whole() {
+        let express = Lane(3).express().0;
+        let mut train = data(express, 100);
+        assert!(is_express(&train, None));
+        let segment = Some(train.len());
+        train.extend(data(express, 200));
+        assert!(is_express(&train, segment));
+        train.extend(data(3, 300));
+        assert!(!is_express(&train, segment));
+        assert!(!is_express(&[], None));
+        assert!(!is_express(&[4; 20], None));
+        let handshake = [1; 200];
+        assert!(!is_express(&handshake, None));
+    }
+}

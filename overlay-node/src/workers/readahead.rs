@@ -1,0 +1,218 @@
+//! Frames that wait to be sent, read ahead from the taps.
+//!
+//! All that waits in a tap is read at once, into batches that are used again. So frames of sparse
+//! flows ([`SparseFlows`]) go out before those that wait; these keep their order.
+
+use std::collections::VecDeque;
+use std::io;
+
+use overlay_proto::switching::NetIndex;
+use tap_bridge::offload::HEADROOM;
+use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
+
+use super::sparse::SparseFlows;
+
+/// Batches that all taps of a worker have at most, of 256 KiB each; one more for each tap.
+const BATCHES: usize = 12;
+
+/// One queue of a tap, and what was read from it.
+pub(super) struct Tap {
+    /// The tap's network.
+    pub(super) net: NetIndex,
+    /// Where its frames are read and written.
+    pub(super) queue: Box<dyn FrameQueue>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    frames: FrameBatch,
+    /// Frames that have passed already, the first one's bit lowest.
+    passed: u64,
+}
+
+/// A batch's frames have each a bit.
+const _: () = assert!(tap_bridge::batch::DEFAULT_BATCH.0 <= u64::BITS as usize);
+
+/// Memory for what is read ahead.
+#[derive(Default)]
+pub(super) struct Readahead {
+    /// Empty batches, the one that became free last on top. Never more than were in use at once.
+    free: Vec<FrameBatch>,
+    /// Batches in use.
+    used: usize,
+}
+
+/// What [`Readahead::read`] found.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Read {
+    /// Frames.
+    pub(super) frames: usize,
+    /// Frames that the tap should not have given: their header is not acceptable.
+    pub(super) refused: usize,
+}
+
+impl Tap {
+    pub(super) fn new(net: NetIndex, queue: Box<dyn FrameQueue>) -> Self {
+        Self {
+            net,
+            queue,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Waits anything that was read?
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The same tap by another queue; what was read is kept.
+    pub(super) fn takes_over(&mut self, other: &mut Self) {
+        self.waiting.append(&mut other.waiting);
+    }
+}
+
+impl Readahead {
+    /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
+    /// sparse.
+    ///
+    /// # Errors
+    /// The tap is gone. What it gave before is there.
+    pub(super) fn read(
+        &mut self,
+        tap: &mut Tap,
+        now_ms: u64,
+        sparse: &mut SparseFlows,
+        mut pass: impl FnMut(VnetHdr, &mut [u8]),
+    ) -> io::Result<Read> {
+        let mut all = Read::default();
+        while self.used < BATCHES || tap.waiting.is_empty() {
+            let mut frames = self.free.pop().unwrap_or_default();
+            let read = tap.queue.read_batch(&mut frames);
+            all.refused += frames.refused();
+            let (Ok(count @ 1..), is_full) = (&read, frames.is_full()) else {
+                self.free.push(frames);
+                return read.map(|_| all);
+            };
+            all.frames += count;
+            let mut passed = 0;
+            for (index, (header, buffer)) in frames.frames_mut().enumerate() {
+                let frame = buffer.get(HEADROOM..).unwrap_or_default();
+                if sparse.admit(now_ms, header, frame) {
+                    pass(header, buffer);
+                    passed |= 1 << index;
+                }
+            }
+            self.used += 1;
+            tap.waiting.push_back(Waiting { frames, passed });
+            if !is_full {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives `each` the frames of the oldest batch of `tap` that have not passed, in their order.
+    pub(super) fn next_batch(&mut self, tap: &mut Tap, mut each: impl FnMut(VnetHdr, &mut [u8])) {
+        let Some(mut oldest) = tap.waiting.pop_front() else {
+            return;
+        };
+        for (index, (header, buffer)) in oldest.frames.frames_mut().enumerate() {
+            if oldest.passed & 1 << index == 0 {
+                each(header, buffer);
+            }
+        }
+        self.give_back(oldest);
+    }
+
+    /// Forgets what was read from `tap`, which is gone.
+    pub(super) fn forget(&mut self, tap: &mut Tap) {
+        while let Some(waiting) = tap.waiting.pop_front() {
+            self.give_back(waiting);
+        }
+    }
+
+    fn give_back(&mut self, waiting: Waiting) {
+        self.used -= 1;
+        self.free.push(waiting.frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tap_bridge::{MemoryTap, TxFrame};
+
+    use super::*;
+
+    /// A frame without ports from guest `guest`: a flow for each guest.
+    fn frame(guest: u8, number: usize) -> Vec<u8> {
+        let mut out = vec![guest; 14];
+        out.extend((number as u64).to_be_bytes());
+        out.resize(60, 0);
+        out
+    }
+
+    fn number(buffer: &[u8]) -> (u8, u64) {
+        let frame = &buffer[HEADROOM..];
+        (
+            frame[0],
+            u64::from_be_bytes(frame[14..22].try_into().unwrap()),
+        )
+    }
+
+    /// Guest 1 sends a lot; guest 2 little, in between.
+    #[test]
+    fn sparse_flows_pass_and_the_rest_keeps_its_order() {
+        let (mut guest, queue) = MemoryTap::pair().unwrap();
+        let mut tap = Tap::new(NetIndex(0), Box::new(queue));
+        let (mut readahead, mut sparse) = (Readahead::default(), SparseFlows::new());
+        let sent: Vec<_> = (0..200)
+            .map(|n| frame(if n % 50 == 49 { 2 } else { 1 }, n))
+            .collect();
+        let out: Vec<_> = sent.iter().map(|frame| TxFrame::plain(frame)).collect();
+        assert_eq!(guest.write_batch(&out).written, 200);
+        let (mut passed, mut rest) = (Vec::new(), Vec::new());
+        let read = readahead.read(&mut tap, 1_000, &mut sparse, |_, frame| {
+            passed.push(number(frame))
+        });
+        assert_eq!(read.unwrap().frames, 200);
+        let first = (0..8).map(|n| (1, n));
+        let expected: Vec<_> = first.chain([49, 99, 149, 199].map(|n| (2, n))).collect();
+        assert_eq!(passed, expected);
+        while !tap.waiting.is_empty() {
+            readahead.next_batch(&mut tap, |_, frame| rest.push(number(frame)));
+        }
+        assert!(rest.is_sorted() && rest.iter().all(|(guest, _)| *guest == 1));
+        assert_eq!(rest.len() + passed.len(), 200);
+        assert_eq!(readahead.used, 0);
+    }
+
+    #[test]
+    fn a_tap_that_floods_leaves_the_others_a_batch() {
+        let pairs: Vec<_> = (0..3).map(|_| MemoryTap::pair().unwrap()).collect();
+        let (mut readahead, mut sparse) = (Readahead::default(), SparseFlows::new());
+        let mut taps = Vec::new();
+        let mut guests = Vec::new();
+        for (net, (guest, queue)) in pairs.into_iter().enumerate() {
+            guests.push(guest);
+            taps.push(Tap::new(
+                NetIndex(u16::try_from(net).unwrap()),
+                Box::new(queue),
+            ));
+        }
+        let flood = frame(1, 0);
+        for _ in 0..20 {
+            for guest in &mut guests {
+                guest.write_batch(&[TxFrame::plain(&flood); 64]);
+            }
+            for tap in &mut taps {
+                readahead.read(tap, 1, &mut sparse, |_, _| {}).unwrap();
+            }
+        }
+        assert!(readahead.used <= BATCHES + 2, "{}", readahead.used);
+        assert!(taps.iter().all(|tap| !tap.waiting.is_empty()));
+        for tap in &mut taps {
+            readahead.forget(tap);
+        }
+        assert_eq!(readahead.used, 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! Flows that send so little that they need not wait behind others: pings, keystrokes, look-ups, the
+//! first packets of a connection.
+//!
+//! This is the idea of sparse flows in `FQ-CoDel` (RFC 8290, 4.2). Their frames pass those that wait, at
+//! the sender and, on a lane of their own, at the receiver. So that they never pass a frame of
+//! their own flow, a flow that has sent more is not sparse again before it was silent for [`REST_MS`],
+//! which is longer than anything waits.
+
+use tap_bridge::VnetHdr;
+use tap_bridge::offload::{Family, Layout};
+
+/// A flow that was not sparse is again after so long a silence, ms.
+const REST_MS: u64 = 100;
+
+/// Frames of a flow in one [`WINDOW_MS`] that are still few.
+const FEW: u8 = 8;
+
+/// See [`FEW`], ms.
+const WINDOW_MS: u64 = 10;
+
+/// Flows told apart, a power of two. Two with one place count as one, which can cost both their
+/// privilege, never their order.
+const PLACES: usize = 1024;
+
+/// What is known of the flows that left this worker. 24 KiB.
+#[derive(Debug)]
+pub(super) struct SparseFlows(Box<[Flow]>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    /// Not sparse until then.
+    rests_until_ms: u64,
+    /// The window of the last frame, and the frames in it.
+    window: u64,
+    frames: u8,
+}
+
+impl SparseFlows {
+    pub(super) fn new() -> Self {
+        Self(vec![Flow::default(); PLACES].into_boxed_slice())
+    }
+
+    /// May this frame, read at `now_ms`, pass others? To be asked once for each frame, in the order
+    /// of the frames.
+    pub(super) fn admit(&mut self, now_ms: u64, header: VnetHdr, frame: &[u8]) -> bool {
+        let place = flow_hash(frame) as usize % PLACES;
+        let Some(flow) = self.0.get_mut(place) else {
+            return false;
+        };
+        let window = now_ms / WINDOW_MS + 1;
+        if flow.window != window {
+            (flow.window, flow.frames) = (window, 0);
+        }
+        flow.frames = flow.frames.saturating_add(1);
+        let is_sparse =
+            now_ms >= flow.rests_until_ms && flow.frames <= FEW && !header.is_super_frame();
+        if !is_sparse {
+            flow.rests_until_ms = now_ms + REST_MS;
+        }
+        is_sparse
+    }
+}
+
+/// A number for the frame's flow: addresses, protocol and ports, or what of these it has.
+fn flow_hash(frame: &[u8]) -> u64 {
+    let layout = Layout::parse(frame);
+    let (addresses, ports) = match layout {
+        Some(Layout { ip, l4, family, .. }) => match family {
+            Family::V4 => (ip + 12..ip + 20, l4..l4 + 4),
+            Family::V6 => (ip + 8..ip + 40, l4..l4 + 4),
+        },
+        // The MAC addresses and the type, and where IPv4 has its addresses.
+        None => (0..14, 26..34),
+    };
+    let protocol = layout.map_or(0, |layout| u64::from(layout.protocol.number()));
+    [addresses, ports]
+        .into_iter()
+        .filter_map(|range| frame.get(range))
+        .flat_map(|bytes| bytes.chunks(8))
+        .fold(protocol, |hash, chunk| {
+            let mut word = [0; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            // The golden ratio spreads, the rotation keeps the order of the words.
+            (hash.rotate_left(5) ^ u64::from_ne_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+        >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// UDP over IPv4 from this port.
+    fn frame(port: u16, payload: usize) -> Vec<u8> {
+        let mut out = vec![2; 12];
+        out.extend([0x08, 0x00, 0x45, 0]);
+        out.extend(u16::try_from(28 + payload).unwrap().to_be_bytes());
+        out.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        out.extend(port.to_be_bytes());
+        out.extend([0, 53]);
+        out.extend(u16::try_from(8 + payload).unwrap().to_be_bytes());
+        out.extend([0, 0]);
+        out.resize(out.len() + payload, 0);
+        out
+    }
+
+    #[test]
+    fn few_frames_pass_and_many_do_not() {
+        let mut flows = SparseFlows::new();
+        let mut admit = |ms, port| flows.admit(ms, VnetHdr::PLAIN, &frame(port, 50));
+        assert!((0..100).all(|i| admit(i * 5, 1)), "a ping each 5 ms");
+        assert!((0..8).all(|_| admit(1_000, 2)));
+        assert!(!admit(1_000, 2), "a ninth in one window");
+        assert!(admit(1_000, 3), "another flow");
+        assert!(!admit(1_099, 2), "it has not rested");
+        assert!(!admit(1_198, 2), "nor since");
+        assert!(admit(1_298, 2));
+    }
+
+    #[test]
+    fn what_has_no_ports_is_a_flow_too() {
+        let mut flows = SparseFlows::new();
+        for frame in [&[1; 60][..], &[1; 10], &[]] {
+            assert!(flows.admit(500, VnetHdr::PLAIN, frame));
+        }
+    }
+
+    #[test]
+    fn a_super_frame_is_not_few() {
+        let mut flows = SparseFlows::new();
+        let header = VnetHdr {
+            gso_type: 1,
+            gso_size: 1_000,
+            ..VnetHdr::PLAIN
+        };
+        assert!(!flows.admit(500, header, &frame(1, 3_000)));
+        assert!(!flows.admit(599, VnetHdr::PLAIN, &frame(1, 10)));
+    }
+
+    proptest! {
+        /// Whoever passes has not had to wait for as long as anything waits.
+        #[test]
+        fn nobody_passes_a_frame_of_its_own(gaps in prop::collection::vec(0_u64..30, 1..500)) {
+            let (mut flows, mut now, mut waits_since) = (SparseFlows::new(), 0, None);
+            for gap in gaps {
+                now += gap;
+                if flows.admit(now, VnetHdr::PLAIN, &frame(9, 100)) {
+                    prop_assert!(waits_since.is_none_or(|since| now - since >= REST_MS));
+                } else {
+                    waits_since = Some(now);
+                }
+            }
+        }
+    }
+}
