@@ -26,7 +26,7 @@ use crate::state::{StateDir, StateError, StateLock};
 pub use moving::{CONFIRM_WITHIN, confirm, roll_back, waits};
 pub use passage::keep_open;
 use store::Book;
-pub use store::{AttachmentRecord, Moved, NicPort, Pending, VmTap};
+pub use store::{AttachmentRecord, Moved, NicPort, Pending, Switches, VmTap};
 use watcher::Watcher;
 
 /// The guests' IP MTU unless the network says otherwise, in bytes.
@@ -45,6 +45,10 @@ pub struct AttachSpec {
     pub address: Option<IpNet>,
     /// The user who may open the VM tap without `CAP_NET_ADMIN`; `None` is the caller.
     pub owner: Option<u32>,
+    /// Throws [`Switches::offload`]; `None` leaves it as it is.
+    pub offload: Option<bool>,
+    /// Throws [`Switches::clamp`]; `None` leaves it as it is.
+    pub clamp: Option<bool>,
     /// Move the NIC's addresses and routes to the bridge, and back unless somebody confirms within
     /// this (`--move-addresses`, `--confirm-within`).
     pub move_addresses: Option<Duration>,
@@ -62,6 +66,8 @@ impl AttachSpec {
             mtu: DEFAULT_MTU,
             address: None,
             owner: None,
+            offload: None,
+            clamp: None,
             move_addresses: None,
             // Not its path: the file there may be a newer version by now.
             program: PathBuf::from("/proc/self/exe"),
@@ -345,14 +351,17 @@ async fn new_record(links: &Links, spec: &AttachSpec) -> anyhow::Result<Attachme
         addresses: Vec::new(),
         nic: None,
         vms: Vec::new(),
+        switches: Switches::default(),
     })
 }
 
-/// Records the VM tap and the address that are asked for on top of the network's own interfaces.
+/// Records the switches, the VM tap and the address that are asked for on top of the network's own
+/// interfaces.
 async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow::Result<()> {
     let Some(record) = book.find_mut(&spec.network) else {
         return Ok(());
     };
+    record.switches.throw(spec.offload, spec.clamp);
     if let Some(address) = spec.address
         && !record.addresses.contains(&address)
     {
@@ -576,6 +585,12 @@ fn summary(record: &AttachmentRecord) -> String {
     if !record.vms.is_empty() {
         let names: Vec<&str> = record.vms.iter().map(|vm| vm.name.as_str()).collect();
         text.push_str(&format!(", for VMs: {}", names.join(" ")));
+    }
+    if !record.switches.offload {
+        text.push_str(", offload off");
+    }
+    if !record.switches.clamp {
+        text.push_str(", MSS not clamped");
     }
     text
 }

@@ -7,6 +7,8 @@
 //! [[attach]]                                 # as `farlan attach lab --bridge br0`
 //! network = "lab"
 //! bridge = "br0"                             # or: vm = "web1"; or neither: make br-lab
+//! offload = false                            # as --no-offload; true as --offload
+//! clamp = false                              # as --no-clamp; true as --clamp
 //!
 //! [control]
 //! users = ["ops"]                            # may change things over the control socket, as root may;
@@ -75,6 +77,10 @@ pub struct ConfigAttachment {
     pub bridge: Option<String>,
     /// A tap for a VM.
     pub vm: Option<String>,
+    /// Offload on or off; left out: as `farlan attach` said last.
+    pub offload: Option<bool>,
+    /// Clamping of the MSS on or off; left out: as `farlan attach` said last.
+    pub clamp: Option<bool>,
 }
 
 /// `[directory]`.
@@ -232,11 +238,13 @@ mod tests {
     #[test]
     fn a_whole_file() {
         let text = "listen = ['192.0.2.1', '[::]:7']\nlog = 'debug'\n\
-            [[attach]]\nnetwork = 'lab'\nbridge = 'br0'\n[directory]\nreplication = false\n";
+            [[attach]]\nnetwork = 'lab'\nbridge = 'br0'\noffload = false\n[directory]\nreplication = false\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen[0].to_string(), "192.0.2.1:22611");
         assert!(!config.directory.replication);
         assert_eq!(config.attach[0].network.as_str(), "lab");
+        assert_eq!(config.attach[0].offload, Some(false));
+        assert_eq!(config.attach[0].clamp, None);
         assert!(Config::parse("").unwrap().directory.replication);
     }
 

@@ -167,6 +167,52 @@ fn what_fails_half_way_leaves_nothing() {
 }
 
 #[test]
+fn switches_are_thrown_by_another_attach_and_stay_thrown() {
+    in_namespace("switches", |links, dir| async move {
+        let plain = spec(AttachTarget::DefaultBridge);
+        attach(&dir, &plain).await.unwrap();
+        let tap = links.get("fl-lab").await.unwrap().index;
+        let switches = || {
+            let switches = load(&dir).unwrap()[0].switches;
+            (switches.offload, switches.clamp)
+        };
+        assert_eq!(switches(), (true, true));
+        let mut off = plain.clone();
+        off.offload = Some(false);
+        let told = attach(&dir, &off).await.unwrap();
+        assert!(told.ends_with("bridge br-lab, offload off"), "{told}");
+        assert_eq!(switches(), (false, true));
+        // What says nothing of them changes nothing: another VM, the start of the node.
+        attach(&dir, &spec(AttachTarget::Vm("vm0".to_owned())))
+            .await
+            .unwrap();
+        ensure(&dir).await.unwrap();
+        assert_eq!(switches(), (false, true));
+        off.offload = Some(true);
+        off.clamp = Some(false);
+        let told = attach(&dir, &off).await.unwrap();
+        assert!(told.ends_with("vm0, MSS not clamped"), "{told}");
+        assert_eq!(switches(), (true, false));
+        assert_eq!(links.get("fl-lab").await.unwrap().index, tap);
+        // An attach that fails throws none.
+        let mut bad = spec(AttachTarget::Vm("fl-lab".to_owned()));
+        bad.offload = Some(false);
+        error_of(&dir, &bad).await;
+        assert_eq!(switches(), (true, false));
+    });
+}
+
+#[test]
+fn a_record_without_switches_has_both_on() {
+    let dir = StateDir::new("old-record");
+    let text = r#"{ "version": 1, "mark": "farlan:0", "attachments": [ { "network": "lab",
+        "tap": "fl-lab", "bridge": "br-lab", "bridge_is_ours": true, "mtu": 1500, "vms": [] } ] }"#;
+    std::fs::write(dir.0.join("attachments.json"), text).unwrap();
+    let switches = load(&dir.0).unwrap()[0].switches;
+    assert!(switches.offload && switches.clamp);
+}
+
+#[test]
 fn foreign_names_are_never_touched() {
     in_namespace("foreign", |links, dir| async move {
         links.create_bridge("br-lab").await.unwrap();

@@ -126,6 +126,7 @@ fn fib(number: usize, path: Path) -> Fib {
             macs: HashMap::from(macs),
             flood: vec![slot],
             punt_broadcast: false,
+            clamp: true,
         }],
         peers: vec![FibPeer {
             peer: session.peer,

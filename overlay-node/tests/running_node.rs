@@ -115,6 +115,8 @@ fn status() -> StatusReport {
             bridge: Some("br-lab".to_owned()),
             mtu: 1_500,
             epoch: 1,
+            offload: Some(false),
+            clamp: Some(true),
         }],
         peers: vec![peer()],
         drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),
@@ -201,6 +203,14 @@ async fn changes_go_through_the_node_and_its_refusal_is_ours() {
         unreachable!("attach asks for an attachment");
     };
     assert_eq!(request.vm.as_deref(), Some("web1"));
+    // What nothing is said of stays as it is; of two opposites the last counts.
+    assert_eq!((request.offload, request.clamp), (None, None));
+    let flags = ["--no-offload", "--no-clamp", "--clamp"];
+    node.run(&[&["attach", "lab"][..], &flags].concat()).await;
+    let Request::Attach(request) = node.last_asked() else {
+        unreachable!("attach asks for an attachment");
+    };
+    assert_eq!((request.offload, request.clamp), (Some(false), Some(true)));
     let output = node.run(&["detach", "lab"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stderr, b"farlan: not attached; attach it first\n");

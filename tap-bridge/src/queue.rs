@@ -64,6 +64,17 @@ impl TapQueue {
         Ok(Self { file, offload })
     }
 
+    /// Switches offload for the whole tap while it is in use, as [`TapQueue::open`] does. Other queues
+    /// and clones still read all that comes; what they write is unaffected until they are replaced.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_offload(&mut self, offload: bool) -> Result<(), Error> {
+        let set = sys::set_offload(&self.file, offload);
+        self.offload = set.map_err(|error| Error::from_io("cannot switch offload", error))?;
+        Ok(())
+    }
+
     /// The same queue once more: for a slow path that writes a frame now and then.
     ///
     /// # Errors
@@ -78,7 +89,9 @@ impl TapQueue {
 
 impl FrameQueue for TapQueue {
     fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
-        read_batch(&self.file, batch, self.offload != Offload::Off)
+        // Whatever was agreed when this clone was made: offload may have been switched meanwhile, and
+        // what waits in the queue is as it was then.
+        read_batch(&self.file, batch, true)
     }
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {

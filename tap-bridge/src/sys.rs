@@ -75,7 +75,7 @@ pub(crate) fn open_queue(name: &str, offload: bool) -> Result<(File, Offload), E
 }
 
 /// `TUNSETOFFLOAD` with the most that the kernel has.
-fn set_offload(file: &File, wanted: bool) -> io::Result<Offload> {
+pub(crate) fn set_offload(file: &File, wanted: bool) -> io::Result<Offload> {
     let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
     let masks = [
         (tcp | TUN_F_USO4 | TUN_F_USO6, Offload::TcpUdp),

@@ -140,6 +140,7 @@ fn exchange(
     bytes: usize,
 ) -> Vec<Vec<u8>> {
     let mut batch = FrameBatch::default();
+    let offload = out.offload() != Offload::Off;
     for _ in 0..5 {
         let report = input.write_batch(&[frame]);
         assert_eq!(report.written, 1, "{report:?}");
@@ -149,6 +150,7 @@ fn exchange(
             out.read_batch(&mut batch).unwrap();
             assert_eq!(batch.refused(), 0);
             for (header, bytes) in batch.frames_mut() {
+                assert!(header.is_plain() || offload, "{header:?}");
                 if header.is_plain() {
                     got.push(bytes[HEADROOM..].to_vec());
                 } else {
@@ -202,4 +204,35 @@ fn the_kernel_cuts_what_was_merged_into_the_same_segments() {
 #[test]
 fn a_reader_with_offload_gets_the_same_segments() {
     round_trip(true);
+}
+
+#[test]
+fn offload_is_switched_while_the_tap_is_in_use() {
+    in_namespace(|links| async move {
+        let (mut input, mut out) = bridged(&links, true).await;
+        let mut old = out.try_clone().unwrap();
+        let (header, frame) = super_frame(kind(false, false, false), 20_000, 1_400);
+        let mut parts = segments(header, &frame);
+        let expected: Vec<_> = parts.iter().cloned().map(completed).collect();
+        let total = expected.iter().map(Vec::len).sum();
+        let mut merger = Merger::new();
+        for part in &mut parts {
+            merger.push(part, FrameChecksum::Partial).unwrap();
+        }
+        let merged = merger.take().unwrap();
+        let whole = merged.frame();
+        let mut batch = FrameBatch::default();
+        for offload in [false, true, false] {
+            // One that waits in the queue is read as it is.
+            assert_eq!(input.write_batch(&[whole]).written, 1);
+            std::thread::sleep(Duration::from_millis(50));
+            out.set_offload(offload).unwrap();
+            assert_eq!(out.offload() != Offload::Off, offload);
+            let before = old.read_batch(&mut batch).unwrap();
+            assert!(before > 0 && batch.refused() == 0, "{before}");
+            assert_eq!(batch.frames().next().unwrap().header.is_plain(), offload);
+            let now = exchange(&mut input, whole, &mut out, total);
+            assert!(now == expected, "{offload}");
+        }
+    });
 }

@@ -119,6 +119,8 @@ impl RawPort {
         };
         set(&fd, libc::PACKET_ADD_MEMBERSHIP, &member)?;
         set(&fd, libc::PACKET_AUXDATA, &1i32)?;
+        // Room for a transfer that nobody reads while it lasts.
+        set_at(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(32 << 20))?;
         // SAFETY: sockaddr_ll is plain data for which all zeroes is valid.
         let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         addr.sll_family = libc::AF_PACKET as u16;
@@ -222,12 +224,16 @@ impl RawPort {
 }
 
 fn set<T>(fd: &OwnedFd, option: i32, value: &T) -> Result<()> {
+    set_at(fd, libc::SOL_PACKET, option, value)
+}
+
+fn set_at<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<()> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` lives through the call and `len` is its size.
     let r = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
             std::ptr::from_ref(value).cast(),
             len,

@@ -10,7 +10,7 @@ use farlan_tests::probe::tcp_transfer;
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::{Chance, LinkModel};
-use farlan_tests::world::{BRIDGE, TAP, World};
+use farlan_tests::world::{BRIDGE, NETWORK, TAP, World};
 
 const TWO: [NatKind; 2] = [NatKind::PortRewriting, NatKind::PortPreserving];
 /// Neither is a guest's own: no kernel answers, so all that is seen with them was sent here.
@@ -283,6 +283,34 @@ fn random_frames_cross_unchanged_under_loss_and_reordering() {
     }
     let took = tcp_transfer(&a.ns, &b.ns, &b.ip, 1_000_000).unwrap();
     println!("1,000,000 checked bytes of TCP under 1 % loss in {took:?}");
+}
+
+#[test]
+fn random_frames_cross_unchanged_with_offloads_on_off_and_mixed() {
+    require_lab!();
+    let world = World::running(&TWO, Family::V4, LinkModel::default()).unwrap();
+    switch_bridge_netfilter_off(&world);
+    world.nodes[0]
+        .wait_kind("b", "direct", Duration::from_secs(15))
+        .unwrap();
+    let line = Line::open(&world);
+    let mut frames = Frames {
+        chance: Chance::new(13),
+        mtu: 1500,
+    };
+    for (at_a, at_b) in [
+        ("--no-offload", "--no-offload"),
+        ("--offload", "--no-offload"),
+        ("--no-offload", "--offload"),
+        ("--offload", "--offload"),
+    ] {
+        for (node, flag) in world.nodes.iter().zip([at_a, at_b]) {
+            node.farlan(&["attach", NETWORK, flag]).unwrap();
+        }
+        let came = line.run(&mut frames, 500, 32, Duration::from_secs(3));
+        println!("{at_a} {at_b}: {came} of 500 frames, each as sent");
+        assert_eq!(came, 500);
+    }
 }
 
 #[test]

@@ -41,6 +41,35 @@ pub struct AttachmentRecord {
     pub nic: Option<NicPort>,
     /// The taps of `attach --vm`, in the order they were made.
     pub vms: Vec<VmTap>,
+    /// What may be switched off; a record without them has both on.
+    #[serde(default)]
+    pub switches: Switches,
+}
+
+/// What the data path does for an attached network unless it is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switches {
+    /// The kernel may hand over super-frames and partial checksums, and gets them (`--no-offload`).
+    pub offload: bool,
+    /// The MSS of SYNs is lowered to what one datagram carries (`--no-clamp`).
+    pub clamp: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            offload: true,
+            clamp: true,
+        }
+    }
+}
+
+impl Switches {
+    /// Throws the switches that something is said of; the others stay.
+    pub fn throw(&mut self, offload: Option<bool>, clamp: Option<bool>) {
+        self.offload = offload.unwrap_or(self.offload);
+        self.clamp = clamp.unwrap_or(self.clamp);
+    }
 }
 
 /// A NIC on the own bridge, and how it was before.

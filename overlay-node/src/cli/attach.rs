@@ -46,12 +46,10 @@ fn parse_interface(text: &str) -> Result<String, String> {
 impl AttachArgs {
     fn request(&self) -> AttachRequest {
         AttachRequest {
-            network: self.network.clone(),
             bridge: self.bridge.clone(),
             vm: self.vm.clone(),
             nic: self.nic.clone(),
-            address: None,
-            move_addresses_s: None,
+            ..AttachRequest::new(self.network.clone())
         }
     }
 }
@@ -69,6 +67,23 @@ pub(super) struct AttachExtras {
     /// The time for `farlan confirm`: 5s to 1h
     #[arg(long, value_name = "TIME", default_value = "60s", requires = "move_addresses", value_parser = parse_confirm_within)]
     confirm_within: Duration,
+    /// Whole checksums and no frame above the MTU, for a NIC or a guest that breaks on super-frames; slower
+    #[arg(long, overrides_with = "offload")]
+    no_offload: bool,
+    /// Undo --no-offload
+    #[arg(long)]
+    offload: bool,
+    /// Leave the MSS of TCP as the guests say it, for guests that must see it unchanged; slower. Say it at both ends
+    #[arg(long, overrides_with = "clamp")]
+    no_clamp: bool,
+    /// Undo --no-clamp
+    #[arg(long)]
+    clamp: bool,
+}
+
+/// What a pair of opposite flags says, if one of them is given.
+fn switch(on: bool, off: bool) -> Option<bool> {
+    (on || off).then_some(on)
 }
 
 /// Long enough to type, short enough to wait for when the connection is gone.
@@ -106,6 +121,8 @@ pub async fn attach_now(
     let spec = AttachSpec {
         mtu: u32::from(network.mtu),
         address: request.address,
+        offload: request.offload,
+        clamp: request.clamp,
         move_addresses: request.move_addresses_s.map(Duration::from_secs),
         ..AttachSpec::new(request.network.clone(), target)
     };
@@ -145,6 +162,8 @@ pub(super) fn attach(globals: &Globals, args: &AttachArgs, extras: &AttachExtras
     let request = AttachRequest {
         address: extras.address,
         move_addresses_s: extras.move_addresses.then_some(within),
+        offload: switch(extras.offload, extras.no_offload),
+        clamp: switch(extras.clamp, extras.no_clamp),
         ..args.request()
     };
     change(globals, Request::Attach(request.clone()), async |state| {

@@ -64,15 +64,7 @@ fn ask(question: &str) -> Result<()> {
 /// The first network that cannot be detached; it and those after it stay attached.
 pub async fn detach_all(state: &StateDir) -> Result<()> {
     for record in attachments::load(state.path())? {
-        let request = AttachRequest {
-            network: record.network,
-            bridge: None,
-            vm: None,
-            nic: None,
-            address: None,
-            move_addresses_s: None,
-        };
-        detach_now(state, &request).await?;
+        detach_now(state, &AttachRequest::new(record.network)).await?;
     }
     Ok(())
 }

@@ -85,6 +85,8 @@ pub fn networks_on_disk(
             bridge: record.map(|record| record.bridge.clone()),
             mtu: network.mtu,
             epoch: network.epoch,
+            offload: record.map(|record| record.switches.offload),
+            clamp: record.map(|record| record.switches.clamp),
         }
     };
     membership.networks().iter().map(report).collect()

@@ -66,16 +66,22 @@ pub(super) fn status(report: &StatusReport) -> String {
 }
 
 pub(super) fn networks(networks: &[NetworkReport]) -> String {
-    let mut table = Table::new(&["NETWORK", "TAP", "BRIDGE", "MTU"]);
+    let mut table = Table::new(&["NETWORK", "TAP", "BRIDGE", "MTU", "OFFLOAD", "CLAMP"]);
     for network in networks {
         table.row(vec![
             network.name.to_string(),
             or_dash(network.tap.as_ref()),
             or_dash(network.bridge.as_ref()),
             network.mtu.to_string(),
+            or_dash(network.offload.map(on_off)),
+            or_dash(network.clamp.map(on_off)),
         ]);
     }
     table.text()
+}
+
+const fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 pub(super) fn peers(peers: &[PeerReport]) -> String {

@@ -127,12 +127,11 @@ impl NodeSetup {
         let mut told = Vec::new();
         for attach in &self.config.attach {
             let request = AttachRequest {
-                network: attach.network.clone(),
                 bridge: attach.bridge.clone(),
                 vm: attach.vm.clone(),
-                nic: None,
-                address: None,
-                move_addresses_s: None,
+                offload: attach.offload,
+                clamp: attach.clamp,
+                ..AttachRequest::new(attach.network.clone())
             };
             match attach_now(&self.state, &self.membership, &request).await {
                 Ok(lines) => told.extend(lines.lines().map(str::to_owned)),

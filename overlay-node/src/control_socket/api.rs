@@ -109,6 +109,29 @@ pub struct AttachRequest {
     /// so many seconds; `attach` only.
     #[serde(default)]
     pub move_addresses_s: Option<u64>,
+    /// Offload on or off; `None` leaves it; `attach` only.
+    #[serde(default)]
+    pub offload: Option<bool>,
+    /// Clamping of the MSS on or off; `None` leaves it; `attach` only.
+    #[serde(default)]
+    pub clamp: Option<bool>,
+}
+
+impl AttachRequest {
+    /// The network's own bridge, the rest as it is.
+    #[must_use]
+    pub const fn new(network: NetworkName) -> Self {
+        Self {
+            network,
+            bridge: None,
+            vm: None,
+            nic: None,
+            address: None,
+            move_addresses_s: None,
+            offload: None,
+            clamp: None,
+        }
+    }
 }
 
 /// A MAC or an IP address, as the user wrote it.
@@ -217,6 +240,12 @@ pub struct NetworkReport {
     /// The network's epoch; it grows with each revocation.
     #[serde(default)]
     pub epoch: u64,
+    /// May the kernel give and get super-frames and partial checksums here? If something is attached.
+    #[serde(default)]
+    pub offload: Option<bool>,
+    /// Is the MSS of TCP lowered to what one datagram carries? If something is attached.
+    #[serde(default)]
+    pub clamp: Option<bool>,
 }
 
 /// `status.peers[]`, and `farlan peers --json`.
@@ -304,6 +333,8 @@ mod tests {
                 bridge: Some("br-lab".to_owned()),
                 mtu: 1_500,
                 epoch: 1,
+                offload: Some(true),
+                clamp: Some(false),
             }],
             peers: vec![PeerReport {
                 node: peer,
@@ -328,7 +359,8 @@ mod tests {
             "uptime_s": 1, "tasks": 9,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
-            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1}],
+            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1,
+                "offload": true, "clamp": false}],
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
                          "rtt_ms": 1.2, "mtu": 1472},

@@ -307,9 +307,13 @@ impl Driver {
 /// Two clones of the tap's one queue: for the worker and for the driver.
 fn open_tap(network: &mut Network, record: &AttachmentRecord) -> Result<[TapQueue; 2]> {
     let same = |attached: &AttachmentRecord| attached.tap == record.tap;
+    let offload = record.switches.offload;
     let queue = match network.queue.take() {
-        Some(queue) if network.attached.as_ref().is_some_and(same) => queue,
-        _ => TapQueue::open(&record.tap, true)?,
+        Some(mut queue) if network.attached.as_ref().is_some_and(same) => {
+            queue.set_offload(offload)?;
+            queue
+        }
+        _ => TapQueue::open(&record.tap, offload)?,
     };
     let clones = [queue.try_clone()?, queue.try_clone()?];
     network.queue = Some(queue);

@@ -13,7 +13,7 @@ use tap_bridge::TapQueue;
 use super::bridges::Bridge;
 use super::directory::LocalProbe;
 use super::waiting_room::{Bounds, WaitingRoom};
-use crate::attachments::AttachmentRecord;
+use crate::attachments::{AttachmentRecord, Switches};
 
 /// Frames for a MAC that is being looked up (directory.md, Storage and lookup).
 const LOOKUP_ROOM: Bounds = Bounds {
@@ -102,6 +102,12 @@ impl Network {
             published_version: u64::MAX,
             saved_version: u64::MAX,
         }
+    }
+
+    /// The switches of its attachment; of none, the usual ones.
+    pub(crate) fn switches(&self) -> Switches {
+        let attached = self.attached.as_ref();
+        attached.map_or_else(Switches::default, |record| record.switches)
     }
 
     /// The network has no tap here, or lost it.

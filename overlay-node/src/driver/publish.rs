@@ -116,5 +116,6 @@ fn fib_network(
         macs,
         flood,
         punt_broadcast,
+        clamp: network.switches().clamp,
     }
 }

@@ -73,6 +73,8 @@ impl Driver {
                     .map(|attached| attached.bridge.clone()),
                 mtu: network.secret.mtu,
                 epoch: network.secret.epoch,
+                offload: network.attached.as_ref().map(|one| one.switches.offload),
+                clamp: network.attached.as_ref().map(|one| one.switches.clamp),
             })
             .collect()
     }

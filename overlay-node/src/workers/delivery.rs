@@ -26,14 +26,10 @@ impl Taps {
         Some(&mut *tap.queue)
     }
 
-    /// What all of them take.
-    fn offload(&self) -> Offload {
-        let all = |which| self.0.iter().all(|tap| tap.queue.offload() == which);
-        if all(Offload::TcpUdp) {
-            Offload::TcpUdp
-        } else {
-            Offload::Tcp
-        }
+    /// Do all of them take UDP super-frames? Those that take none at all get plain frames.
+    pub(super) fn take_udp(&self) -> bool {
+        let mut queues = self.0.iter().map(|tap| tap.queue.offload());
+        queues.all(|offload| offload != Offload::Tcp)
     }
 
     /// Writes one frame; `false`, and counted, when the tap did not take it.
@@ -77,7 +73,7 @@ pub(super) struct Delivery<'a> {
 
 impl<'a> Delivery<'a> {
     pub(super) fn new(context: Context<'a>, taps: &'a mut Taps) -> Self {
-        let merger = Merger::for_tap(taps.offload() == Offload::TcpUdp);
+        let merger = Merger::for_tap(taps.take_udp());
         Self {
             context,
             taps,
@@ -239,8 +235,10 @@ impl<'a> Delivery<'a> {
         }
         match fib.accept(from, inner.selector, src, parsed.dst()) {
             Accept::Deliver(net, peer) => {
-                let limit = max_frame(peer.datagram_limit);
-                offload::clamp_mss(frame, limit, from_the_wire(inner.checksum));
+                if fib.clamps(net) {
+                    let limit = max_frame(peer.datagram_limit);
+                    offload::clamp_mss(frame, limit, from_the_wire(inner.checksum));
+                }
                 Ok(Some((net, peer)))
             }
             Accept::Punt(net, reason) => {

@@ -252,6 +252,7 @@ mod tests {
                 macs: HashMap::new(),
                 flood: Vec::new(),
                 punt_broadcast: false,
+                clamp: true,
             }],
             sessions: HashMap::from([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),

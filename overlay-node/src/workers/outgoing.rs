@@ -82,7 +82,9 @@ impl Outgoing {
                     path,
                     selector,
                 };
-                to.clamp(header, buffer);
+                if context.fib.clamps(net) {
+                    to.clamp(header, buffer);
+                }
                 self.send(context, &to, header, buffer, outbox);
             }
             Forward::Flood { network, punt } => {

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 mod again;
+mod switches;
 
 const NET: NetIndex = NetIndex(0);
 const EXPERIMENTAL: u16 = 0x88b5;
@@ -146,6 +147,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             macs: HashMap::from(macs),
             flood: vec![slot],
             punt_broadcast: false,
+            clamp: true,
         }],
         peers: vec![FibPeer {
             peer: session.peer,

@@ -76,6 +76,8 @@ pub struct FibNetwork {
     /// Set when some member cannot be sent to yet, so that the slow path must see each broadcast
     /// as well ([`PuntReason::MemberNotReady`]).
     pub punt_broadcast: bool,
+    /// The MSS that guests announce is lowered to what one datagram carries.
+    pub clamp: bool,
 }
 
 /// One peer as the fast path sees it.
@@ -303,6 +305,13 @@ impl Fib {
             Some(MacEntry::Local(_)) => Accept::Deliver(net, peer),
             _ => Accept::Punt(net, PuntReason::DestinationNotHere),
         }
+    }
+
+    /// Is the MSS of what goes to and from a tap of `net` lowered to what one datagram carries?
+    #[must_use]
+    pub fn clamps(&self, net: NetIndex) -> bool {
+        let network = self.networks.get(usize::from(net.0));
+        network.is_some_and(|network| network.clamp)
     }
 
     /// The network that a peer means by `selector`.

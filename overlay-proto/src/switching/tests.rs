@@ -74,6 +74,7 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
             macs: macs.into(),
             flood: vec![PeerSlot(0), PeerSlot(1)],
             punt_broadcast: false,
+            clamp: true,
         }],
         peers: vec![alice, bob],
         ..Fib::default()
