@@ -17,6 +17,8 @@ use crate::usage;
 pub const CONTROL: &str = "vxlan";
 /// This program's project.
 pub const FARLAN: &str = "farlan";
+/// The same with two workers: held against [`FARLAN`], no rival of it.
+pub const FARLAN_2W: &str = "farlan-2w";
 
 /// One that can be measured here.
 #[derive(Debug, Clone)]
@@ -30,7 +32,8 @@ pub struct Contestant {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Farlan,
+    /// With so many workers; none: as it comes.
+    Farlan(Option<usize>),
     Rival(&'static Rival),
     /// A program of `--rivals DIR` that keeps to the contract in `bench/README.md`.
     Recipe(PathBuf),
@@ -42,8 +45,13 @@ pub fn find(rivals_dir: Option<&Path>) -> (Vec<Contestant>, Vec<(String, String)
     let mut here = vec![Contestant {
         name: FARLAN.to_owned(),
         version: farlan_version(),
-        kind: Kind::Farlan,
+        kind: Kind::Farlan(None),
     }];
+    here.push(Contestant {
+        name: FARLAN_2W.to_owned(),
+        version: farlan_version(),
+        kind: Kind::Farlan(Some(2)),
+    });
     let mut absent = Vec::new();
     for rival in rivals::ALL {
         match rival.version() {
@@ -112,10 +120,10 @@ impl Contestant {
         let (mut nodes, mut procs) = (Vec::new(), Vec::new());
         let (mut bootstrap, mut authority) = (None, None);
         let guests = match &self.kind {
-            Kind::Farlan => {
+            Kind::Farlan(workers) => {
                 let a = Authority::init(&scene.lab, "main", &["lab"])?;
                 let b = Bootstrap::start(&scene.boot, &a.id)?;
-                nodes = farlan_nodes(&scene, &a, &b)?;
+                nodes = farlan_nodes(&scene, &a, &b, *workers)?;
                 (bootstrap, authority) = (Some(b), Some(a));
                 scene.guests("br-lab", 1500)?
             }
@@ -154,8 +162,15 @@ impl Contestant {
     }
 }
 
-fn farlan_nodes(scene: &Scene, authority: &Authority, boot: &Bootstrap) -> Result<Vec<Node>> {
+fn farlan_nodes(
+    scene: &Scene,
+    authority: &Authority,
+    boot: &Bootstrap,
+    workers: Option<usize>,
+) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
+    let flag = workers.map(|n| format!("--workers={n}"));
+    let flags: Vec<&str> = flag.as_deref().into_iter().collect();
     for host in &scene.hosts {
         let name = host.ns.name();
         let mut node = Node::new(host, name);
@@ -167,7 +182,7 @@ fn farlan_nodes(scene: &Scene, authority: &Authority, boot: &Bootstrap) -> Resul
         })?)?;
         ensure!(joined.code == 0, "join: {joined:?}");
         node.farlan(&["attach", "lab"])?;
-        node.up(&[])?;
+        node.up(&flags)?;
         nodes.push(node);
     }
     for node in &mut nodes {

@@ -1,6 +1,6 @@
 //! What Farlan has to reach, and whether it did.
 
-use crate::contestants::{CONTROL, FARLAN};
+use crate::contestants::{CONTROL, FARLAN, FARLAN_2W};
 use crate::fat_pipes;
 use crate::samples::{Part, Samples};
 
@@ -26,7 +26,8 @@ pub struct Gate {
 #[must_use]
 pub fn best_rival(samples: &Samples, what: &str, more_is_better: bool) -> Option<(String, f64)> {
     let rivals = samples.contestants();
-    let rivals = rivals.into_iter().filter(|w| w != FARLAN && w != CONTROL);
+    let none = [FARLAN, FARLAN_2W, CONTROL];
+    let rivals = rivals.into_iter().filter(|w| !none.contains(&w.as_str()));
     let medians = rivals.filter_map(|who| Some((samples.median(&who, what)?, who)));
     let best = if more_is_better {
         medians.max_by(|a, b| a.0.total_cmp(&b.0))
@@ -93,7 +94,8 @@ const CLAIMS: [Claim; 15] = {
 #[must_use]
 pub fn judge(samples: &Samples) -> Vec<Gate> {
     let gates = CLAIMS.iter().map(|claim| one(samples, claim));
-    gates.chain([fat_pipe(samples)]).collect()
+    let others = [fat_pipe(samples)];
+    gates.chain(others).chain(two_workers(samples)).collect()
 }
 
 fn one(samples: &Samples, claim: &Claim) -> Gate {
@@ -118,6 +120,30 @@ fn one(samples: &Samples, claim: &Claim) -> Gate {
         Rule::AtMost(limit) => bound(samples, claim, "<=", limit),
         Rule::AtLeast(limit) => bound(samples, claim, ">=", limit),
     }
+}
+
+/// What a second worker must not cost.
+fn two_workers(samples: &Samples) -> [Gate; 2] {
+    let two = samples.median(FARLAN_2W, "tcp1");
+    let both = two.zip(samples.median(FARLAN, "tcp1"));
+    let both = both.filter(|(_, one)| *one > 0.0);
+    let resident = samples.median(FARLAN_2W, "rss");
+    [
+        Gate {
+            part: Part::Tcp,
+            claim: "2 workers: TCP, 1 stream >= 0.95 x one worker".to_owned(),
+            found: both.map_or(NOT_MEASURED.to_owned(), |(two, one)| {
+                format!("{:.2} x ({two:.2} and {one:.2})", two / one)
+            }),
+            holds: both.map(|(two, one)| two / one >= 0.95),
+        },
+        Gate {
+            part: Part::Tcp,
+            claim: "2 workers: resident under load, MiB <= 64".to_owned(),
+            found: resident.map_or(NOT_MEASURED.to_owned(), |v| format!("{v:.2}")),
+            holds: resident.map(|v| v <= 64.0),
+        },
+    ]
 }
 
 fn holds(value: f64, sign: &str, limit: f64) -> bool {
@@ -255,6 +281,21 @@ mod tests {
         ]);
         assert_eq!(verdict(&s, "idle ping, mean <= 1.1 x fastd"), Some(true));
         assert_eq!(verdict(&s, "idle ping, p99"), None);
+    }
+
+    #[test]
+    fn two_workers_are_held_against_one_and_are_no_rival() {
+        let s = samples(&[
+            ("vxlan", "tcp1", 10.0),
+            ("tincr", "tcp1", 1.0),
+            ("farlan", "tcp1", 6.0),
+            ("farlan-2w", "tcp1", 5.6),
+            ("farlan-2w", "rss", 64.5),
+        ]);
+        assert_eq!(verdict(&s, "TCP, 1 stream >= 3 x tincr"), Some(true));
+        assert_eq!(verdict(&s, "2 workers: TCP, 1 stream"), Some(false));
+        assert_eq!(verdict(&s, "2 workers: resident"), Some(false));
+        assert_eq!(verdict(&samples(&[]), "2 workers: resident"), None);
     }
 
     #[test]

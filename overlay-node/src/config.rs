@@ -3,6 +3,8 @@
 //! ```toml
 //! listen = ["0.0.0.0:22611", "[::]:22611"]   # data path; default: port 22611 or a free one, kept
 //! log = "info"                               # a tracing filter; FARLAN_LOG wins
+//! workers = 2                                # threads of the data path, 1 to 7; default: half of the
+//!                                            # processors, at least 1, at most 4
 //!
 //! [[attach]]                                 # as `farlan attach lab --bridge br0`
 //! network = "lab"
@@ -34,6 +36,8 @@ use overlay_proto::directory::CLAIM_TTL;
 use overlay_proto::ids::NetworkName;
 use serde::Deserialize;
 
+use crate::workers::MAX_WORKERS;
+
 /// Where the file is if nobody says otherwise; it need not exist there.
 pub const DEFAULT_CONFIG: &str = "/etc/farlan/farlan.toml";
 
@@ -51,6 +55,10 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// The log filter.
     pub log: Option<String>,
+    /// Threads of the data path, 1 to [`MAX_WORKERS`]; none: [`default_workers`].
+    ///
+    /// [`default_workers`]: crate::workers::default_workers
+    pub workers: Option<usize>,
     /// Attachments beside those of the state directory.
     pub attach: Vec<ConfigAttachment>,
     /// The control socket.
@@ -154,6 +162,12 @@ impl Config {
         if ttl.is_some_and(|ttl| !DirectoryConfig::TTL.contains(&ttl)) {
             return Err(anyhow!("`ttl_s` under [directory] may be 6 to 86400"));
         }
+        if config
+            .workers
+            .is_some_and(|n| !(1..=MAX_WORKERS).contains(&n))
+        {
+            return Err(anyhow!("`workers` may be 1 to {MAX_WORKERS}"));
+        }
         check_listen(&config.listen)?;
         Ok(config)
     }
@@ -237,11 +251,12 @@ mod tests {
 
     #[test]
     fn a_whole_file() {
-        let text = "listen = ['192.0.2.1', '[::]:7']\nlog = 'debug'\n\
+        let text = "listen = ['192.0.2.1', '[::]:7']\nlog = 'debug'\nworkers = 7\n\
             [[attach]]\nnetwork = 'lab'\nbridge = 'br0'\noffload = false\n[directory]\nreplication = false\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.listen[0].to_string(), "192.0.2.1:22611");
         assert!(!config.directory.replication);
+        assert_eq!(config.workers, Some(7));
         assert_eq!(config.attach[0].network.as_str(), "lab");
         assert_eq!(config.attach[0].offload, Some(false));
         assert_eq!(config.attach[0].clamp, None);
@@ -262,6 +277,8 @@ mod tests {
             ),
             ("listen = [", "line 1"),
             ("[directory]\nttl_s = 5", "6 to 86400"),
+            ("workers = 0", "1 to 7"),
+            ("workers = 8", "1 to 7"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

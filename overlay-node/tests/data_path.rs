@@ -185,6 +185,7 @@ fn hosts(tids: [i32; 2]) -> [Node; 2] {
             punts: tokio::sync::mpsc::channel(16).0,
             epoch: Instant::now(),
             lane: Lane(1),
+            me: PeerId([1; 32]),
         }]);
         let pool = pool.unwrap();
         Node { drops, pool }

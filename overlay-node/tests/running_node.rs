@@ -104,6 +104,7 @@ fn status() -> StatusReport {
         overlay: OverlayId([2; 32]),
         version: "0.1.0".to_owned(),
         uptime_s: 61,
+        workers: 1,
         tasks: 9,
         member_until: Some(UnixTime(2_000_000_000)),
         warnings: Vec::new(),

@@ -26,6 +26,12 @@ pub trait FrameQueue: Send {
     /// the end of the batch. Nothing is kept of the borrowed bytes.
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport;
 
+    /// As `write_batch`, but a tap of many queues does not learn from it to give what the guest
+    /// answers to this queue.
+    fn write_unlearnt(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
+        self.write_batch(frames)
+    }
+
     /// The descriptor to wait on for frames to read.
     fn as_raw_fd(&self) -> RawFd;
 
@@ -34,9 +40,15 @@ pub trait FrameQueue: Send {
 }
 
 /// One queue of a multi-queue tap, opened by this process.
+///
+/// The kernel gives a flow that it reads from the guest to one queue by a hash, until the flow's
+/// other direction is written to some queue: from then on to that one, until three seconds have
+/// passed without such a write.
 #[derive(Debug)]
 pub struct TapQueue {
     file: File,
+    /// A queue that gets no frames, where there are others: what is written to it teaches nothing.
+    unlearnt: Option<File>,
     offload: Offload,
 }
 
@@ -61,7 +73,32 @@ impl TapQueue {
     /// [`Error::NotPermitted`], [`Error::NoTunDevice`].
     pub fn open(name: &str, offload: bool) -> Result<Self, Error> {
         let (file, offload) = sys::open_queue(name, offload)?;
-        Ok(Self { file, offload })
+        Ok(Self {
+            file,
+            unlearnt: None,
+            offload,
+        })
+    }
+
+    /// Opens `count` queues at once, in order, at least one; one more descriptor serves
+    /// [`FrameQueue::write_unlearnt`] of them all.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`Error::TapBusy`] beyond the 256 queues that a tap may have.
+    pub fn open_all(name: &str, offload: bool, count: usize) -> Result<Vec<Self>, Error> {
+        if count < 2 {
+            return Ok(vec![Self::open(name, offload)?]);
+        }
+        // First, so that the numbers of the others begin with 0.
+        let (unlearnt, _) = sys::open_queue(name, offload)?;
+        let told = |error| Error::from_io(format!("cannot use the queues of tap {name}"), error);
+        sys::detach_queue(&unlearnt).map_err(told)?;
+        let open = |_| {
+            let mut queue = Self::open(name, offload)?;
+            queue.unlearnt = Some(unlearnt.try_clone().map_err(told)?);
+            Ok(queue)
+        };
+        (0..count).map(open).collect()
     }
 
     /// Switches offload for the whole tap while it is in use, as [`TapQueue::open`] does. Other queues
@@ -80,8 +117,10 @@ impl TapQueue {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> io::Result<Self> {
+        let unlearnt = self.unlearnt.as_ref();
         Ok(Self {
             file: self.file.try_clone()?,
+            unlearnt: unlearnt.map(File::try_clone).transpose()?,
             offload: self.offload,
         })
     }
@@ -96,6 +135,10 @@ impl FrameQueue for TapQueue {
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
         write_batch(&self.file, frames)
+    }
+
+    fn write_unlearnt(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
+        write_batch(self.unlearnt.as_ref().unwrap_or(&self.file), frames)
     }
 
     fn as_raw_fd(&self) -> RawFd {

@@ -93,6 +93,14 @@ pub(crate) fn set_offload(file: &File, wanted: bool) -> io::Result<Offload> {
     Ok(Offload::Off)
 }
 
+/// From now on the kernel puts no frames into the queue and learns nothing from what is written to
+/// it.
+pub(crate) fn detach_queue(file: &File) -> io::Result<()> {
+    let mut request = request(libc::IFF_DETACH_QUEUE)?;
+    // SAFETY: TUNSETQUEUE reads one `ifreq`; the pointer is to a live, exclusively borrowed one.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETQUEUE, &raw mut request) })
+}
+
 /// The user this process acts as.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: geteuid has no arguments and cannot fail.
@@ -121,14 +129,7 @@ fn interface_exists(name: &str) -> bool {
 
 /// `TUNSETIFF` on a freshly opened `/dev/net/tun`.
 fn set_interface(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
-    let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
-    let flags = u16::try_from(flags | libc::IFF_TAP | libc::IFF_NO_PI).map_err(too_many)?;
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_flags: flags.cast_signed(),
-        },
-    };
+    let mut request = request(flags | libc::IFF_TAP | libc::IFF_NO_PI)?;
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -139,6 +140,18 @@ fn set_interface(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> 
     // borrowed one, whose name is NUL-terminated by the length check above.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     done(result)
+}
+
+/// A request with `flags` and no name.
+fn request(flags: libc::c_int) -> io::Result<libc::ifreq> {
+    let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let flags = u16::try_from(flags).map_err(too_many)?;
+    Ok(libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: flags.cast_signed(),
+        },
+    })
 }
 
 /// An ioctl whose argument is a number.

@@ -35,12 +35,13 @@ pub(super) fn status(report: &StatusReport) -> String {
     let warnings: String = warnings.map(|why| format!("warning   {why}\n")).collect();
     let mut text = format!(
         "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
-         version   {}, up {}\n\
+         version   {}, up {}, workers {}\n\
          nat       mapping {}, filtering {}, seen as {seen}\n\n",
         report.node,
         report.overlay,
         report.version,
         duration::show(report.uptime_s),
+        report.workers,
         report.nat.mapping.name(),
         report.nat.filtering.name(),
     );

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use overlay_proto::membership::{MemberVerifier, Membership, NodeKey, Revocations};
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +17,7 @@ use crate::attachments;
 use crate::config::{Config, ListenAddr, check_listen};
 use crate::control_socket::api::AttachRequest;
 use crate::state::{StateDir, StateLock, StaticKey, wall_clock};
+use crate::workers::MAX_WORKERS;
 
 /// The log filter if nobody sets one.
 const DEFAULT_LOG: &str = "info";
@@ -33,6 +35,9 @@ pub struct UpArgs {
     /// An address for the data path, IP:PORT; one per address family [default: port 22611, or a free one]
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub listen: Vec<ListenAddr>,
+    /// Threads of the data path, 1 to 7 [default: half of the processors, at least 1, at most 4]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_WORKERS as u64))]
+    pub workers: Option<usize>,
 }
 
 /// What a node starts with.
@@ -67,6 +72,7 @@ impl NodeSetup {
         if !args.listen.is_empty() {
             config.listen.clone_from(&args.listen);
         }
+        config.workers = args.workers.or(config.workers);
         let state = globals.state();
         state.require_membership()?;
         let lock = state.lock()?;

@@ -195,6 +195,9 @@ pub struct StatusReport {
     pub version: String,
     /// Seconds since the node started.
     pub uptime_s: u64,
+    /// Threads of the data path.
+    #[serde(default)]
+    pub workers: usize,
     /// Tasks of the process's runtime that are not done.
     #[serde(default)]
     pub tasks: usize,
@@ -318,6 +321,7 @@ mod tests {
             overlay: OverlayId([1; 32]),
             version: "0.1.0".to_owned(),
             uptime_s: 1,
+            workers: 2,
             tasks: 9,
             member_until: None,
             warnings: Vec::new(),
@@ -356,7 +360,7 @@ mod tests {
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
             "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
-            "uptime_s": 1, "tasks": 9,
+            "uptime_s": 1, "workers": 2, "tasks": 9,
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
             "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1,

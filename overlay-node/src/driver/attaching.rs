@@ -8,7 +8,7 @@ use nat_traversal::path::SocketId;
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
-use tap_bridge::{FrameQueue, TapQueue};
+use tap_bridge::TapQueue;
 
 use super::network::Network;
 use super::node::Tick;
@@ -16,7 +16,7 @@ use super::run::Driver;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{NodeSetup, attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
-use crate::workers::TapWriter;
+use crate::workers::{TapSet, TapWriter};
 
 /// How long after its deadline a move is left to its watcher.
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
@@ -110,15 +110,20 @@ impl Driver {
     /// The record of attachments cannot be read.
     pub(crate) fn open_taps(&mut self, now: Instant) -> Result<()> {
         let records = attachments::load(self.state.path())?;
-        let mut for_worker: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
-        let mut for_driver: Vec<(NetIndex, Box<dyn FrameQueue>)> = Vec::new();
+        let workers = self.workers.len();
+        let mut for_workers: Vec<TapSet> = Vec::new();
+        for_workers.resize_with(workers, TapSet::new);
+        let mut for_driver = TapSet::new();
         for network in &mut self.networks {
             let record = records
                 .iter()
                 .find(|record| record.network == network.secret.name);
-            match record.map(|record| open_tap(network, record)).transpose() {
-                Ok(Some([worker, driver])) => {
-                    for_worker.push((network.index, Box::new(worker)));
+            let opened = record.map(|record| open_tap(network, record, workers));
+            match opened.transpose() {
+                Ok(Some((queues, driver))) => {
+                    for (taps, queue) in for_workers.iter_mut().zip(queues) {
+                        taps.push((network.index, Box::new(queue)));
+                    }
                     for_driver.push((network.index, Box::new(driver)));
                 }
                 Ok(None) => network.close_tap(),
@@ -132,7 +137,9 @@ impl Driver {
                 }
             }
         }
-        self.workers.set_taps(0, for_worker);
+        for (worker, taps) in for_workers.into_iter().enumerate() {
+            self.workers.set_taps(worker, taps);
+        }
         self.taps = TapWriter::new(for_driver);
         self.scan_interfaces(now);
         self.fib_stale = true;
@@ -304,21 +311,29 @@ impl Driver {
     }
 }
 
-/// Two clones of the tap's one queue: for the worker and for the driver.
-fn open_tap(network: &mut Network, record: &AttachmentRecord) -> Result<[TapQueue; 2]> {
+/// Clones of the tap's queues: one for each worker, and the first once more for the driver.
+fn open_tap(
+    network: &mut Network,
+    record: &AttachmentRecord,
+    workers: usize,
+) -> Result<(Vec<TapQueue>, TapQueue)> {
     let same = |attached: &AttachmentRecord| attached.tap == record.tap;
     let offload = record.switches.offload;
-    let queue = match network.queue.take() {
-        Some(mut queue) if network.attached.as_ref().is_some_and(same) => {
+    let mut queues = std::mem::take(&mut network.queues);
+    if queues.is_empty() || !network.attached.as_ref().is_some_and(same) {
+        queues = TapQueue::open_all(&record.tap, offload, workers)?;
+    } else {
+        for queue in &mut queues {
             queue.set_offload(offload)?;
-            queue
         }
-        _ => TapQueue::open(&record.tap, offload)?,
-    };
-    let clones = [queue.try_clone()?, queue.try_clone()?];
-    network.queue = Some(queue);
+    }
+    let clones = queues.iter().map(TapQueue::try_clone);
+    let clones = clones.collect::<std::io::Result<Vec<_>>>()?;
+    let first = queues.first().context("a tap has a queue")?;
+    let for_driver = first.try_clone()?;
+    network.queues = queues;
     network.attached = Some(record.clone());
-    Ok(clones)
+    Ok((clones, for_driver))
 }
 
 fn is_missing_right(error: &anyhow::Error) -> bool {

@@ -59,8 +59,8 @@ pub(crate) struct Network {
     pub(crate) attached: Option<AttachmentRecord>,
     /// The bridge, as last seen.
     pub(crate) bridge: Bridge,
-    /// The open tap; workers and driver have clones.
-    pub(crate) queue: Option<TapQueue>,
+    /// The open tap, a queue for each worker; workers and driver have clones. Empty without a tap.
+    pub(crate) queues: Vec<TapQueue>,
     /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
     pub(crate) local: HashMap<MacKey, Arc<LocalMac>>,
     /// Local frames that wait for a look-up of their destination.
@@ -91,7 +91,7 @@ impl Network {
             directory,
             attached: None,
             bridge: Bridge::default(),
-            queue: None,
+            queues: Vec::new(),
             local: HashMap::new(),
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),
             for_owner: WaitingRoom::new(ARBITRATION_ROOM),
@@ -113,7 +113,7 @@ impl Network {
     /// The network has no tap here, or lost it.
     pub(crate) fn close_tap(&mut self) {
         self.attached = None;
-        self.queue = None;
+        self.queues = Vec::new();
     }
 
     /// When the next waiting frame will have waited too long.

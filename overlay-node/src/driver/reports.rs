@@ -24,6 +24,7 @@ impl Driver {
             overlay: self.node.membership.overlay(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: tick.now.duration_since(self.node.epoch).as_secs(),
+            workers: self.workers.len(),
             tasks: tokio::runtime::Handle::try_current()
                 .map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
             member_until: self

@@ -36,7 +36,9 @@ use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
 use crate::state::{BoundPorts, OsEntropy, clock_readings};
-use crate::workers::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
+use crate::workers::{
+    Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, default_workers,
+};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
 /// 6 MiB: about 50 ms of a flood of small frames.
@@ -71,8 +73,8 @@ async fn run(setup: NodeSetup) -> Result<()> {
 
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let drops = Arc::new(DropCounters::default());
-    let (workers, punts) = start_workers(&sockets, &fib, &drops, epoch)?;
     let node = node(&setup, epoch, &mut entropy)?;
+    let (workers, punts) = start_workers(&sockets, setup.config.workers, &fib, &drops, &node)?;
     let tick = Tick::read();
     let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
     let (call_sender, calls) = mpsc::channel(32);
@@ -141,26 +143,38 @@ async fn run(setup: NodeSetup) -> Result<()> {
     Ok(())
 }
 
-/// The fast path: one worker, without taps yet.
+/// The sockets of each worker. A kernel that does not let several share a port has one worker.
+fn share_sockets(sockets: &UdpSockets, wanted: Option<usize>) -> Result<Vec<UdpSockets>> {
+    let wanted = wanted.unwrap_or_else(default_workers);
+    let shared = sockets.share_among(wanted).or_else(|error| {
+        tracing::warn!(%error, "several workers cannot share the port; one works");
+        sockets.share_among(1)
+    });
+    shared.context("no file descriptor is left for the data path")
+}
+
+/// The fast path: as many workers as are `wanted`, without taps yet.
 fn start_workers(
     sockets: &UdpSockets,
+    wanted: Option<usize>,
     fib: &Arc<ArcSwap<Fib>>,
     drops: &Arc<DropCounters>,
-    epoch: Instant,
+    node: &Node,
 ) -> Result<(WorkerPool, mpsc::Receiver<Punt>)> {
     let (punts, punted) = mpsc::channel(PUNT_QUEUE);
-    let worker = WorkerConfig {
-        sockets: sockets
-            .try_clone()
-            .context("no file descriptor is left for the data path")?,
+    let one = |(sockets, lane)| WorkerConfig {
+        sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
         drops: Arc::clone(drops),
-        punts,
-        epoch,
-        lane: Lane(1),
+        punts: punts.clone(),
+        epoch: node.epoch,
+        lane: Lane(lane),
+        me: node.me,
     };
-    let pool = WorkerPool::start(vec![worker]).context("the data path cannot be started")?;
+    let sockets = share_sockets(sockets, wanted)?;
+    let configs = sockets.into_iter().zip(1..).map(one).collect();
+    let pool = WorkerPool::start(configs).context("the data path cannot be started")?;
     Ok((pool, punted))
 }
 

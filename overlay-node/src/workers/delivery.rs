@@ -3,9 +3,17 @@
 //!
 //! The frames stay where their datagrams were opened. A run of them is given to the tap when a frame
 //! comes that does not continue it, and at the end of the batch: nothing waits for what may come.
+//!
+//! With several workers a tap has several queues, and the kernel learns from a write to one that the
+//! guest's answers belong to it: so both directions of a flow come to one worker. If both ends
+//! learned, two that begin at once would swap their queues for ever, and with each swap the order
+//! could break. So the end with the smaller name *leads*: it learns nothing, its flows stay where the
+//! hash puts them, and the other end follows. What is not IP is one flow to the kernel whoever
+//! sent it: from that nobody learns.
 
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ethernet::EthernetFrame;
+use overlay_proto::ethernet::{EthernetFrame, ethertype};
+use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{
     Accept, FibPeer, FibSession, MacKey, NetIndex, PeerCounters, PuntReason,
 };
@@ -20,6 +28,14 @@ use super::readahead::Tap;
 #[derive(Default)]
 pub(super) struct Taps(pub(super) Vec<Tap>);
 
+/// Where a frame is written.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    net: NetIndex,
+    /// Does the tap learn from it which worker the flow belongs to?
+    learnt: bool,
+}
+
 impl Taps {
     fn of(&mut self, net: NetIndex) -> Option<&mut dyn FrameQueue> {
         let tap = self.0.iter_mut().find(|tap| tap.net == net)?;
@@ -33,13 +49,17 @@ impl Taps {
     }
 
     /// Writes one frame; `false`, and counted, when the tap did not take it.
-    fn write(&mut self, context: &Context<'_>, net: NetIndex, frame: TxFrame<'_>) -> bool {
-        let Some(queue) = self.of(net) else {
+    fn write(&mut self, context: &Context<'_>, place: Place, frame: TxFrame<'_>) -> bool {
+        let Some(queue) = self.of(place.net) else {
             context.drops.count(DropReason::TapError);
             return false;
         };
         let frames = 1 + frame.rest.len() as u64;
-        let report = queue.write_batch(&[frame]);
+        let report = if place.learnt {
+            queue.write_batch(&[frame])
+        } else {
+            queue.write_unlearnt(&[frame])
+        };
         if report.full > 0 {
             context.drops.add(DropReason::TapFull, frames);
         }
@@ -55,7 +75,7 @@ impl Taps {
 struct Run<'a> {
     session: SessionIndex,
     selector: Selector,
-    net: NetIndex,
+    place: Place,
     counters: &'a PeerCounters,
     frames: usize,
     bytes: usize,
@@ -110,17 +130,17 @@ impl<'a> Delivery<'a> {
             Err(frame) => frame,
         };
         self.flush();
-        let Some((net, peer)) = self.judge(from, inner, frame)? else {
+        let Some((place, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
-        if self.is_plain(net) {
-            return self.write_plain(net, peer, checksum, frame);
+        if self.is_plain(place.net) {
+            return self.write_plain(place, peer, checksum, frame);
         }
         self.merger.push(frame, checksum).map_err(refused)?;
         self.run = Some(Run {
             session: from.session.local_index,
             selector: inner.selector,
-            net,
+            place,
             counters: &peer.counters,
             frames: 1,
             bytes: len,
@@ -164,17 +184,17 @@ impl<'a> Delivery<'a> {
     ) -> Result<(), DropReason> {
         self.flush();
         let len = frame.len();
-        let Some((net, peer)) = self.judge(from, inner, frame)? else {
+        let Some((place, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
         let checksum = from_the_wire(inner.checksum);
-        if self.is_plain(net) {
-            return self.write_plain(net, peer, checksum, frame);
+        if self.is_plain(place.net) {
+            return self.write_plain(place, peer, checksum, frame);
         }
         let mut alone = Merger::new();
         alone.push(frame, checksum).map_err(refused)?;
         if let Some(merged) = alone.take()
-            && self.taps.write(&self.context, net, merged.frame())
+            && self.taps.write(&self.context, place, merged.frame())
         {
             peer.counters.received(len);
         }
@@ -189,7 +209,7 @@ impl<'a> Delivery<'a> {
 
     fn write_plain(
         &mut self,
-        net: NetIndex,
+        place: Place,
         peer: &FibPeer,
         checksum: FrameChecksum,
         frame: &mut [u8],
@@ -197,7 +217,7 @@ impl<'a> Delivery<'a> {
         if checksum == FrameChecksum::Partial && !offload::complete(frame) {
             return Err(DropReason::MalformedFrame);
         }
-        if self.taps.write(&self.context, net, TxFrame::plain(frame)) {
+        if self.taps.write(&self.context, place, TxFrame::plain(frame)) {
             peer.counters.received(frame.len());
         }
         Ok(())
@@ -208,7 +228,7 @@ impl<'a> Delivery<'a> {
         let (Some(run), Some(merged)) = (self.run.take(), self.merger.take()) else {
             return;
         };
-        if self.taps.write(&self.context, run.net, merged.frame()) {
+        if self.taps.write(&self.context, run.place, merged.frame()) {
             run.counters.received_all(run.frames, run.bytes);
         }
     }
@@ -219,13 +239,15 @@ impl<'a> Delivery<'a> {
         from: &'a FibSession,
         inner: &InnerHeader,
         frame: &mut [u8],
-    ) -> Result<Option<(NetIndex, &'a FibPeer)>, DropReason> {
+    ) -> Result<Option<(Place, &'a FibPeer)>, DropReason> {
         let fib = self.context.fib;
         let parsed = EthernetFrame::parse(frame)?;
         let src = MacKey {
             vlan: parsed.vlan(),
             mac: parsed.src(),
         };
+        let ip = matches!(parsed.ethertype(), ethertype::IPV4 | ethertype::IPV6);
+        let learnt = ip && follows(self.context.me, from.session.peer);
         if inner.forwarded.is_some() {
             // Its source is another node's: only the slow path knows when that is right.
             let net = fib.network_of(&from.session, inner.selector);
@@ -239,7 +261,7 @@ impl<'a> Delivery<'a> {
                     let limit = max_frame(peer.datagram_limit);
                     offload::clamp_mss(frame, limit, from_the_wire(inner.checksum));
                 }
-                Ok(Some((net, peer)))
+                Ok(Some((Place { net, learnt }, peer)))
             }
             Accept::Punt(net, reason) => {
                 self.punt(from, inner, net, reason, frame)?;
@@ -271,6 +293,11 @@ impl<'a> Delivery<'a> {
         });
         Ok(())
     }
+}
+
+/// Does the node `me` put a flow with `peer` on the queue on which the peer's half of it comes?
+fn follows(me: PeerId, peer: PeerId) -> bool {
+    me > peer
 }
 
 const fn from_the_wire(checksum: L4Checksum) -> FrameChecksum {

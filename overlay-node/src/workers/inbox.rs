@@ -2,7 +2,9 @@
 //!
 //! All that waits in the socket is read at once, into slots of memory that are used again. So what
 //! came on an express lane ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest,
-//! which is handed out in its order, a few trains at a time.
+//! which is handed out in its order, a few trains at a time. A sender's lanes share a port, so the
+//! kernel may append a small express datagram to a train of another lane: the choice is made for
+//! each datagram.
 
 use std::array;
 use std::collections::VecDeque;
@@ -27,9 +29,6 @@ const READ_AT_ONCE: usize = 16;
 /// takes to open 256 KiB, half a millisecond.
 const BATCH: usize = 4;
 
-/// A train on an express lane is short, in bytes; what is longer waits.
-const MAX_EXPRESS: usize = 4096;
-
 /// What waits for one socket.
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -37,8 +36,12 @@ pub(super) struct Inbox {
     buffer: Box<[u8]>,
     /// What is in each slot.
     received: [Received; SLOTS],
+    /// Which datagrams of each slot pass the others, the first one's bit lowest.
+    passing: [u64; SLOTS],
     free: Vec<usize>,
+    /// Slots in use, in the order they came.
     waiting: VecDeque<usize>,
+    /// Those of them whose passing datagrams were not handed out yet.
     express: VecDeque<usize>,
     /// What the last call read, in its order.
     fresh: [Received; sys::BATCH],
@@ -54,6 +57,7 @@ impl Inbox {
         Self {
             buffer: vec![0; SLOTS * SLOT].into_boxed_slice(),
             received: [nothing; SLOTS],
+            passing: [0; SLOTS],
             free: (0..SLOTS).rev().collect(),
             waiting: VecDeque::with_capacity(SLOTS),
             express: VecDeque::with_capacity(SLOTS),
@@ -84,18 +88,21 @@ impl Inbox {
             };
             for received in self.fresh.iter().take(count) {
                 let Some(slot) = self.free.pop() else { return };
+                let start = slot * SLOT;
+                let train = received
+                    .len
+                    .and_then(|len| self.buffer.get(start..start + len));
+                let passing = passing(train.unwrap_or_default(), received.segment);
                 if let Some(place) = self.received.get_mut(slot) {
                     *place = *received;
                 }
-                let start = slot * SLOT;
-                let bytes = received
-                    .len
-                    .and_then(|len| self.buffer.get(start..start + len));
-                if is_express(bytes.unwrap_or_default(), received.segment) {
-                    self.express.push_back(slot);
-                } else {
-                    self.waiting.push_back(slot);
+                if let Some(place) = self.passing.get_mut(slot) {
+                    *place = passing;
                 }
+                if passing != 0 {
+                    self.express.push_back(slot);
+                }
+                self.waiting.push_back(slot);
             }
             if count < asked {
                 return;
@@ -103,32 +110,25 @@ impl Inbox {
         }
     }
 
-    /// The datagrams of a few trains that pass all others, each with its sender.
+    /// Datagrams that pass all others, of a few trains, each with its sender.
     pub(super) fn express<'a>(
         &'a mut self,
         drops: &'a DropCounters,
     ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
-        Self::hand_out(
-            &mut self.express,
-            &mut self.free,
-            &mut self.buffer,
-            &self.received,
-            drops,
-        )
+        let batch = array::from_fn(|_| self.express.pop_front());
+        Self::hand_out(batch, &mut self.buffer, &self.received, self.passing, drops)
     }
 
-    /// The datagrams of the next few trains, each with its sender. What was cut off is counted.
+    /// The other datagrams of the next few trains, each with its sender. What was cut off is counted.
+    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
     pub(super) fn next_batch<'a>(
         &'a mut self,
         drops: &'a DropCounters,
     ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
-        Self::hand_out(
-            &mut self.waiting,
-            &mut self.free,
-            &mut self.buffer,
-            &self.received,
-            drops,
-        )
+        let batch = array::from_fn(|_| self.waiting.pop_front());
+        self.free.extend(batch.iter().flatten());
+        let others = self.passing.map(|passing| !passing);
+        Self::hand_out(batch, &mut self.buffer, &self.received, others, drops)
     }
 
     /// Waits anything that passes?
@@ -138,25 +138,28 @@ impl Inbox {
 
     /// Waits nothing here?
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.express.is_empty()
+        self.waiting.is_empty()
     }
 
-    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
+    /// Those datagrams of the slots in `batch` whose bit is in `chosen`.
     fn hand_out<'a>(
-        queue: &mut VecDeque<usize>,
-        free: &mut Vec<usize>,
+        batch: [Option<usize>; BATCH],
         buffer: &'a mut [u8],
         received: &[Received; SLOTS],
+        chosen: [u64; SLOTS],
         drops: &'a DropCounters,
     ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
         let mut slots = slots(buffer);
-        let batch: [_; BATCH] = array::from_fn(|_| {
-            let slot = queue.pop_front()?;
-            free.push(slot);
-            Some((*received.get(slot)?, slots.get_mut(slot)?.take()?))
+        let batch = batch.map(|slot| {
+            let slot = slot?;
+            let chosen = *chosen.get(slot)?;
+            Some((chosen, *received.get(slot)?, slots.get_mut(slot)?.take()?))
         });
         let batch = batch.into_iter().flatten();
-        batch.flat_map(|(received, slot)| datagrams(received, slot, drops))
+        batch.flat_map(|(chosen, received, slot)| {
+            let all = (0..).zip(datagrams(received, slot, drops));
+            all.filter_map(move |(index, datagram)| is_in(chosen, index).then_some(datagram))
+        })
     }
 }
 
@@ -188,13 +191,19 @@ fn datagrams<'a>(
     })
 }
 
-/// Came all of the train on express lanes? The kernel may merge datagrams of several lanes.
-fn is_express(train: &[u8], segment: Option<usize>) -> bool {
-    train.len() <= MAX_EXPRESS
-        && !train.is_empty()
-        && train.chunks(segment.unwrap_or(SLOT)).all(|datagram| {
-            DataHeader::parse(datagram).is_ok_and(|header| header.lane.is_express())
-        })
+/// Is number `index` among `chosen`? Those beyond the last bit are as the last one: the kernel merges
+/// no more than 64.
+fn is_in(chosen: u64, index: u32) -> bool {
+    chosen >> index.min(u64::BITS - 1) & 1 != 0
+}
+
+/// Which datagrams of a train came on express lanes.
+fn passing(train: &[u8], segment: Option<usize>) -> u64 {
+    let datagrams = train.chunks(segment.unwrap_or(SLOT));
+    let express = (0..u64::BITS - 1).zip(datagrams).filter(|(_, datagram)| {
+        DataHeader::parse(datagram).is_ok_and(|header| header.lane.is_express())
+    });
+    express.fold(0, |passing, (index, _)| passing | 1 << index)
 }
 
 #[cfg(test)]
@@ -248,7 +257,7 @@ mod tests {
         let mut rest = Vec::new();
         while !inbox.is_empty() {
             let batch = numbers(inbox.next_batch(&drops));
-            assert_eq!(batch.len(), BATCH);
+            assert!(batch.len() <= BATCH);
             rest.extend(batch);
         }
         assert!(rest.is_sorted());
@@ -278,18 +287,23 @@ mod tests {
     }
 
     #[test]
-    fn a_train_is_express_only_as_a_whole() {
+    fn in_a_train_of_several_lanes_each_datagram_goes_its_way() {
         let express = Lane(3).express().0;
-        let mut train = data(express, 100);
-        assert!(is_express(&train, None));
-        let segment = Some(train.len());
-        train.extend(data(express, 200));
-        assert!(is_express(&train, segment));
-        train.extend(data(3, 300));
-        assert!(!is_express(&train, segment));
-        assert!(!is_express(&[], None));
-        assert!(!is_express(&[4; 20], None));
-        let handshake = [1; 200];
-        assert!(!is_express(&handshake, None));
+        let mut train = Vec::new();
+        for lane in [3, 3, express, 3, express] {
+            train.extend(data(lane, 100));
+        }
+        let segment = Some(data(3, 100).len());
+        assert_eq!(passing(&train, segment), 0b10100);
+        train.extend([4; 5]);
+        assert_eq!(passing(&train, segment), 0b10100);
+        assert_eq!(passing(&data(express, 100), None), 1);
+        assert_eq!(passing(&[], None), 0);
+        assert_eq!(passing(&[1; 200], None), 0);
+        // A train longer than there are bits: those behind wait, and come out once.
+        let long = data(express, 100).repeat(100);
+        let among = |chosen| (0..100).filter(|&index| is_in(chosen, index)).count();
+        let passing = passing(&long, segment);
+        assert_eq!((among(passing), among(!passing)), (63, 37));
     }
 }

@@ -29,6 +29,8 @@ const MAX_STRAYS: usize = 64;
 /// The receiving half of a worker.
 pub(super) struct Incoming {
     budget: PieceBudget,
+    /// How many workers there are: each has its share of what a peer may have waiting.
+    workers: usize,
     /// Bounded by [`MAX_REASSEMBLERS`], emptied by [`Incoming::handle_timeout`].
     reassembly: HashMap<PeerId, Reassembler>,
     /// Bounded by [`MAX_SEEN`].
@@ -41,9 +43,10 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(budget: PieceBudget) -> Self {
+    pub(super) fn new(budget: PieceBudget, workers: usize) -> Self {
         Self {
             budget,
+            workers,
             reassembly: HashMap::new(),
             seen: HashMap::new(),
             latest: None,
@@ -184,8 +187,8 @@ impl Incoming {
         if self.reassembly.len() >= MAX_REASSEMBLERS && !self.reassembly.contains_key(&peer) {
             return Err(DropReason::PieceOverflow);
         }
-        let budget = &self.budget;
-        let new = || Reassembler::new(budget.clone());
+        let (workers, budget) = (self.workers, &self.budget);
+        let new = || Reassembler::one_of(workers, budget.clone());
         Ok(self.reassembly.entry(peer).or_insert_with(new))
     }
 }
@@ -269,10 +272,11 @@ mod tests {
             fib: &fib,
             drops: &drops,
             punts: &punts,
+            me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,
         };
-        let mut incoming = Incoming::new(PieceBudget::default());
+        let mut incoming = Incoming::new(PieceBudget::default(), 1);
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
         let mut taps = Taps::default();
         let mut delivery = Delivery::new(context, &mut taps);
@@ -359,10 +363,11 @@ mod tests {
             fib: &fib,
             drops: &drops,
             punts: &punts,
+            me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,
         };
-        let mut incoming = Incoming::new(PieceBudget::default());
+        let mut incoming = Incoming::new(PieceBudget::default(), 1);
         let mut reported = |context: &Context<'_>| {
             for port in 1..=200 {
                 let path = Path::direct(std::net::SocketAddr::from(([192, 0, 2, 1], port % 100)));
@@ -395,10 +400,11 @@ mod tests {
             fib: &fib,
             drops: &drops,
             punts: &punts,
+            me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,
         };
-        let mut incoming = Incoming::new(PieceBudget::default());
+        let mut incoming = Incoming::new(PieceBudget::default(), 1);
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
         let mut datagram = sealed(&[piece]).remove(0);
         let mut taps = Taps::default();

@@ -1,6 +1,6 @@
 //! The fast path: worker threads that move frames between taps and UDP sockets.
 //!
-//! A worker has its own queue of each tap, its own lane in every session, and both directions on
+//! A worker has its own socket, its own queue of each tap, its own lane in every session, and both directions on
 //! one thread. It reads the current [`Fib`](overlay_proto::switching::Fib) once per batch and
 //! nothing else of the world: it decides nothing that the `Fib` does not say, keeps no lock that
 //! another worker wants, and allocates nothing for a frame it forwards whole. What the `Fib` cannot
@@ -8,7 +8,7 @@
 //!
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
 //! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept` -> merge -> tap.
-//! - [`udp`]: sockets; [`trains`]: batches of datagrams; [`outbox`]: datagrams on their way out.
+//! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`]: batches of datagrams; [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
 mod delivery;
@@ -20,6 +20,7 @@ mod punt;
 mod readahead;
 pub mod slow;
 mod sparse;
+mod steering;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -29,5 +30,6 @@ mod worker;
 
 pub use punt::Punt;
 pub use slow::{SlowSender, TapWriter};
+pub use steering::{MAX_WORKERS, default_workers};
 pub use udp::{BindError, UdpSockets};
 pub use worker::{TapSet, WorkerConfig, WorkerPool};

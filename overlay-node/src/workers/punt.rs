@@ -103,6 +103,8 @@ pub(super) struct Context<'a> {
     pub(super) fib: &'a Fib,
     pub(super) drops: &'a DropCounters,
     pub(super) punts: &'a mpsc::Sender<Punt>,
+    /// This node.
+    pub(super) me: PeerId,
     pub(super) now: Instant,
     /// Milliseconds since the process began.
     pub(super) now_ms: u64,

@@ -78,7 +78,8 @@ impl TapWriter {
     pub fn write(&mut self, net: NetIndex, frame: &[u8]) -> Result<(), DropReason> {
         let queue = self.0.iter_mut().find(|(of, _)| *of == net);
         let (_, queue) = queue.ok_or(DropReason::TapError)?;
-        let report = queue.write_batch(&[TxFrame::plain(frame)]);
+        // The worker that the flow belongs to is not the one whose queue this is.
+        let report = queue.write_unlearnt(&[TxFrame::plain(frame)]);
         if report.written == 1 {
             Ok(())
         } else if report.full == 1 {

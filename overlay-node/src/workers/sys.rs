@@ -270,6 +270,57 @@ pub(super) fn ask_for_slice(slice_ns: u64) -> io::Result<()> {
     }
 }
 
+/// One instruction of a classic BPF program.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Instruction(libc::sock_filter);
+
+impl Instruction {
+    /// `code` is made of the `BPF_` numbers, which all are below 256.
+    pub(super) fn new(code: u32, k: u32) -> Self {
+        let code = u16::try_from(code).unwrap_or(u16::MAX);
+        let (jt, jf) = (0, 0);
+        Self(libc::sock_filter { code, jt, jf, k })
+    }
+
+    /// How many instructions are skipped if the comparison holds, and if it does not.
+    pub(super) const fn jumps(mut self, holds: u8, else_: u8) -> Self {
+        (self.0.jt, self.0.jf) = (holds, else_);
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) const fn parts(self) -> libc::sock_filter {
+        self.0
+    }
+}
+
+/// Lets `program` choose among the sockets of one port, to which `socket` belongs
+/// (`SO_ATTACH_REUSEPORT_CBPF`). It sees UDP payloads.
+pub(super) fn steer(socket: &impl AsRawFd, program: &[Instruction]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the pointer is to a live `sock_fprog` of that length, which points to as many
+    // instructions as it says; `Instruction` is a `sock_filter`. The kernel copies and only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of_addr::<libc::sock_fprog>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sets an option whose value is an `int`.
 pub(super) fn set_option(
     socket: &impl AsRawFd,

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 mod again;
+mod several;
 mod switches;
 
 const NET: NetIndex = NetIndex(0);
@@ -38,6 +39,8 @@ struct Node {
     addr: SocketAddr,
     sender: SlowSender,
     guest: MemoryTap,
+    /// The guest's ends of the queues of the second worker and those after it.
+    other_queues: Vec<MemoryTap>,
     punts: mpsc::Receiver<Punt>,
     drops: Arc<DropCounters>,
     fib: Arc<ArcSwap<Fib>>,
@@ -47,28 +50,43 @@ struct Node {
 
 impl Node {
     fn start(local: &str, own: MacAddr, other: MacAddr, session: Session) -> Self {
+        Self::start_with(local, own, other, session, 1)
+    }
+
+    fn start_with(
+        local: &str,
+        own: MacAddr,
+        other: MacAddr,
+        session: Session,
+        workers: usize,
+    ) -> Self {
         let sockets = UdpSockets::bind_to(&[local.parse().unwrap()]).unwrap();
-        let (guest, tap) = MemoryTap::pair().unwrap();
+        let pairs = (0..workers).map(|_| MemoryTap::pair().unwrap());
+        let (mut guests, taps): (Vec<_>, Vec<_>) = pairs.unzip();
         let (punt_sender, punts) = mpsc::channel(64);
         let drops = Arc::new(DropCounters::default());
         let session = Arc::new(session);
         let fib = Arc::new(ArcSwap::from_pointee(fib(own, other, &session)));
         let addr = sockets.local_addrs()[0];
         let sender = SlowSender::new(sockets.try_clone().unwrap());
-        let pool = WorkerPool::start(vec![WorkerConfig {
+        let shared = sockets.share_among(workers).unwrap();
+        let parts = shared.into_iter().zip(taps).zip(1..);
+        let configs = parts.map(|((sockets, tap), lane)| WorkerConfig {
             sockets,
             taps: vec![(NET, Box::new(tap))],
             fib: Arc::clone(&fib),
             drops: Arc::clone(&drops),
-            punts: punt_sender,
+            punts: punt_sender.clone(),
             epoch: Instant::now(),
-            lane: Lane(1),
-        }])
-        .unwrap();
+            lane: Lane(lane),
+            me: PeerId([1; 32]),
+        });
+        let pool = WorkerPool::start(configs.collect()).unwrap();
         Self {
             addr,
             sender,
-            guest,
+            guest: guests.remove(0),
+            other_queues: guests,
             punts,
             drops,
             fib,

@@ -40,7 +40,7 @@ pub enum BindError {
     System(SocketAddr, io::Error),
 }
 
-/// The node's sockets. A family the host does not have is `None`.
+/// The node's sockets, or those of one of its workers. A family the host does not have is `None`.
 #[derive(Debug, Default)]
 pub struct UdpSockets {
     /// The IPv4 socket.
@@ -82,13 +82,17 @@ impl UdpSockets {
     pub fn bind_to(addrs: &[SocketAddr]) -> Result<Self, BindError> {
         let mut sockets = Self::default();
         for &addr in addrs {
-            let place = match addr {
-                SocketAddr::V4(_) => &mut sockets.v4,
-                SocketAddr::V6(_) => &mut sockets.v6,
-            };
-            *place = Some(bind(addr)?);
+            *sockets.place(addr) = Some(bind(addr)?);
         }
         Ok(sockets)
+    }
+
+    /// Where the socket for `addr` is.
+    pub(super) const fn place(&mut self, addr: SocketAddr) -> &mut Option<UdpSocket> {
+        match addr {
+            SocketAddr::V4(_) => &mut self.v4,
+            SocketAddr::V6(_) => &mut self.v6,
+        }
     }
 
     /// The socket that `id` names.
@@ -148,28 +152,7 @@ fn available(bound: Result<UdpSocket, BindError>) -> Result<Option<UdpSocket>, B
 /// One socket, exclusive: without reuse, so that a busy port is an error.
 fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
     let open = || -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(true)?;
-        let (level, name, probe) = match addr {
-            SocketAddr::V4(_) => (
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_PROBE,
-            ),
-            SocketAddr::V6(_) => {
-                socket.set_only_v6(true)?;
-                (
-                    libc::IPPROTO_IPV6,
-                    libc::IPV6_MTU_DISCOVER,
-                    libc::IPV6_PMTUDISC_PROBE,
-                )
-            }
-        };
-        sys::set_option(&socket, level, name, probe)?;
-        if let Err(error) = sys::accept_trains(&socket) {
-            tracing::debug!(%error, "datagrams come one by one");
-        }
-        grow_buffers(&socket);
+        let socket = unbound(addr)?;
         socket.bind(&SockAddr::from(addr))?;
         Ok(socket)
     };
@@ -182,6 +165,33 @@ fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
             _ => BindError::System(addr, error),
         }),
     }
+}
+
+/// A socket for `addr` as the data path needs it, not bound yet.
+pub(super) fn unbound(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    let (level, name, probe) = match addr {
+        SocketAddr::V4(_) => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            (
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_PROBE,
+            )
+        }
+    };
+    sys::set_option(&socket, level, name, probe)?;
+    if let Err(error) = sys::accept_trains(&socket) {
+        tracing::debug!(%error, "datagrams come one by one");
+    }
+    grow_buffers(&socket);
+    Ok(socket)
 }
 
 /// As far as the system allows; with `CAP_NET_ADMIN` beyond its limit for ordinary programs.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::wire::{Lane, PieceBudget};
 use tap_bridge::FrameQueue;
@@ -54,6 +55,8 @@ pub struct WorkerConfig {
     pub epoch: Instant,
     /// The worker's own lane in every session; not 0, which is the slow path's.
     pub lane: Lane,
+    /// This node.
+    pub me: PeerId,
 }
 
 /// Running workers. Dropping it stops them.
@@ -102,7 +105,8 @@ impl WorkerPool {
     /// The system has no thread or descriptor left; nothing runs then.
     pub fn start(configs: Vec<WorkerConfig>) -> io::Result<Self> {
         let budget = PieceBudget::default();
-        let mut pool = Self(Vec::with_capacity(configs.len()));
+        let workers = configs.len();
+        let mut pool = Self(Vec::with_capacity(workers));
         for config in configs {
             let mailbox = Arc::new(Mailbox {
                 wake: sys::eventfd()?,
@@ -110,7 +114,8 @@ impl WorkerPool {
                 orders: Mutex::default(),
             });
             let name = format!("farlan-lane-{}", config.lane.0);
-            let mut worker = Worker::new(config, Arc::clone(&mailbox), budget.clone());
+            let incoming = Incoming::new(budget.clone(), workers);
+            let mut worker = Worker::new(config, Arc::clone(&mailbox), incoming);
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || worker.run())?;
@@ -120,6 +125,18 @@ impl WorkerPool {
             });
         }
         Ok(pool)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Gives worker number `worker` other tap queues; it lets go of those it has. Taps that stay
@@ -178,6 +195,7 @@ struct Worker {
     drops: Arc<DropCounters>,
     punts: mpsc::Sender<Punt>,
     epoch: Instant,
+    me: PeerId,
     mailbox: Arc<Mailbox>,
     /// Of the IPv4 and of the IPv6 socket.
     inboxes: [Inbox; 2],
@@ -194,13 +212,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(config: WorkerConfig, mailbox: Arc<Mailbox>, budget: PieceBudget) -> Self {
+    fn new(config: WorkerConfig, mailbox: Arc<Mailbox>, incoming: Incoming) -> Self {
         let mut worker = Self {
             taps: Taps::default(),
             fib: config.fib,
             drops: config.drops,
             punts: config.punts,
             epoch: config.epoch,
+            me: config.me,
             mailbox,
             inboxes: [Inbox::new(), Inbox::new()],
             readahead: Readahead::default(),
@@ -208,7 +227,7 @@ impl Worker {
             lane: config.lane,
             outbox: Outbox::new(config.sockets),
             outgoing: Outgoing::new(),
-            incoming: Incoming::new(budget),
+            incoming,
             swept: Instant::now(),
             waits: Vec::new(),
         };
@@ -246,6 +265,7 @@ impl Worker {
             fib: &fib,
             drops: &Arc::clone(&self.drops),
             punts: &self.punts.clone(),
+            me: self.me,
             now,
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         };

@@ -167,13 +167,18 @@ struct Partial {
 
 /// Rejoins the frames of one peer.
 ///
+/// Several receivers may share the pieces of one peer, each frame's going to one of them: then each
+/// has its share of the bounds.
+///
 /// Call [`handle_piece`](Self::handle_piece) for each piece whose tag was good, and
 /// [`expire`](Self::expire) when [`poll_timeout`](Self::poll_timeout) has passed or now and then.
-/// Memory: at most [`Self::MAX_PARTIAL`] frames and [`Self::MAX_BYTES`] bytes; the oldest goes
-/// first, and each after [`Self::LIFETIME`].
+/// Memory: at most [`Self::MAX_PARTIAL`] frames and [`Self::MAX_BYTES`] bytes, or its share of them;
+/// the oldest goes first, and each after [`Self::LIFETIME`].
 #[derive(Debug)]
 pub struct Reassembler {
     budget: PieceBudget,
+    /// By how many the bounds are divided.
+    sharers: usize,
     /// In order of their first piece.
     partial: VecDeque<Partial>,
     bytes: usize,
@@ -192,8 +197,15 @@ impl Reassembler {
     /// Without any frame; `budget` is shared among all peers.
     #[must_use]
     pub const fn new(budget: PieceBudget) -> Self {
+        Self::one_of(1, budget)
+    }
+
+    /// One of `sharers` for the same peer. Up to 28 of them each have room for a frame of 9,216 bytes.
+    #[must_use]
+    pub const fn one_of(sharers: usize, budget: PieceBudget) -> Self {
         Self {
             budget,
+            sharers: if sharers == 0 { 1 } else { sharers },
             partial: VecDeque::new(),
             bytes: 0,
             timed_out: 0,
@@ -289,7 +301,11 @@ impl Reassembler {
         common: Common,
     ) -> Result<usize, DropReason> {
         let length = usize::from(common.frame_len);
-        while self.partial.len() >= Self::MAX_PARTIAL || self.bytes + length > Self::MAX_BYTES {
+        let most = (
+            Self::MAX_PARTIAL / self.sharers,
+            Self::MAX_BYTES / self.sharers,
+        );
+        while self.partial.len() >= most.0 || self.bytes + length > most.1 {
             self.evict()?;
         }
         let reserved = loop {

@@ -68,7 +68,7 @@ impl Receiver {
             drops: DropCounters::default(),
             sender,
             punts,
-            incoming: Incoming::new(PieceBudget::default()),
+            incoming: Incoming::new(PieceBudget::default(), 1),
             taps: Taps(vec![Tap::new(NET, Box::new(tap))]),
             guest,
             agent,
@@ -101,6 +101,7 @@ impl Receiver {
             fib: &self.fib,
             drops: &self.drops,
             punts: &self.sender,
+            me: PeerId([2; 32]),
             now: self.now,
             now_ms: 0,
         };

@@ -155,6 +155,30 @@ fn trust_17_bounded_in_frames_and_bytes() {
     }
 }
 
+/// However a peer spreads its pieces over the receivers, it gets no more memory than from one.
+#[test]
+fn trust_17_receivers_share_the_bounds_of_a_peer() {
+    for sharers in 1..=7 {
+        let budget = PieceBudget::default();
+        let new = |_| Reassembler::one_of(sharers, budget.clone());
+        let mut all: Vec<_> = (0..sharers).map(new).collect();
+        for (length, id) in [1514, 9216].into_iter().zip([0, 1000]) {
+            for number in 0..100 * all.len() {
+                let at = number % all.len();
+                let id = id + u32::try_from(number).unwrap();
+                let (inner, body) = &cut(&frame(length), id)[0];
+                let verdict = all[at].handle_piece(start(), SESSION, inner, body);
+                assert_eq!(verdict, Ok(None));
+            }
+            let frames: usize = all.iter().map(|joiner| joiner.partial.len()).sum();
+            let bytes: usize = all.iter().map(Reassembler::bytes).sum();
+            assert!(frames <= Reassembler::MAX_PARTIAL, "{frames}");
+            assert!(bytes <= Reassembler::MAX_BYTES, "{bytes}");
+            assert!(all.iter().all(|joiner| !joiner.partial.is_empty()));
+        }
+    }
+}
+
 #[test]
 fn the_budget_is_shared_and_given_back() {
     let now = start();
