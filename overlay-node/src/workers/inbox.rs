@@ -25,9 +25,9 @@ const SLOTS: usize = 48;
 /// Trains that one call reads.
 const READ_AT_ONCE: usize = 16;
 
-/// Trains that are handed out at once: the guests wait no longer for the other direction than it
-/// takes to open 256 KiB, half a millisecond.
-const BATCH: usize = 4;
+/// Trains that are handed out at once: what passes waits no longer than it takes to open 128 KiB, a
+/// quarter of a millisecond.
+const BATCH: usize = 2;
 
 /// What waits for one socket.
 #[derive(Debug)]

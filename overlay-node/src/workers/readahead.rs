@@ -7,13 +7,21 @@ use std::collections::VecDeque;
 use std::io;
 
 use overlay_proto::switching::NetIndex;
+use tap_bridge::batch::MAX_FRAME_BYTES;
 use tap_bridge::offload::HEADROOM;
 use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
 
 use super::sparse::SparseFlows;
 
-/// Batches that all taps of a worker have at most, of 256 KiB each; one more for each tap.
-const BATCHES: usize = 12;
+/// Batches that all taps of a worker have at most, 3 MiB in all; one more for each tap.
+const BATCHES: usize = 24;
+
+/// Frames of a batch, which a worker sends at once.
+const FRAMES: usize = 64;
+
+/// Bytes of a batch, of two super-frames: what passes waits no longer than it takes to seal them, a
+/// quarter of a millisecond.
+const BYTES: usize = 2 * (HEADROOM + MAX_FRAME_BYTES);
 
 /// One queue of a tap, and what was read from it.
 pub(super) struct Tap {
@@ -31,7 +39,7 @@ struct Waiting {
 }
 
 /// A batch's frames have each a bit.
-const _: () = assert!(tap_bridge::batch::DEFAULT_BATCH.0 <= u64::BITS as usize);
+const _: () = assert!(FRAMES <= u64::BITS as usize);
 
 /// Memory for what is read ahead.
 #[derive(Default)]
@@ -86,7 +94,8 @@ impl Readahead {
     ) -> io::Result<Read> {
         let mut all = Read::default();
         while self.used < BATCHES || tap.waiting.is_empty() {
-            let mut frames = self.free.pop().unwrap_or_default();
+            let new = || FrameBatch::new(FRAMES, BYTES);
+            let mut frames = self.free.pop().unwrap_or_else(new);
             let read = tap.queue.read_batch(&mut frames);
             all.refused += frames.refused();
             let (Ok(count @ 1..), is_full) = (&read, frames.is_full()) else {
