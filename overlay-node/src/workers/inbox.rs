@@ -252,8 +252,11 @@ mod tests {
         }
         std::thread::sleep(Duration::from_millis(20));
         inbox.read(&to, &drops);
-        assert_eq!(numbers(inbox.express(&drops)), [9, 19, 29, 39]);
-        assert!(numbers(inbox.express(&drops)).is_empty());
+        let mut passed = Vec::new();
+        while inbox.has_express() {
+            passed.extend(numbers(inbox.express(&drops)));
+        }
+        assert_eq!(passed, [9, 19, 29, 39]);
         let mut rest = Vec::new();
         while !inbox.is_empty() {
             let batch = numbers(inbox.next_batch(&drops));

@@ -9,8 +9,9 @@
 use tap_bridge::VnetHdr;
 use tap_bridge::offload::{Family, Layout};
 
-/// A flow that was not sparse is again after so long a silence, ms.
-const REST_MS: u64 = 100;
+/// A flow that was not sparse is again after so long a silence, ms. What waits here, in the sockets
+/// and at the receiver is 15 MiB at most: a processor that has time for 30 MB/s clears it.
+const REST_MS: u64 = 500;
 
 /// Frames of a flow in one [`WINDOW_MS`] that are still few.
 const FEW: u8 = 8;
@@ -116,9 +117,9 @@ mod tests {
         assert!((0..8).all(|_| admit(1_000, 2)));
         assert!(!admit(1_000, 2), "a ninth in one window");
         assert!(admit(1_000, 3), "another flow");
-        assert!(!admit(1_099, 2), "it has not rested");
-        assert!(!admit(1_198, 2), "nor since");
-        assert!(admit(1_298, 2));
+        assert!(!admit(1_499, 2), "it has not rested");
+        assert!(!admit(1_998, 2), "nor since");
+        assert!(admit(2_498, 2));
     }
 
     #[test]
@@ -138,13 +139,13 @@ mod tests {
             ..VnetHdr::PLAIN
         };
         assert!(!flows.admit(500, header, &frame(1, 3_000)));
-        assert!(!flows.admit(599, VnetHdr::PLAIN, &frame(1, 10)));
+        assert!(!flows.admit(999, VnetHdr::PLAIN, &frame(1, 10)));
     }
 
     proptest! {
         /// Whoever passes has not had to wait for as long as anything waits.
         #[test]
-        fn nobody_passes_a_frame_of_its_own(gaps in prop::collection::vec(0_u64..30, 1..500)) {
+        fn nobody_passes_a_frame_of_its_own(gaps in prop::collection::vec(prop_oneof![9 => 0_u64..30, 1 => 400_u64..600], 1..500)) {
             let (mut flows, mut now, mut waits_since) = (SparseFlows::new(), 0, None);
             for gap in gaps {
                 now += gap;
