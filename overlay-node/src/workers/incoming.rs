@@ -180,6 +180,7 @@ impl Incoming {
             path,
         }) {
             self.seen.insert(session, path);
+            self.latest = Some((session, path));
         }
     }
 

@@ -11,7 +11,7 @@ use tap_bridge::batch::MAX_FRAME_BYTES;
 use tap_bridge::offload::HEADROOM;
 use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
 
-use super::sparse::SparseFlows;
+use super::sparse::{REST_MS, SparseFlows};
 
 /// Batches that all taps of a worker have at most, 3 MiB in all; one more for each tap.
 const BATCHES: usize = 24;
@@ -19,8 +19,8 @@ const BATCHES: usize = 24;
 /// Frames of a batch, which a worker sends at once.
 const FRAMES: usize = 64;
 
-/// Bytes of a batch, of two super-frames: what passes waits no longer than it takes to seal them, a
-/// quarter of a millisecond.
+/// Bytes of a batch, of two super-frames: what passes waits no longer than it takes to seal so many of
+/// each tap, a quarter of a millisecond.
 const BYTES: usize = 2 * (HEADROOM + MAX_FRAME_BYTES);
 
 /// One queue of a tap, and what was read from it.
@@ -34,6 +34,8 @@ pub(super) struct Tap {
 
 struct Waiting {
     frames: FrameBatch,
+    /// When it was read, ms.
+    read_ms: u64,
     /// Frames that have passed already, the first one's bit lowest.
     passed: u64,
 }
@@ -93,6 +95,9 @@ impl Readahead {
         mut pass: impl FnMut(VnetHdr, &mut [u8]),
     ) -> io::Result<Read> {
         let mut all = Read::default();
+        // After a stand-still of the process: a flow's silence says nothing then.
+        let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
+        let none_passes = tap.waiting.front().is_some_and(too_old);
         while self.used < BATCHES || tap.waiting.is_empty() {
             let new = || FrameBatch::new(FRAMES, BYTES);
             let mut frames = self.free.pop().unwrap_or_else(new);
@@ -106,13 +111,17 @@ impl Readahead {
             let mut passed = 0;
             for (index, (header, buffer)) in frames.frames_mut().enumerate() {
                 let frame = buffer.get(HEADROOM..).unwrap_or_default();
-                if sparse.admit(now_ms, header, frame) {
+                if sparse.admit(now_ms, none_passes, header, frame) {
                     pass(header, buffer);
                     passed |= 1 << index;
                 }
             }
             self.used += 1;
-            tap.waiting.push_back(Waiting { frames, passed });
+            tap.waiting.push_back(Waiting {
+                frames,
+                read_ms: now_ms,
+                passed,
+            });
             if !is_full {
                 break;
             }
@@ -133,11 +142,14 @@ impl Readahead {
         self.give_back(oldest);
     }
 
-    /// Forgets what was read from `tap`, which is gone.
-    pub(super) fn forget(&mut self, tap: &mut Tap) {
+    /// Forgets what was read from `tap`, which is gone. Returns how many frames that were.
+    pub(super) fn forget(&mut self, tap: &mut Tap) -> u64 {
+        let mut forgotten = 0;
         while let Some(waiting) = tap.waiting.pop_front() {
+            forgotten += waiting.frames.len() as u64 - u64::from(waiting.passed.count_ones());
             self.give_back(waiting);
         }
+        forgotten
     }
 
     fn give_back(&mut self, waiting: Waiting) {
@@ -209,19 +221,21 @@ mod tests {
             ));
         }
         let flood = frame(1, 0);
+        let (mut frames, mut passed) = (0, 0_u64);
         for _ in 0..20 {
             for guest in &mut guests {
                 guest.write_batch(&[TxFrame::plain(&flood); 64]);
             }
             for tap in &mut taps {
-                readahead.read(tap, 1, &mut sparse, |_, _| {}).unwrap();
+                let read = readahead.read(tap, 1, &mut sparse, |_, _| passed += 1);
+                frames += read.unwrap().frames as u64;
             }
         }
         assert!(readahead.used <= BATCHES + 2, "{}", readahead.used);
         assert!(taps.iter().all(|tap| !tap.waiting.is_empty()));
-        for tap in &mut taps {
-            readahead.forget(tap);
-        }
+        // None of the flood was forgotten uncounted; the first eight frames of it had passed.
+        let forgotten: u64 = taps.iter_mut().map(|tap| readahead.forget(tap)).sum();
+        assert_eq!(forgotten + passed, frames);
         assert_eq!(readahead.used, 0);
     }
 }

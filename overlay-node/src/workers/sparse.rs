@@ -6,12 +6,13 @@
 //! their own flow, a flow that has sent more is not sparse again before it was silent for [`REST_MS`],
 //! which is longer than anything waits.
 
+use overlay_proto::ethernet::ethertype;
 use tap_bridge::VnetHdr;
 use tap_bridge::offload::{Family, Layout};
 
 /// A flow that was not sparse is again after so long a silence, ms. What waits here, in the sockets
-/// and at the receiver is 15 MiB at most: a processor that has time for 30 MB/s clears it.
-const REST_MS: u64 = 500;
+/// and at the receiver is about 15 MiB at most: a processor that has time for 30 MB/s clears it.
+pub(super) const REST_MS: u64 = 500;
 
 /// Frames of a flow in one [`WINDOW_MS`] that are still few.
 const FEW: u8 = 8;
@@ -42,8 +43,14 @@ impl SparseFlows {
     }
 
     /// May this frame, read at `now_ms`, pass others? To be asked once for each frame, in the order
-    /// of the frames.
-    pub(super) fn admit(&mut self, now_ms: u64, header: VnetHdr, frame: &[u8]) -> bool {
+    /// of the frames. With `none_passes` it may not, whatever it is.
+    pub(super) fn admit(
+        &mut self,
+        now_ms: u64,
+        none_passes: bool,
+        header: VnetHdr,
+        frame: &[u8],
+    ) -> bool {
         let place = flow_hash(frame) as usize % PLACES;
         let Some(flow) = self.0.get_mut(place) else {
             return false;
@@ -53,8 +60,10 @@ impl SparseFlows {
             (flow.window, flow.frames) = (window, 0);
         }
         flow.frames = flow.frames.saturating_add(1);
-        let is_sparse =
-            now_ms >= flow.rests_until_ms && flow.frames <= FEW && !header.is_super_frame();
+        let is_sparse = !none_passes
+            && now_ms >= flow.rests_until_ms
+            && flow.frames <= FEW
+            && !header.is_super_frame();
         if !is_sparse {
             flow.rests_until_ms = now_ms + REST_MS;
         }
@@ -65,13 +74,16 @@ impl SparseFlows {
 /// A number for the frame's flow: addresses, protocol and ports, or what of these it has.
 fn flow_hash(frame: &[u8]) -> u64 {
     let layout = Layout::parse(frame);
+    let (at, ethertype) = behind_tags(frame);
     let (addresses, ports) = match layout {
         Some(Layout { ip, l4, family, .. }) => match family {
             Family::V4 => (ip + 12..ip + 20, l4..l4 + 4),
             Family::V6 => (ip + 8..ip + 40, l4..l4 + 4),
         },
-        // The MAC addresses and the type, and where IPv4 has its addresses.
-        None => (0..14, 26..34),
+        // ICMP, fragments, what a guest encrypts: no ports that all of its frames have.
+        None if ethertype == ethertype::IPV4 => (0..12, at + 12..at + 20),
+        None if ethertype == ethertype::IPV6 => (0..12, at + 8..at + 40),
+        None => (0..12, at - 2..at),
     };
     let protocol = layout.map_or(0, |layout| u64::from(layout.protocol.number()));
     [addresses, ports]
@@ -87,6 +99,19 @@ fn flow_hash(frame: &[u8]) -> u64 {
             (hash.rotate_left(5) ^ u64::from_ne_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
         >> 32
+}
+
+/// Where the payload behind at most two VLAN tags begins, and its type; type 0 for a short frame.
+fn behind_tags(frame: &[u8]) -> (usize, u16) {
+    let type_at = |at: usize| {
+        let bytes = frame.get(at..).and_then(<[u8]>::first_chunk);
+        bytes.copied().map_or(0, u16::from_be_bytes)
+    };
+    let mut at = 14;
+    while at < 22 && matches!(type_at(at - 2), ethertype::VLAN | ethertype::SERVICE_VLAN) {
+        at += 4;
+    }
+    (at, type_at(at - 2))
 }
 
 #[cfg(test)]
@@ -112,7 +137,7 @@ mod tests {
     #[test]
     fn few_frames_pass_and_many_do_not() {
         let mut flows = SparseFlows::new();
-        let mut admit = |ms, port| flows.admit(ms, VnetHdr::PLAIN, &frame(port, 50));
+        let mut admit = |ms, port| flows.admit(ms, false, VnetHdr::PLAIN, &frame(port, 50));
         assert!((0..100).all(|i| admit(i * 5, 1)), "a ping each 5 ms");
         assert!((0..8).all(|_| admit(1_000, 2)));
         assert!(!admit(1_000, 2), "a ninth in one window");
@@ -126,8 +151,42 @@ mod tests {
     fn what_has_no_ports_is_a_flow_too() {
         let mut flows = SparseFlows::new();
         for frame in [&[1; 60][..], &[1; 10], &[]] {
-            assert!(flows.admit(500, VnetHdr::PLAIN, frame));
+            assert!(flows.admit(500, false, VnetHdr::PLAIN, frame));
         }
+    }
+
+    /// Fragments, ESP or ICMP on a VLAN, MPLS: what differs from packet to packet names no flow.
+    #[test]
+    fn what_has_no_ports_stays_one_flow() {
+        let tagged = |tags: usize, ethertype: u16, number: u16| {
+            let mut out = vec![2; 12];
+            for _ in 0..tags {
+                out.extend([0x81, 0x00, 0, 5]);
+            }
+            out.extend(ethertype.to_be_bytes());
+            out.extend([0x45, 0, 0, 100]);
+            // Identification, a fragment's offset, TTL, ESP, header checksum.
+            out.extend(number.to_be_bytes());
+            out.extend([0x20, 1, 64, 50]);
+            out.extend((!number).to_be_bytes());
+            out.extend([192, 0, 2, 1, 192, 0, 2, 2]);
+            out.resize(out.len() + 100, number.to_be_bytes()[1]);
+            out
+        };
+        for tags in 0..3 {
+            for ethertype in [0x0800, 0x8847, 0x88e5] {
+                let first = flow_hash(&tagged(tags, ethertype, 1));
+                let same = |number| flow_hash(&tagged(tags, ethertype, number)) == first;
+                assert!((2..100).all(same), "{tags} {ethertype:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_may_pass_the_flow_rests() {
+        let mut flows = SparseFlows::new();
+        assert!(!flows.admit(1_000, true, VnetHdr::PLAIN, &frame(1, 10)));
+        assert!(!flows.admit(1_001, false, VnetHdr::PLAIN, &frame(1, 10)));
     }
 
     #[test]
@@ -138,8 +197,8 @@ mod tests {
             gso_size: 1_000,
             ..VnetHdr::PLAIN
         };
-        assert!(!flows.admit(500, header, &frame(1, 3_000)));
-        assert!(!flows.admit(999, VnetHdr::PLAIN, &frame(1, 10)));
+        assert!(!flows.admit(500, false, header, &frame(1, 3_000)));
+        assert!(!flows.admit(999, false, VnetHdr::PLAIN, &frame(1, 10)));
     }
 
     proptest! {
@@ -149,7 +208,7 @@ mod tests {
             let (mut flows, mut now, mut waits_since) = (SparseFlows::new(), 0, None);
             for gap in gaps {
                 now += gap;
-                if flows.admit(now, VnetHdr::PLAIN, &frame(9, 100)) {
+                if flows.admit(now, false, VnetHdr::PLAIN, &frame(9, 100)) {
                     prop_assert!(waits_since.is_none_or(|since| now - since >= REST_MS));
                 } else {
                     waits_since = Some(now);

@@ -42,6 +42,14 @@ pub(super) struct Received {
     pub(super) from: Option<SocketAddr>,
 }
 
+impl Received {
+    /// How many datagrams it is; what did not fit counts as one.
+    pub(super) fn datagrams(&self) -> usize {
+        let segment = self.segment.unwrap_or(usize::MAX).max(1);
+        self.len.map_or(1, |len| len.div_ceil(segment).max(1))
+    }
+}
+
 /// What one message of [`send_batch`] sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outgoing<'a> {

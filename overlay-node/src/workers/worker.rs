@@ -171,10 +171,11 @@ impl Drop for WorkerPool {
 impl Mailbox {
     fn order(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner));
-        self.pending.store(true, Ordering::Release);
         if let Err(error) = (&self.wake).write(&1_u64.to_ne_bytes()) {
             tracing::error!(%error, "cannot wake a worker");
         }
+        // Last: whoever sees it finds the counter to clear, so none is left to keep the worker awake.
+        self.pending.store(true, Ordering::Release);
     }
 
     /// The orders, if there are any.
@@ -336,7 +337,8 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(%error, net = net.0, "a tap is gone");
-                    readahead.forget(tap);
+                    let forgotten = readahead.forget(tap);
+                    context.drops.add(DropReason::TapError, forgotten);
                     context.punt(Punt::TapLost { net });
                     false
                 }
@@ -365,7 +367,10 @@ impl Worker {
         for mut tap in old.0 {
             match self.taps.0.iter_mut().find(|new| new.net == tap.net) {
                 Some(new) => new.takes_over(&mut tap),
-                None => self.readahead.forget(&mut tap),
+                None => {
+                    let forgotten = self.readahead.forget(&mut tap);
+                    self.drops.add(DropReason::TapError, forgotten);
+                }
             }
         }
     }

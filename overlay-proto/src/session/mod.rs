@@ -106,7 +106,7 @@ struct Packet<'a> {
 /// The keys and counters of one completed handshake. Shared as `Arc<Session>`; all methods take
 /// `&self`.
 ///
-/// Memory: about 16 KiB (eight lanes, each two expanded keys and a window of 512 bytes).
+/// Memory: about 31 KiB (16 lanes, each two expanded keys and a window of 512 bytes).
 pub struct Session {
     /// Who is at the other end, proven by the handshake.
     pub peer: PeerId,
