@@ -7,19 +7,11 @@
 //! by an event of the device. The id itself is in no file. Where the hypervisor has no such device
 //! nothing comes here, and the clocks tell, later (docs/adr/0015).
 
-use std::io;
-use std::mem::size_of;
-
 use overlay_proto::tunnels::ClockWatch;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
+use super::kernel_events::KernelEvents;
 use crate::state::clock_readings;
 
-/// The largest event that the kernel makes.
-const MAX_EVENT: usize = 8 * 1024;
-/// Events read at one look, more than the kernel keeps for us by default. Those that a host with more
-/// of them loses are lost: the clocks tell as well, and a false alarm would cost every session.
-const EVENTS_A_LOOK: usize = 512;
 /// The multicast group in which the kernel itself speaks; udev's is another.
 const KERNEL_GROUP: u32 = 1;
 
@@ -48,55 +40,29 @@ impl TimeWatch {
     }
 }
 
-/// The kernel's events of devices; reading never waits.
+/// The kernel's events of devices. Those that a host with more of them loses are lost: the clocks tell
+/// as well, and a false alarm would cost every session.
 #[derive(Debug)]
-struct GenerationWatch(Option<Socket>);
+struct GenerationWatch(Option<KernelEvents>);
 
 impl GenerationWatch {
     /// Listens. Where that is not to be had nothing will ever be heard.
     fn start() -> Self {
-        let socket = open();
-        if let Err(error) = &socket {
+        let events = KernelEvents::listen(libc::NETLINK_KOBJECT_UEVENT, KERNEL_GROUP);
+        if let Err(error) = &events {
             tracing::debug!(%error, "changes of the machine's generation are not heard");
         }
-        Self(socket.ok())
+        Self(events.ok())
     }
 
     /// Was the machine restored or cloned since the last look?
     fn look(&mut self) -> bool {
-        let Some(socket) = &self.0 else { return false };
         let mut changed = false;
-        for _ in 0..EVENTS_A_LOOK {
-            let mut event = Vec::with_capacity(MAX_EVENT);
-            match socket.recv(event.spare_capacity_mut()) {
-                Ok(len) => {
-                    // SAFETY: the kernel has written so many bytes to the front of the buffer.
-                    unsafe { event.set_len(len.min(MAX_EVENT)) };
-                    changed |= is_new_generation(&event);
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                Err(_) => break,
-            }
+        if let Some(events) = &self.0 {
+            events.look(|event| changed |= is_new_generation(event));
         }
         changed
     }
-}
-
-fn open() -> io::Result<Socket> {
-    let protocol = Protocol::from(libc::NETLINK_KOBJECT_UEVENT);
-    let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::DGRAM, Some(protocol))?;
-    socket.set_nonblocking(true)?;
-    let mut storage = SockAddrStorage::zeroed();
-    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).unwrap_or(0);
-    // SAFETY: the storage is larger than any address, zeroed, and made to be seen as each of them.
-    let address = unsafe {
-        let netlink = storage.view_as::<libc::sockaddr_nl>();
-        netlink.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
-        netlink.nl_groups = KERNEL_GROUP;
-        SockAddr::new(storage, len)
-    };
-    socket.bind(&address)?;
-    Ok(socket)
 }
 
 /// An event is a line that says what happened to which device, then `KEY=VALUE`, each ended by a

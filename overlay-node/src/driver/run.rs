@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
 use super::expiry::Expiry;
+use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
 use super::introductions::Answer;
 use super::leaving::Leaving;
@@ -116,6 +117,7 @@ pub(crate) struct Driver {
     pub(crate) looks: Looks,
     /// The check of the host's firewall that is under way, and what it found it cannot do.
     pub(crate) firewall_check: Option<JoinHandle<()>>,
+    pub(crate) firewall_watch: FirewallWatch,
     pub(crate) firewall_failures: Arc<Mutex<Vec<String>>>,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
     pub(crate) move_due: Option<Instant>,
@@ -321,7 +323,7 @@ impl Driver {
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
         self.scan_interfaces(tick.now);
-        self.check_firewall();
+        self.check_firewall(tick.now);
         self.look_at_bridges(false);
         self.watch_move(tick.now);
         self.retry_moves();
@@ -342,13 +344,14 @@ impl Driver {
     }
 
     /// Puts back, beside the slow path, what a restart of the host's firewall has removed.
-    fn check_firewall(&mut self) {
+    fn check_firewall(&mut self, now: Instant) {
         let mut attached = self.networks.iter().filter_map(|n| n.attached.as_ref());
         let under_way = self
             .firewall_check
             .as_ref()
             .is_some_and(|check| !check.is_finished());
-        if under_way || !attached.any(|record| record.bridge_is_ours) {
+        let has_own = attached.any(|record| record.bridge_is_ours);
+        if under_way || !has_own || !self.firewall_watch.is_due(now) {
             return;
         }
         let dir = self.state.path().to_owned();

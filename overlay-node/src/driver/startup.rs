@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::bridges::{self, Looks};
 use super::expiry::Expiry;
+use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
 use super::node::{Node, Tick};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
@@ -118,6 +119,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         saved_timestamp: 0,
         looks: Looks::start(),
         firewall_check: None,
+        firewall_watch: FirewallWatch::start(),
         firewall_failures: Arc::default(),
         move_due: None,
         leaving: None,
