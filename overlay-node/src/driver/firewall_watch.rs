@@ -4,9 +4,13 @@
 //! tell about the tables of the old `iptables`; a host that has them is looked at each time.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::kernel_events::KernelEvents;
+use crate::attachments;
 
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h, number 7, as a bit.
 const NFTABLES_GROUP: u32 = 1 << 6;
@@ -23,6 +27,9 @@ pub(crate) struct FirewallWatch {
     /// `None` where the kernel has no nftables or does not let us listen.
     events: Option<KernelEvents>,
     looked: Option<Instant>,
+    /// The look that is under way, and what the last one found it cannot do.
+    check: Option<JoinHandle<()>>,
+    failures: Arc<Mutex<Vec<String>>>,
 }
 
 impl FirewallWatch {
@@ -35,11 +42,29 @@ impl FirewallWatch {
         Self {
             events: events.ok(),
             looked: None,
+            check: None,
+            failures: Arc::default(),
         }
     }
 
+    /// If there is a reason, puts back what is missing for the attachments in `dir`, beside the slow
+    /// path.
+    pub(crate) fn check(&mut self, now: Instant, dir: &Path) {
+        let under_way = self.check.as_ref().is_some_and(|one| !one.is_finished());
+        if under_way || !self.is_due(now) {
+            return;
+        }
+        let (dir, failures) = (dir.to_owned(), Arc::clone(&self.failures));
+        self.check = Some(tokio::task::spawn_blocking(move || {
+            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            for line in attachments::keep_open(&dir, &mut failures) {
+                tracing::warn!("{line}");
+            }
+        }));
+    }
+
     /// Is it time to look? The caller does then.
-    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+    fn is_due(&mut self, now: Instant) -> bool {
         let mut told = self.events.is_none();
         if let Some(events) = &self.events {
             let lost = events.look(|_| told = true);
@@ -56,7 +81,7 @@ impl FirewallWatch {
 
 fn has_old_tables() -> bool {
     let is_used = |file: &&str| std::fs::read(Path::new(file)).is_ok_and(|text| !text.is_empty());
-    OLD_TABLES.iter().any(|file| is_used(&file))
+    OLD_TABLES.iter().any(is_used)
 }
 
 #[cfg(test)]

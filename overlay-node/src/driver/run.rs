@@ -1,7 +1,7 @@
 //! The driver's state and its loop.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,6 @@ use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
 use tap_bridge::{FdbNews, FdbWatch};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
 
 use super::bridges::Looks;
 use super::expiry::Expiry;
@@ -29,7 +28,6 @@ use super::questions::OpenQuestions;
 use super::revocations::Followed;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
-use crate::attachments;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
@@ -115,10 +113,7 @@ pub(crate) struct Driver {
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
-    /// The check of the host's firewall that is under way, and what it found it cannot do.
-    pub(crate) firewall_check: Option<JoinHandle<()>>,
-    pub(crate) firewall_watch: FirewallWatch,
-    pub(crate) firewall_failures: Arc<Mutex<Vec<String>>>,
+    pub(crate) firewall: FirewallWatch,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
     pub(crate) move_due: Option<Instant>,
     /// Set once `farlan leave` was asked for.
@@ -346,22 +341,9 @@ impl Driver {
     /// Puts back, beside the slow path, what a restart of the host's firewall has removed.
     fn check_firewall(&mut self, now: Instant) {
         let mut attached = self.networks.iter().filter_map(|n| n.attached.as_ref());
-        let under_way = self
-            .firewall_check
-            .as_ref()
-            .is_some_and(|check| !check.is_finished());
-        let has_own = attached.any(|record| record.bridge_is_ours);
-        if under_way || !has_own || !self.firewall_watch.is_due(now) {
-            return;
+        if attached.any(|record| record.bridge_is_ours) {
+            self.firewall.check(now, self.state.path());
         }
-        let dir = self.state.path().to_owned();
-        let failures = Arc::clone(&self.firewall_failures);
-        self.firewall_check = Some(tokio::task::spawn_blocking(move || {
-            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-            for line in attachments::keep_open(&dir, &mut failures) {
-                tracing::warn!("{line}");
-            }
-        }));
     }
 
     /// Bootstraps whose relay did not give or bind an allocation are asked again.
