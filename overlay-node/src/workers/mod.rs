@@ -1,14 +1,15 @@
 //! The fast path: worker threads that move frames between taps and UDP sockets.
 //!
-//! A worker has its own socket, its own queue of each tap, its own lane in every session, and both directions on
-//! one thread. It reads the current [`Fib`](overlay_proto::switching::Fib) once per batch and
+//! A worker has its own socket, its own queue of each tap, its own lanes in every session, and both
+//! directions on one thread. It reads the current [`Fib`](overlay_proto::switching::Fib) once per batch and
 //! nothing else of the world: it decides nothing that the `Fib` does not say, keeps no lock that
 //! another worker wants, and allocates nothing for a frame it forwards whole. What the `Fib` cannot
 //! answer goes to the slow path as a [`Punt`], through a bounded queue.
 //!
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
 //! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept` -> merge -> tap.
-//! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`]: batches of datagrams; [`outbox`]: datagrams on their way out.
+//! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it.
+//! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`], [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
 mod delivery;
