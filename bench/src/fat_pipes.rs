@@ -100,6 +100,9 @@ fn scene(plan: &Plan, farlan: &Contestant, rtt_ms: u32, pen: &mut Pen<'_>) -> Re
             "route replace default dev wan0 advmss {advertised}"
         ))?;
     }
+    for end in [&one.ns, &two.ns, &a.ns, &b.ns] {
+        measure::begin_with(end, &plan.congestion)?;
+    }
     let direct_mss = measure::mss(outside)?;
     ensure!(
         mss == direct_mss,

@@ -25,6 +25,20 @@ pub struct Ends<'a> {
     pub congestion: &'a str,
 }
 
+/// Makes `congestion` what TCP begins with on all routes of `ns`.
+///
+/// `iperf3 -C` alone comes too late: it changes a connection that is there already. Where the host's
+/// default is BBR, cubic then inherits its pacing, a timer for each super-frame.
+///
+/// # Errors
+/// When `ip` refuses.
+pub fn begin_with(ns: &Ns, congestion: &str) -> Result<()> {
+    for route in ns.ip("-4 route show")?.lines() {
+        ns.ip(&format!("-4 route change {route} congctl {congestion}"))?;
+    }
+    Ok(())
+}
+
 /// A TCP run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tcp {

@@ -189,7 +189,8 @@ fn method(samples: &Samples) -> String {
            measured only once the path is direct. Release build.\n\
          - TCP: iperf3, guest 1 sends (in *reverse* guest 2); what arrived counts. CPU: user and system time of the contestant's\n  \
            processes at both ends while one stream runs, per 10^9 bytes that arrived; of the whole machine from /proc/stat.\n  \
-           Memory: resident after the TCP runs, the larger end.\n\
+           Memory: resident after the TCP runs, the larger end. The congestion control is on the routes (`congctl`), because\n  \
+           `iperf3 -C` sets it only once BBR, where that is the host's default, has begun to pace.\n\
          - *Guests' offloads off*: `ethtool -K eth0 tso off gso off gro off tx off sg off` in both guests. *Underlay without USO*:\n  \
            `tx-udp-segmentation off` on the wire.\n\
          - *Wrong checksums*: TcpInCsumErrors, UdpInCsumErrors and IcmpInCsumErrors in both guests under TCP both ways and UDP, with\n  \

@@ -135,6 +135,9 @@ fn one(plan: &Plan, who: &Contestant, running: &Running, pen: &mut Pen<'_>) -> R
         pids: &both,
         congestion: &plan.congestion,
     };
+    for end in [ends.client, ends.server] {
+        measure::begin_with(end, &plan.congestion)?;
+    }
     // Two seconds to settle, in which paths and their MTU are found. What does not pass the wire,
     // but some third place, is not what is measured.
     let [a, _] = &running.scene.hosts;

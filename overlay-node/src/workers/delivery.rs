@@ -19,7 +19,7 @@ use overlay_proto::switching::{
 };
 use overlay_proto::wire::{InnerHeader, L4Checksum, Selector, SessionIndex, max_frame};
 use tap_bridge::offload::{self, FrameChecksum, Merger};
-use tap_bridge::{FrameQueue, Offload, TxFrame};
+use tap_bridge::{Offload, TxFrame};
 
 use super::punt::{Context, Punt};
 use super::readahead::Tap;
@@ -37,9 +37,10 @@ struct Place {
 }
 
 impl Taps {
-    fn of(&mut self, net: NetIndex) -> Option<&mut dyn FrameQueue> {
-        let tap = self.0.iter_mut().find(|tap| tap.net == net)?;
-        Some(&mut *tap.queue)
+    /// Does the network's tap want frames as they are on a wire?
+    fn is_plain(&self, net: NetIndex) -> bool {
+        let tap = self.0.iter().find(|tap| tap.net == net);
+        tap.is_some_and(|tap| tap.queue.offload() == Offload::Off)
     }
 
     /// Do all of them take UDP super-frames? Those that take none at all get plain frames.
@@ -50,10 +51,13 @@ impl Taps {
 
     /// Writes one frame; `false`, and counted, when the tap did not take it.
     fn write(&mut self, context: &Context<'_>, place: Place, frame: TxFrame<'_>) -> bool {
-        let Some(queue) = self.of(place.net) else {
+        let Some(tap) = self.0.iter_mut().find(|tap| tap.net == place.net) else {
             context.drops.count(DropReason::TapError);
             return false;
         };
+        // A guest may answer at once: to look costs less than to sleep and be woken.
+        tap.is_readable = true;
+        let queue = &mut tap.queue;
         let frames = 1 + frame.rest.len() as u64;
         let report = if place.learnt {
             queue.write_batch(&[frame])
@@ -133,7 +137,7 @@ impl<'a> Delivery<'a> {
         let Some((place, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
-        if self.is_plain(place.net) {
+        if self.taps.is_plain(place.net) {
             return self.write_plain(place, peer, checksum, frame);
         }
         self.merger.push(frame, checksum).map_err(refused)?;
@@ -188,7 +192,7 @@ impl<'a> Delivery<'a> {
             return Ok(());
         };
         let checksum = from_the_wire(inner.checksum);
-        if self.is_plain(place.net) {
+        if self.taps.is_plain(place.net) {
             return self.write_plain(place, peer, checksum, frame);
         }
         let mut alone = Merger::new();
@@ -199,12 +203,6 @@ impl<'a> Delivery<'a> {
             peer.counters.received(len);
         }
         Ok(())
-    }
-
-    /// Does the network's tap want frames as they are on a wire?
-    fn is_plain(&mut self, net: NetIndex) -> bool {
-        let queue = self.taps.of(net);
-        queue.is_some_and(|queue| queue.offload() == Offload::Off)
     }
 
     fn write_plain(

@@ -6,7 +6,6 @@
 //! kernel may append a small express datagram to a train of another lane: the choice is made for
 //! each datagram.
 
-use std::array;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -23,8 +22,12 @@ const SLOT: usize = 65_536;
 /// stay in the socket.
 const SLOTS: usize = 48;
 
-/// Trains that one call reads.
-const READ_AT_ONCE: usize = 16;
+/// Trains that the first call of a turn reads: mostly there are no more, and a call with few
+/// places touches little memory, which is cold after a sleep.
+const READ_FIRST: usize = 4;
+
+/// Trains that each further call reads.
+const READ_NEXT: usize = 16;
 
 /// Trains that are handed out at once.
 const BATCH: usize = 16;
@@ -33,195 +36,202 @@ const BATCH: usize = 16;
 /// each socket, a quarter of a millisecond.
 const BATCH_BYTES: usize = 128 * 1024;
 
+/// The bit for the datagrams of a train from the 64th on; the kernel merges no more than 64.
+const LAST_BIT: u64 = 1 << (u64::BITS - 1);
+
 /// What waits for one socket.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    /// Touched only as far as it was ever needed: the slot that became free last is taken first.
-    buffer: Box<[u8]>,
-    /// What is in each slot.
-    received: [Received; SLOTS],
-    /// Which datagrams of each slot pass the others, the first one's bit lowest.
-    passing: [u64; SLOTS],
-    free: Vec<usize>,
-    /// Slots in use, in the order they came.
-    waiting: VecDeque<usize>,
-    /// Those of them whose passing datagrams were not handed out yet.
-    express: VecDeque<usize>,
-    /// What the last call read, in its order.
-    fresh: [Received; sys::BATCH],
+    /// The one that became free last on top: its memory is taken first. Touched only as far as it was
+    /// ever needed.
+    free: Vec<Slot>,
+    /// In the order they came.
+    waiting: VecDeque<Slot>,
+    /// Of so many slots at the front, all that passes was handed out.
+    passed: usize,
+    /// Slots behind them that hold anything that passes.
+    express: usize,
+    /// May there be anything in the socket that was not read?
+    pub(super) is_readable: bool,
+}
+
+/// Place for a train.
+#[derive(Debug)]
+struct Slot {
+    bytes: Box<[u8]>,
+    received: Received,
+    /// Which of its datagrams pass the others, the first one's bit lowest.
+    passing: u64,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        let nothing = Received {
-            len: None,
-            segment: None,
-            from: None,
+        let slot = || Slot {
+            bytes: vec![0; SLOT].into_boxed_slice(),
+            received: Received::NOTHING,
+            passing: 0,
         };
         Self {
-            buffer: vec![0; SLOTS * SLOT].into_boxed_slice(),
-            received: [nothing; SLOTS],
-            passing: [0; SLOTS],
-            free: (0..SLOTS).rev().collect(),
+            free: std::iter::repeat_with(slot).take(SLOTS).collect(),
             waiting: VecDeque::with_capacity(SLOTS),
-            express: VecDeque::with_capacity(SLOTS),
-            fresh: [nothing; sys::BATCH],
+            passed: 0,
+            express: 0,
+            is_readable: true,
         }
     }
 
     /// Reads what there is and room for, without waiting.
     pub(super) fn read(&mut self, socket: &UdpSocket, drops: &DropCounters) {
-        loop {
-            let mut slots = slots(&mut self.buffer);
-            let free = self.free.iter().rev().take(READ_AT_ONCE);
-            let asked = free.len();
-            if asked == 0 {
-                return;
-            }
-            let chosen = free.filter_map(|&slot| slots.get_mut(slot)?.take());
-            let count = match sys::recv_batch(socket, chosen, &mut self.fresh) {
-                Ok(count) => count,
-                Err(error) => {
-                    let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
-                    if !quiet {
-                        // An asynchronous error of an earlier datagram; reading has cleared it.
-                        drops.count(DropReason::SocketError);
-                    }
-                    0
-                }
-            };
-            for received in self.fresh.iter().take(count) {
-                let Some(slot) = self.free.pop() else { return };
-                let start = slot * SLOT;
-                let train = received
-                    .len
-                    .and_then(|len| self.buffer.get(start..start + len));
-                let passing = passing(train.unwrap_or_default(), received.segment);
-                if let Some(place) = self.received.get_mut(slot) {
-                    *place = *received;
-                }
-                if let Some(place) = self.passing.get_mut(slot) {
-                    *place = passing;
-                }
-                if passing != 0 {
-                    self.express.push_back(slot);
-                }
-                self.waiting.push_back(slot);
-            }
-            if count < asked {
-                return;
-            }
+        if self.read_some::<READ_FIRST>(socket, drops) {
+            while self.read_some::<READ_NEXT>(socket, drops) {}
         }
     }
 
-    /// Datagrams that pass all others, of a few trains, each with its sender.
-    pub(super) fn express<'a>(
-        &'a mut self,
-        drops: &'a DropCounters,
-    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
-        let batch = array::from_fn(|_| self.express.pop_front());
-        Self::hand_out(batch, &mut self.buffer, &self.received, self.passing, drops)
-    }
-
-    /// The other datagrams of the next few trains, each with its sender; none as long as some pass. What was cut off is counted.
-    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
-    pub(super) fn next_batch<'a>(
-        &'a mut self,
-        drops: &'a DropCounters,
-    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
-        let mut bytes = 0;
-        let batch = array::from_fn(|_| self.next_slot(&mut bytes));
-        let others = self.passing.map(|passing| !passing);
-        Self::hand_out(batch, &mut self.buffer, &self.received, others, drops)
+    /// One call. Is there room for more, and more may be there?
+    fn read_some<const N: usize>(&mut self, socket: &UdpSocket, drops: &DropCounters) -> bool {
+        let mut fresh = [Received::NOTHING; N];
+        let places = self.free.iter_mut().rev().take(N);
+        let asked = places.len();
+        if asked == 0 {
+            return false;
+        }
+        let slots = places.map(|slot| &mut *slot.bytes);
+        let count = sys::recv_batch(socket, slots, &mut fresh).unwrap_or_else(|error| {
+            let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+            if !quiet {
+                // An asynchronous error of an earlier datagram; reading has cleared it.
+                drops.count(DropReason::SocketError);
+            }
+            0
+        });
+        for received in fresh.into_iter().take(count) {
+            let Some(mut slot) = self.free.pop() else {
+                return false;
+            };
+            slot.received = received;
+            slot.passing = passing(slot.train(), received.segment);
+            self.express += usize::from(slot.passing != 0);
+            self.waiting.push_back(slot);
+        }
+        self.is_readable = count == asked;
+        self.is_readable
     }
 
     /// Waits anything that passes?
     pub(super) fn has_express(&self) -> bool {
-        !self.express.is_empty()
+        self.express > 0
     }
 
-    /// The next slot of which something was not handed out, if `bytes` are not many already.
-    fn next_slot(&mut self, bytes: &mut usize) -> Option<usize> {
+    /// A few trains of which some datagrams pass all others, with these datagrams.
+    pub(super) fn express(&mut self, drops: &DropCounters) -> impl Iterator<Item = Train<'_>> {
+        let mut found = 0;
+        let first = self.passed;
+        for slot in self.waiting.iter().skip(first) {
+            if found == BATCH {
+                break;
+            }
+            self.passed += 1;
+            found += usize::from(slot.passing != 0);
+        }
+        self.express -= found;
+        let slots = self.waiting.range_mut(first..self.passed);
+        slots.filter_map(|slot| {
+            let passing = slot.passing;
+            slot.hand_out(passing, drops)
+        })
+    }
+
+    /// The next few trains, with those datagrams of them that have not passed; none as long as some
+    /// may pass. What was cut off is counted.
+    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
+    pub(super) fn next_batch(&mut self, drops: &DropCounters) -> impl Iterator<Item = Train<'_>> {
+        let first = self.free.len();
+        let (mut bytes, mut trains) = (0, 0);
         // A slot becomes free here: what passes has to be out of it.
-        if self.has_express() {
-            return None;
-        }
-        loop {
-            let slot = *self.waiting.front()?;
-            let received = self.received.get(slot)?;
-            let passed = self.passing.get(slot)?.count_ones() as usize;
-            let has_more = received.datagrams() > passed;
-            if has_more && *bytes >= BATCH_BYTES {
-                return None;
+        while !self.has_express() && bytes < BATCH_BYTES && trains < BATCH {
+            let Some(slot) = self.waiting.pop_front() else {
+                break;
+            };
+            if slot.has_more() {
+                bytes += slot.train().len();
+                trains += 1;
             }
-            self.waiting.pop_front();
+            self.passed = self.passed.saturating_sub(1);
             self.free.push(slot);
-            if has_more {
-                *bytes += received.len.unwrap_or_default();
-                return Some(slot);
-            }
         }
+        let slots = self.free.get_mut(first..).unwrap_or_default();
+        slots.iter_mut().filter_map(|slot| {
+            let others = !slot.passing;
+            slot.hand_out(others, drops)
+        })
     }
 
     /// Waits nothing here?
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+}
 
-    /// Those datagrams of the slots in `batch` whose bit is in `chosen`.
-    fn hand_out<'a>(
-        batch: [Option<usize>; BATCH],
-        buffer: &'a mut [u8],
-        received: &[Received; SLOTS],
-        chosen: [u64; SLOTS],
-        drops: &'a DropCounters,
-    ) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> {
-        let mut slots = slots(buffer);
-        let batch = batch.map(|slot| {
-            let slot = slot?;
-            let chosen = *chosen.get(slot)?;
-            Some((chosen, *received.get(slot)?, slots.get_mut(slot)?.take()?))
-        });
-        let batch = batch.into_iter().flatten();
-        batch.flat_map(|(chosen, received, slot)| {
-            let all = (0..).zip(datagrams(received, slot, drops));
-            all.filter_map(move |(index, datagram)| is_in(chosen, index).then_some(datagram))
+impl Slot {
+    /// What came; empty when it did not fit, or came from nobody.
+    fn train(&self) -> &[u8] {
+        let len = self.received.from.and(self.received.len);
+        let train = len.and_then(|len| self.bytes.get(..len));
+        train.unwrap_or_default()
+    }
+
+    /// Is there any datagram in it that does not pass?
+    fn has_more(&self) -> bool {
+        self.received.datagrams() > self.passing.count_ones() as usize
+    }
+
+    /// Those of its datagrams whose bit is in `chosen`; `None`, and counted, for what did not fit.
+    fn hand_out(&mut self, chosen: u64, drops: &DropCounters) -> Option<Train<'_>> {
+        let received = self.received;
+        let train = received.len.and_then(|len| self.bytes.get_mut(..len));
+        let Some((from, rest)) = received.from.zip(train) else {
+            drops.count(DropReason::MalformedDatagram);
+            return None;
+        };
+        Some(Train {
+            from,
+            rest: Some(rest),
+            segment: received.segment.unwrap_or(SLOT),
+            chosen,
         })
     }
 }
 
-/// The slots, to take any of them in any order.
-fn slots(buffer: &mut [u8]) -> [Option<&mut [u8]>; SLOTS] {
-    let mut chunks = buffer.chunks_exact_mut(SLOT);
-    array::from_fn(|_| chunks.next())
+/// Some of the datagrams of a train, one after the other.
+#[derive(Debug)]
+pub(super) struct Train<'a> {
+    /// The sender.
+    pub(super) from: SocketAddr,
+    /// The datagrams that were not looked at yet.
+    rest: Option<&'a mut [u8]>,
+    segment: usize,
+    /// Which of them are given, the first one's bit lowest; those beyond the last bit are as the last.
+    chosen: u64,
 }
 
-/// The datagrams of a train, each with the sender.
-fn datagrams<'a>(
-    received: Received,
-    slot: &'a mut [u8],
-    drops: &DropCounters,
-) -> impl Iterator<Item = (SocketAddr, &'a mut [u8])> + use<'a> {
-    let train = received.len.and_then(|len| slot.get_mut(..len));
-    let found = received.from.zip(train);
-    if found.is_none() {
-        drops.count(DropReason::MalformedDatagram);
-    }
-    let segment = received.segment.unwrap_or(SLOT);
-    found.into_iter().flat_map(move |(from, train)| {
+impl<'a> Iterator for Train<'a> {
+    type Item = &'a mut [u8];
+
+    fn next(&mut self) -> Option<&'a mut [u8]> {
         // An empty datagram is one, too; it is no train.
-        let empty = train.is_empty();
-        let none: Option<&mut [u8]> = empty.then_some(&mut []);
-        none.into_iter()
-            .chain(train.chunks_mut(segment))
-            .map(move |datagram| (from, datagram))
-    })
-}
-
-/// Is number `index` among `chosen`? Those beyond the last bit are as the last one; the kernel merges
-/// no more than 64.
-fn is_in(chosen: u64, index: u32) -> bool {
-    chosen >> index.min(u64::BITS - 1) & 1 != 0
+        while let Some(rest) = self.rest.take() {
+            let (datagram, rest) = rest.split_at_mut(rest.len().min(self.segment));
+            if !rest.is_empty() {
+                self.rest = Some(rest);
+            }
+            let is_chosen = self.chosen & 1 != 0;
+            self.chosen = self.chosen >> 1 | self.chosen & LAST_BIT;
+            if is_chosen {
+                return Some(datagram);
+            }
+        }
+        None
+    }
 }
 
 /// Which datagrams of a train came on express lanes.
@@ -262,9 +272,11 @@ mod tests {
         out
     }
 
-    fn numbers<'a>(datagrams: impl Iterator<Item = (SocketAddr, &'a mut [u8])>) -> Vec<u64> {
-        let parsed = datagrams.map(|(_, bytes)| DataHeader::parse(bytes).unwrap().counter);
-        parsed.collect()
+    fn numbers<'a>(trains: impl Iterator<Item = Train<'a>>) -> Vec<u64> {
+        let parsed = trains.flatten();
+        parsed
+            .map(|bytes| DataHeader::parse(bytes).unwrap().counter)
+            .collect()
     }
 
     #[test]
@@ -332,8 +344,16 @@ mod tests {
         assert_eq!(passing(&[1; 200], None), 0);
         // A train longer than there are bits, which the kernel does not make: each comes out once.
         let long = data(express, 100).repeat(100);
-        let among = |chosen| (0..100).filter(|&index| is_in(chosen, index)).count();
         let passing = passing(&long, segment);
-        assert_eq!((among(passing), among(!passing)), (100, 0));
+        for (chosen, expected) in [(passing, 100), (!passing, 0)] {
+            let mut bytes = long.clone();
+            let train = Train {
+                from: "192.0.2.1:1".parse().unwrap(),
+                rest: Some(&mut bytes),
+                segment: data(express, 100).len(),
+                chosen,
+            };
+            assert_eq!(train.count(), expected);
+        }
     }
 }

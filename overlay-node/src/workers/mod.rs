@@ -17,6 +17,7 @@ mod inbox;
 mod incoming;
 mod outbox;
 mod outgoing;
+mod pool;
 mod punt;
 mod readahead;
 pub mod slow;
@@ -29,8 +30,8 @@ mod trains;
 pub mod udp;
 mod worker;
 
+pub use pool::{TapSet, WorkerConfig, WorkerPool};
 pub use punt::Punt;
 pub use slow::{SlowSender, TapWriter};
 pub use steering::{MAX_WORKERS, default_workers};
 pub use udp::{BindError, UdpSockets};
-pub use worker::{TapSet, WorkerConfig, WorkerPool};

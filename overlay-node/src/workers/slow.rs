@@ -9,8 +9,8 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::NetIndex;
 use tap_bridge::TxFrame;
 
+use super::pool::TapSet;
 use super::udp::{UdpSockets, reason_of};
-use super::worker::TapSet;
 
 /// Sends single datagrams through the workers' sockets, without waiting. Clones of the descriptors:
 /// the source port is the workers'.

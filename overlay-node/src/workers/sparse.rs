@@ -6,9 +6,8 @@
 //! their own flow, a flow that has sent more is not sparse again before it was silent for [`REST_MS`],
 //! which is longer than anything waits.
 
-use overlay_proto::ethernet::ethertype;
+use overlay_proto::ethernet::{ethertype, protocol};
 use tap_bridge::VnetHdr;
-use tap_bridge::offload::{Family, Layout};
 
 /// A flow that was not sparse is again after so long a silence, ms. What waits here, in the sockets
 /// and at the receiver is about 15 MiB at most: a processor that has time for 30 MB/s clears it.
@@ -71,34 +70,56 @@ impl SparseFlows {
     }
 }
 
-/// A number for the frame's flow: addresses, protocol and ports, or what of these it has.
+/// A number for the frame's flow: addresses, protocol and ports, or what of these it has. Lengths and
+/// checksums are not looked at: whatever else is wrong with a frame, it stays in its flow's order.
 fn flow_hash(frame: &[u8]) -> u64 {
-    let layout = Layout::parse(frame);
     let (at, ethertype) = behind_tags(frame);
-    let (addresses, ports) = match layout {
-        Some(Layout { ip, l4, family, .. }) => match family {
-            Family::V4 => (ip + 12..ip + 20, l4..l4 + 4),
-            Family::V6 => (ip + 8..ip + 40, l4..l4 + 4),
-        },
-        // ICMP, fragments, what a guest encrypts: no ports that all of its frames have.
-        None if ethertype == ethertype::IPV4 => (0..12, at + 12..at + 20),
-        None if ethertype == ethertype::IPV6 => (0..12, at + 8..at + 40),
-        None => (0..12, at - 2..at),
-    };
-    let protocol = layout.map_or(0, |layout| u64::from(layout.protocol.number()));
-    [addresses, ports]
-        .into_iter()
-        .filter_map(|range| frame.get(range))
-        .flat_map(|bytes| bytes.chunks(8))
-        .fold(protocol, |hash, chunk| {
-            let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(chunk) {
-                *to = *from;
+    let byte = |offset: usize| frame.get(at + offset).copied().unwrap_or(0);
+    let has_ports = |protocol: u8| matches!(protocol, protocol::TCP | protocol::UDP);
+    match ethertype {
+        ethertype::IPV4 => {
+            // More fragments, or an offset.
+            let is_fragment = byte(6) & 0x3f != 0 || byte(7) != 0;
+            let addresses = word(frame, at + 12);
+            if has_ports(byte(9)) && !is_fragment {
+                let l4 = at + usize::from(byte(0) & 0x0f) * 4;
+                return spread([u64::from(byte(9)), addresses, half(frame, l4)]);
             }
-            // The golden ratio spreads, the rotation keeps the order of the words.
-            (hash.rotate_left(5) ^ u64::from_ne_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        })
-        >> 32
+            // ICMP, fragments, what a guest encrypts: no ports that all of its frames have.
+            spread([addresses, word(frame, 0), half(frame, 8)])
+        }
+        ethertype::IPV6 => {
+            let [s0, s1, d0, d1] = [8, 16, 24, 32].map(|offset| word(frame, at + offset));
+            let rest = if has_ports(byte(6)) {
+                [u64::from(byte(6)), half(frame, at + 40)]
+            } else {
+                [word(frame, 0), half(frame, 8)]
+            };
+            let [a, b] = rest;
+            spread([s0, s1, d0, d1, a, b])
+        }
+        _ => spread([u64::from(ethertype), word(frame, 0), half(frame, 8)]),
+    }
+}
+
+/// Every bit of `words` counts, and their order. The golden ratio spreads, the rotation keeps the
+/// order.
+fn spread<const N: usize>(words: [u64; N]) -> u64 {
+    let mix =
+        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    words.into_iter().fold(0, mix) >> 32
+}
+
+/// The eight bytes at `at`; 0 where the frame is shorter.
+fn word(frame: &[u8], at: usize) -> u64 {
+    let bytes = frame.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.copied().map_or(0, u64::from_ne_bytes)
+}
+
+/// The four bytes at `at`; 0 where the frame is shorter.
+fn half(frame: &[u8], at: usize) -> u64 {
+    let bytes = frame.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.copied().map_or(0, u32::from_ne_bytes).into()
 }
 
 /// Where the payload behind at most two VLAN tags begins, and its type; type 0 for a short frame.

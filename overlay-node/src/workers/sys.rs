@@ -6,9 +6,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// Trains and single datagrams of one system call, in and out.
-pub(super) const BATCH: usize = 32;
-
 /// `SOL_UDP`, and its options `UDP_SEGMENT` and `UDP_GRO` (linux/udp.h).
 const SOL_UDP: libc::c_int = libc::IPPROTO_UDP;
 const UDP_SEGMENT: libc::c_int = 103;
@@ -43,6 +40,13 @@ pub(super) struct Received {
 }
 
 impl Received {
+    /// A place that was not filled yet.
+    pub(super) const NOTHING: Self = Self {
+        len: None,
+        segment: None,
+        from: None,
+    };
+
     /// How many datagrams it is; what did not fit counts as one.
     pub(super) fn datagrams(&self) -> usize {
         let segment = self.segment.unwrap_or(usize::MAX).max(1);
@@ -66,21 +70,21 @@ pub(super) fn accept_trains(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, SOL_UDP, UDP_GRO, 1)
 }
 
-/// Receives as many trains or datagrams as there are `slots`, at most [`BATCH`], each into a slot of its
+/// Receives as many trains or datagrams as there are `slots`, at most `N`, each into a slot of its
 /// own, in their order, without waiting. Returns how many of `out` are filled.
-pub(super) fn recv_batch<'a>(
+pub(super) fn recv_batch<'a, const N: usize>(
     socket: &UdpSocket,
     slots: impl Iterator<Item = &'a mut [u8]>,
-    out: &mut [Received; BATCH],
+    out: &mut [Received; N],
 ) -> io::Result<usize> {
-    let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
+    let mut addrs = [RawAddr { v6: no_addr() }; N];
     let mut slices = [libc::iovec {
         iov_base: std::ptr::null_mut(),
         iov_len: 0,
-    }; BATCH];
-    let mut controls = [Control([0; CONTROL_LEN]); BATCH];
+    }; N];
+    let mut controls = [Control([0; CONTROL_LEN]); N];
     // SAFETY: a `mmsghdr` is numbers and pointers; all zero is a message without anything.
-    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut messages: [libc::mmsghdr; N] = unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
     let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
     for ((((message, slice), addr), control), chunk) in parts.zip(&mut controls).zip(slots) {
@@ -139,20 +143,20 @@ fn segment_of(message: &libc::msghdr) -> Option<usize> {
     usize::try_from(size).ok().filter(|size| *size > 0)
 }
 
-/// Sends up to [`BATCH`] trains or datagrams without waiting. Returns how many the kernel took; an
+/// Sends up to `N` trains or datagrams without waiting. Returns how many the kernel took; an
 /// error is that of the first one.
-pub(super) fn send_batch<'a>(
+pub(super) fn send_batch<'a, const N: usize>(
     socket: &UdpSocket,
     all: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {
-    let mut addrs = [RawAddr { v6: no_addr() }; BATCH];
+    let mut addrs = [RawAddr { v6: no_addr() }; N];
     let mut slices = [libc::iovec {
         iov_base: std::ptr::null_mut(),
         iov_len: 0,
-    }; BATCH];
-    let mut controls = [Control([0; CONTROL_LEN]); BATCH];
+    }; N];
+    let mut controls = [Control([0; CONTROL_LEN]); N];
     // SAFETY: as in `recv_batch`.
-    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    let mut messages: [libc::mmsghdr; N] = unsafe { std::mem::zeroed() };
     let mut count: libc::c_uint = 0;
     let parts = messages.iter_mut().zip(&mut slices).zip(&mut addrs);
     for ((((message, slice), addr), control), one) in parts.zip(&mut controls).zip(all) {
@@ -209,6 +213,11 @@ pub(super) fn poll(waits: &mut [libc::pollfd], timeout_ms: libc::c_int) {
     let count = libc::nfds_t::try_from(waits.len()).unwrap_or(0);
     // SAFETY: the pointer and the count describe one exclusively borrowed slice.
     unsafe { libc::poll(waits.as_mut_ptr(), count, timeout_ms) };
+}
+
+/// Has [`poll`] found anything to read, or an error, which reading tells?
+pub(super) const fn is_readable(wait: &libc::pollfd) -> bool {
+    wait.revents != 0
 }
 
 /// What to wait for on `fd`: something to read.

@@ -15,7 +15,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::sizes;
 
-use super::sys::{self, BATCH, Outgoing};
+use super::sys::{self, Outgoing};
 use super::udp::reason_of;
 
 /// The largest datagram that is sent, relay header included, in bytes.
@@ -29,6 +29,13 @@ const MAX_TRAIN_BYTES: usize = 65_507;
 
 /// Bytes that wait for one call: four full trains, and room for one more datagram.
 const SEND_BUFFER: usize = 4 * MAX_TRAIN_BYTES + MAX_SENT;
+
+/// Trains and single datagrams of one call.
+const BATCH: usize = 32;
+
+/// So many take the short way: a call with few places touches little memory, which is cold after a
+/// sleep.
+const FEW: usize = 2;
 
 /// How long no train is tried after one was refused.
 const PLAIN_FOR: Duration = Duration::from_secs(10);
@@ -126,7 +133,12 @@ impl SendBatch {
             let mut done = 0;
             while done < self.trains.len() {
                 let waiting = self.trains.iter().skip(done);
-                let sent = sys::send_batch(socket, waiting.filter_map(|one| self.message(one)));
+                let waiting = waiting.filter_map(|one| self.message(one));
+                let sent = if self.trains.len() <= FEW {
+                    sys::send_batch::<FEW>(socket, waiting)
+                } else {
+                    sys::send_batch::<BATCH>(socket, waiting)
+                };
                 done += self.judge(socket, drops, now, done, sent);
             }
         } else {
@@ -212,8 +224,10 @@ mod tests {
         for _ in 0..1_000 {
             inbox.read(socket, &drops);
             while !inbox.is_empty() {
-                let batch = inbox.next_batch(&drops);
-                got.extend(batch.map(|(from, bytes)| (from, bytes.to_vec())));
+                for train in inbox.next_batch(&drops) {
+                    let from = train.from;
+                    got.extend(train.map(|bytes| (from, bytes.to_vec())));
+                }
             }
             if got.len() >= wanted {
                 break;

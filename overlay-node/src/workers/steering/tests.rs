@@ -136,7 +136,7 @@ fn a_train_goes_whole_to_the_worker_of_its_lane() {
         bytes: &train,
         segment: 32,
     };
-    let sent = sys::send_batch(sender.v4.as_ref().unwrap(), [whole].into_iter());
+    let sent = sys::send_batch::<1>(sender.v4.as_ref().unwrap(), [whole].into_iter());
     assert_eq!(sent.unwrap(), 1);
     assert_eq!(taker(&sockets, true), Some(1));
 }
