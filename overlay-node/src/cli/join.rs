@@ -71,10 +71,10 @@ pub(super) fn join(globals: &Globals, args: &JoinArgs) -> Result<()> {
             "networks": networks, "added": added,
         }));
     }
-    let next = if running {
-        "the running node uses it now"
-    } else {
-        "next: farlan up"
+    let next = match networks.first() {
+        _ if running => "the running node uses it now".to_owned(),
+        Some(network) => format!("next: farlan attach {network}, then farlan up"),
+        None => "next: farlan up".to_owned(),
     };
     print(&format!(
         "overlay   {}\nnode      {}\nname      {}\nadded     {}\nnetworks  {}\n{next}",
