@@ -6,6 +6,7 @@
 //! another worker wants, and allocates nothing for a frame it forwards whole. What the `Fib` cannot
 //! answer goes to the slow path as a [`Punt`], through a bounded queue.
 //!
+//! - [`pool`]: the threads and the orders for them; [`worker`]: what one does in a turn.
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
 //! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept` -> merge -> tap.
 //! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it.
