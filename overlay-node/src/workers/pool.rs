@@ -187,6 +187,7 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
@@ -215,7 +216,7 @@ mod tests {
         });
         for _ in 0..1_000 {
             mailbox.order(|orders| orders.taps = None);
-            is_taken.recv().unwrap();
+            is_taken.recv_timeout(Duration::from_secs(5)).unwrap();
         }
         mailbox.order(|orders| orders.stop = true);
         assert_eq!(worker.join().unwrap(), 1_000);
