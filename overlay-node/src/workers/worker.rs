@@ -13,7 +13,7 @@ use overlay_proto::wire::Lane;
 use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Train};
 use super::incoming::Incoming;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
@@ -154,12 +154,11 @@ impl DataPath {
             inbox.read(socket, context.drops);
             while inbox.has_express() {
                 let mut delivery = Delivery::new(*context, &mut self.taps);
-                for train in inbox.express(context.drops) {
-                    let path = Path::direct(train.from);
-                    for datagram in train {
-                        self.incoming.handle_datagram(&mut delivery, path, datagram);
-                    }
-                }
+                deliver(
+                    &mut self.incoming,
+                    &mut delivery,
+                    inbox.express(context.drops),
+                );
                 delivery.flush();
             }
         }
@@ -172,12 +171,8 @@ impl DataPath {
         }
         let mut delivery = Delivery::new(*context, &mut self.taps);
         for inbox in &mut self.inboxes {
-            for train in inbox.next_batch(context.drops) {
-                let path = Path::direct(train.from);
-                for datagram in train {
-                    self.incoming.handle_datagram(&mut delivery, path, datagram);
-                }
-            }
+            let trains = inbox.next_batch(context.drops);
+            deliver(&mut self.incoming, &mut delivery, trains);
         }
         delivery.flush();
     }
@@ -275,6 +270,20 @@ impl DataPath {
         }
         for tap in &mut self.taps.0 {
             tap.is_readable |= found.next().unwrap_or(false);
+        }
+    }
+}
+
+/// Handles the datagrams of `trains`; the last run of frames waits in `delivery`.
+fn deliver<'a>(
+    incoming: &mut Incoming,
+    delivery: &mut Delivery<'a>,
+    trains: impl Iterator<Item = Train<'a>>,
+) {
+    for train in trains {
+        let path = Path::direct(train.from);
+        for datagram in train {
+            incoming.handle_datagram(delivery, path, datagram);
         }
     }
 }
