@@ -25,8 +25,8 @@ use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
 use overlay_proto::switching::{
-    DropCounters, Fib, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey, NetIndex,
-    PeerCounters, PeerSlot,
+    DropCounters, Fib, FibMap, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey,
+    NetIndex, PeerCounters, PeerSlot,
 };
 use overlay_proto::wire::{Lane, SAFE_DATAGRAM, Selector, SessionIndex};
 use tap_bridge::host::{self, NewTap};
@@ -123,7 +123,7 @@ fn fib(number: usize, path: Path) -> Fib {
     Fib {
         networks: vec![FibNetwork {
             id: NETWORK,
-            macs: HashMap::from(macs),
+            macs: macs.into_iter().collect(),
             flood: vec![slot],
             punt_broadcast: false,
             clamp: true,
@@ -135,7 +135,7 @@ fn fib(number: usize, path: Path) -> Fib {
             datagram_limit: SAFE_DATAGRAM,
             counters: Arc::new(PeerCounters::default()),
         }],
-        sessions: HashMap::from([(from.session.local_index, from)]),
+        sessions: FibMap::from_iter([(from.session.local_index, from)]),
         relay_keys: HashMap::new(),
         own: Vec::new(),
     }

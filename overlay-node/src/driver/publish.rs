@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overlay_proto::ids::PeerId;
-use overlay_proto::switching::{Fib, FibNetwork, FibPeer, FibSession, MacEntry, PeerSlot};
+use overlay_proto::switching::{Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, PeerSlot};
 
 use super::network::Network;
 use super::run::Driver;
@@ -83,7 +83,7 @@ fn fib_network(
     peers: &[FibPeer],
     slots: &HashMap<PeerId, PeerSlot>,
 ) -> FibNetwork {
-    let mut macs = HashMap::new();
+    let mut macs = FibMap::default();
     let mut local = HashMap::new();
     for entry in network.directory.entries(now) {
         if entry.local {

@@ -24,7 +24,7 @@ const SLOTS: usize = 48;
 
 /// Trains that the first call of a turn reads: mostly there are no more, and a call with few
 /// places touches little memory, which is cold after a sleep.
-const READ_FIRST: usize = 4;
+const READ_FIRST: usize = 2;
 
 /// Trains that each further call reads.
 const READ_NEXT: usize = 16;
@@ -51,6 +51,9 @@ pub(super) struct Inbox {
     passed: usize,
     /// Slots behind them that hold anything that passes.
     express: usize,
+    /// Slots that hold anything that does not pass. Without any of either kind all slots that wait were
+    /// handed out, and the next reading makes them free.
+    rest: usize,
     /// May there be anything in the socket that was not read?
     pub(super) is_readable: bool,
 }
@@ -76,12 +79,17 @@ impl Inbox {
             waiting: VecDeque::with_capacity(SLOTS),
             passed: 0,
             express: 0,
+            rest: 0,
             is_readable: true,
         }
     }
 
     /// Reads what there is and room for, without waiting.
     pub(super) fn read(&mut self, socket: &UdpSocket, drops: &DropCounters) {
+        if self.is_empty() {
+            self.passed = 0;
+            self.free.extend(self.waiting.drain(..));
+        }
         if self.read_some::<READ_FIRST>(socket, drops) {
             while self.read_some::<READ_NEXT>(socket, drops) {}
         }
@@ -111,6 +119,7 @@ impl Inbox {
             slot.received = received;
             slot.passing = passing(slot.train(), received.segment);
             self.express += usize::from(slot.passing != 0);
+            self.rest += usize::from(slot.has_more());
             self.waiting.push_back(slot);
         }
         self.is_readable = count == asked;
@@ -155,6 +164,7 @@ impl Inbox {
             if slot.has_more() {
                 bytes += slot.train().len();
                 trains += 1;
+                self.rest -= 1;
             }
             self.passed = self.passed.saturating_sub(1);
             self.free.push(slot);
@@ -168,7 +178,7 @@ impl Inbox {
 
     /// Waits nothing here?
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.express == 0 && self.rest == 0
     }
 }
 
@@ -304,6 +314,7 @@ mod tests {
         }
         assert!(rest.is_sorted());
         assert_eq!(rest.len(), 36);
+        inbox.read(&to, &drops);
         assert_eq!(inbox.free.len(), SLOTS);
     }
 

@@ -219,7 +219,7 @@ mod tests {
     use nat_traversal::relay::RelayKey;
     use overlay_proto::ids::NetworkId;
     use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
-    use overlay_proto::switching::{DropCounters, Fib, FibNetwork, PeerSlot};
+    use overlay_proto::switching::{DropCounters, Fib, FibMap, FibNetwork, PeerSlot};
     use overlay_proto::wire::{INNER_LEN, Lane, Selector};
     use proptest::prelude::*;
     use tokio::sync::mpsc;
@@ -253,12 +253,12 @@ mod tests {
         Fib {
             networks: vec![FibNetwork {
                 id: NetworkId([1; 32]),
-                macs: HashMap::new(),
+                macs: FibMap::default(),
                 flood: Vec::new(),
                 punt_broadcast: false,
                 clamp: true,
             }],
-            sessions: HashMap::from([(SessionIndex(7), from)]),
+            sessions: FibMap::from_iter([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),
             own: Vec::new(),
             ..Fib::default()

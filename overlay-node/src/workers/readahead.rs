@@ -102,7 +102,7 @@ impl Readahead {
                 self.free.push(frames);
                 return read.map(|_| refused);
             }
-            let mut passed = 0;
+            let mut passed: u64 = 0;
             for (index, (header, buffer)) in frames.frames_mut().enumerate() {
                 let frame = buffer.get(HEADROOM..).unwrap_or_default();
                 if sparse.admit(now_ms, none_passes, header, frame) {
@@ -110,12 +110,16 @@ impl Readahead {
                     passed |= 1 << index;
                 }
             }
-            self.used += 1;
-            tap.waiting.push_back(Waiting {
-                frames,
-                read_ms: now_ms,
-                passed,
-            });
+            if passed.count_ones() as usize == frames.len() {
+                self.free.push(frames);
+            } else {
+                self.used += 1;
+                tap.waiting.push_back(Waiting {
+                    frames,
+                    read_ms: now_ms,
+                    passed,
+                });
+            }
             if !tap.is_readable {
                 break;
             }

@@ -13,8 +13,8 @@ use overlay_proto::ethernet::{MacAddr, VlanId, build_frame};
 use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
 use overlay_proto::switching::{
-    DropCounters, Fib, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey, NetIndex,
-    PeerCounters, PeerSlot, PuntReason,
+    DropCounters, Fib, FibMap, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey,
+    NetIndex, PeerCounters, PeerSlot, PuntReason,
 };
 use overlay_proto::wire::{
     DataHeader, InnerHeader, InnerKind, Lane, SAFE_DATAGRAM, Selector, SessionIndex,
@@ -162,7 +162,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
     Fib {
         networks: vec![FibNetwork {
             id: network(),
-            macs: HashMap::from(macs),
+            macs: macs.into_iter().collect(),
             flood: vec![slot],
             punt_broadcast: false,
             clamp: true,
@@ -174,7 +174,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             datagram_limit: SAFE_DATAGRAM,
             counters: Arc::new(PeerCounters::default()),
         }],
-        sessions: HashMap::from([(
+        sessions: FibMap::from_iter([(
             session.local_index,
             FibSession {
                 session: Arc::clone(session),

@@ -45,8 +45,6 @@ struct Shared {
 pub(super) struct Worker {
     shared: Shared,
     path: DataPath,
-    /// What [`DataPath::wait`] waits for, kept for its memory.
-    waits: Vec<libc::pollfd>,
 }
 
 /// All that moves frames. Nobody else has any of it.
@@ -62,6 +60,9 @@ struct DataPath {
     incoming: Incoming,
     /// When partial frames were last looked through.
     swept: Instant,
+    /// What [`DataPath::wait`] waits for: the mailbox, the sockets, the taps. Empty when the taps have
+    /// changed.
+    waits: Vec<libc::pollfd>,
 }
 
 impl Worker {
@@ -85,8 +86,8 @@ impl Worker {
                 outgoing: Outgoing::new(),
                 incoming,
                 swept: Instant::now(),
+                waits: Vec::new(),
             },
-            waits: Vec::new(),
         };
         worker.path.change_taps(config.taps, &worker.shared.drops);
         worker
@@ -106,7 +107,7 @@ impl Worker {
                     self.path.change_taps(taps, &self.shared.drops);
                 }
             }
-            self.path.wait(&mut self.waits, &self.shared.mailbox);
+            self.path.wait(&self.shared.mailbox);
             self.turn();
         }
     }
@@ -180,6 +181,7 @@ impl DataPath {
     /// Reads the taps, and sends the frames of sparse flows. A tap that is gone is let go.
     fn read_taps(&mut self, context: &Context<'_>) {
         let (readahead, sparse) = (&mut self.readahead, &mut self.sparse);
+        let waits = &mut self.waits;
         let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane.express());
         self.taps.0.retain_mut(|tap| {
             if !tap.is_readable {
@@ -201,6 +203,7 @@ impl DataPath {
                     let forgotten = readahead.forget(tap);
                     context.drops.add(DropReason::TapError, forgotten);
                     context.punt(Punt::TapLost { net });
+                    waits.clear();
                     false
                 }
             }
@@ -222,6 +225,7 @@ impl DataPath {
 
     /// Takes the queues of `taps`; frames that wait stay with their tap.
     fn change_taps(&mut self, taps: TapSet, drops: &DropCounters) {
+        self.waits.clear();
         let taps = taps.into_iter().map(|(net, queue)| Tap::new(net, queue));
         let old = std::mem::replace(&mut self.taps, Taps(taps.collect()));
         for mut tap in old.0 {
@@ -244,7 +248,7 @@ impl DataPath {
     }
 
     /// Until there is something to do; only looks when there is already. Marks what can be read.
-    fn wait(&mut self, waits: &mut Vec<libc::pollfd>, mailbox: &Mailbox) {
+    fn wait(&mut self, mailbox: &Mailbox) {
         let timeout_ms = if self.is_busy() {
             0
         } else if self.incoming.waits_for_pieces() {
@@ -252,16 +256,16 @@ impl DataPath {
         } else {
             -1
         };
-        let sockets = self.outbox.sockets().both();
-        let fds = sockets.map(|socket| socket.map(AsRawFd::as_raw_fd));
-        let taps = self.taps.0.iter().map(|tap| tap.queue.as_raw_fd());
-        waits.clear();
-        waits.push(sys::readable(mailbox.as_raw_fd()));
-        // A negative descriptor is passed over: a family without a socket keeps its place.
-        let fds = fds.into_iter().map(|fd| fd.unwrap_or(-1));
-        waits.extend(fds.chain(taps).map(sys::readable));
-        sys::poll(waits, timeout_ms);
-        let mut found = waits.iter().map(sys::is_readable);
+        if self.waits.is_empty() {
+            // A negative descriptor is passed over: a family without a socket keeps its place.
+            let sockets = self.outbox.sockets().both();
+            let sockets = sockets.map(|socket| socket.map_or(-1, AsRawFd::as_raw_fd));
+            let taps = self.taps.0.iter().map(|tap| tap.queue.as_raw_fd());
+            let fds = [mailbox.as_raw_fd()].into_iter().chain(sockets).chain(taps);
+            self.waits.extend(fds.map(sys::readable));
+        }
+        sys::poll(&mut self.waits, timeout_ms);
+        let mut found = self.waits.iter().map(sys::is_readable);
         if found.next() == Some(true) {
             mailbox.quiet();
         }

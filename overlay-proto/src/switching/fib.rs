@@ -33,7 +33,7 @@ pub struct MacKey {
     pub mac: MacAddr,
 }
 
-/// Every frame looks up two of them: as one number they cost the hasher a third of what the parts do.
+/// Every frame looks up two of them, so they are hashed as one number.
 impl Hash for MacKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [v0, v1] = self.vlan.get().to_be_bytes();
@@ -41,6 +41,10 @@ impl Hash for MacKey {
         state.write_u64(u64::from_be_bytes([v0, v1, m0, m1, m2, m3, m4, m5]));
     }
 }
+
+/// A map that workers look into for each frame. Its hash is short instead of cryptographic: the seed is
+/// random, nobody is shown the order of the entries, and their number is bounded (directory.md).
+pub type FibMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A MAC that this node claims. Shared by all snapshots, so that workers can mark it as heard.
 #[derive(Debug, Default)]
@@ -80,7 +84,7 @@ pub struct FibNetwork {
     /// The network.
     pub id: NetworkId,
     /// Who is where.
-    pub macs: HashMap<MacKey, MacEntry>,
+    pub macs: FibMap<MacKey, MacEntry>,
     /// The members that a broadcast goes to directly.
     pub flood: Vec<PeerSlot>,
     /// Set when some member cannot be sent to yet, so that the slow path must see each broadcast
@@ -135,7 +139,7 @@ pub struct Fib {
     /// Peers by [`PeerSlot`].
     pub peers: Vec<FibPeer>,
     /// Every live session (previous, current, next) by local index.
-    pub sessions: HashMap<SessionIndex, FibSession>,
+    pub sessions: FibMap<SessionIndex, FibSession>,
     /// The keys of our own relay allocations.
     pub relay_keys: HashMap<nat_traversal::path::AllocationId, RelayKey>,
     /// The addresses of the node's own data sockets, if some of them are on a bridge of a network

@@ -14,6 +14,6 @@ mod tests;
 
 pub use counters::{DropCounters, PeerCounters};
 pub use fib::{
-    Accept, Fib, FibNetwork, FibPeer, FibSession, Forward, LocalMac, MacEntry, MacKey, NetIndex,
-    PeerSlot, PuntReason,
+    Accept, Fib, FibMap, FibNetwork, FibPeer, FibSession, Forward, LocalMac, MacEntry, MacKey,
+    NetIndex, PeerSlot, PuntReason,
 };

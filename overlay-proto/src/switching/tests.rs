@@ -71,7 +71,7 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
     Fib {
         networks: vec![FibNetwork {
             id: LAB,
-            macs: macs.into(),
+            macs: macs.into_iter().collect(),
             flood: vec![PeerSlot(0), PeerSlot(1)],
             punt_broadcast: false,
             clamp: true,

@@ -6,6 +6,8 @@
 //! A frame continues a run when it is the next segment of the same packet that a guest could have
 //! cut: all headers equal but those that a cut changes, and these as a cut changes them.
 
+use arrayvec::ArrayVec;
+
 use super::checksum::{fold, sum};
 use super::{Family, FrameChecksum, Layout, Protocol, get_u16, get_u32, put_u16};
 use crate::batch::TxFrame;
@@ -79,9 +81,8 @@ struct Next {
 #[derive(Debug)]
 pub struct Merger<'a> {
     run: Option<Run<'a>>,
-    /// Valid up to `used`, for the run held or taken last.
-    parts: [&'a [u8]; TxFrame::MAX_PARTS],
-    used: usize,
+    /// Of the run held or taken last.
+    parts: ArrayVec<&'a [u8], { TxFrame::MAX_PARTS }>,
     merges_udp: bool,
 }
 
@@ -123,8 +124,7 @@ impl<'a> Merger<'a> {
     pub const fn new() -> Self {
         Self {
             run: None,
-            parts: [&[]; TxFrame::MAX_PARTS],
-            used: 0,
+            parts: ArrayVec::new_const(),
             merges_udp: true,
         }
     }
@@ -149,11 +149,11 @@ impl<'a> Merger<'a> {
         self.next(frame, checksum).is_some()
     }
 
-    /// The head of the run, as it was pushed: who has judged it need not judge a frame that
-    /// continues it and has the same first 14 bytes.
+    /// Is the frame that it holds handed out exactly as it came? Of its flow nothing is known then: it
+    /// is a fragment, no TCP or UDP, or its checksum was not looked at.
     #[must_use]
-    pub fn head(&self) -> Option<&[u8]> {
-        self.run.as_ref().map(|run| &*run.head)
+    pub fn is_opaque(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.layout.is_none())
     }
 
     /// Takes `frame`: it continues the run, or begins one if there is none.
@@ -163,7 +163,7 @@ impl<'a> Merger<'a> {
     pub fn push(&mut self, frame: &'a mut [u8], checksum: FrameChecksum) -> Result<(), MergeError> {
         if self.run.is_none() {
             self.run = Some(Run::begin(frame, checksum, self.merges_udp)?);
-            self.used = 0;
+            self.parts.clear();
             return Ok(());
         }
         self.join(frame, checksum).map_err(|_| MergeError::Occupied)
@@ -182,13 +182,11 @@ impl<'a> Merger<'a> {
         let Some(next) = self.next(frame, checksum) else {
             return Err(frame);
         };
-        let slot = self.parts.get_mut(self.used);
-        let (Some(run), Some(slot)) = (&mut self.run, slot) else {
+        let Some(run) = self.run.as_mut().filter(|_| !self.parts.is_full()) else {
             return Err(frame);
         };
         let start = frame.len() - next.payload;
-        *slot = frame.get(start..).unwrap_or_default();
-        self.used += 1;
+        self.parts.push(frame.get(start..).unwrap_or_default());
         run.total += next.payload;
         run.id_step = next.id_step;
         run.last_flags = next.flags & (FIN | PSH);
@@ -199,7 +197,7 @@ impl<'a> Merger<'a> {
     /// Hands the run out, its headers written for the whole; then it holds nothing.
     pub fn take(&mut self) -> Option<Merged<'_>> {
         let run = self.run.take()?;
-        let rest = self.parts.get(..self.used).unwrap_or_default();
+        let rest = self.parts.as_slice();
         let header = match &run.layout {
             None => VnetHdr::PLAIN,
             Some(layout) => {
@@ -217,7 +215,7 @@ impl<'a> Merger<'a> {
 
     fn next(&self, frame: &[u8], checksum: FrameChecksum) -> Option<Next> {
         let run = self.run.as_ref().filter(|run| !run.closed)?;
-        if checksum == FrameChecksum::Complete || self.used >= self.parts.len() {
+        if checksum == FrameChecksum::Complete || self.parts.is_full() {
             return None;
         }
         let layout = run.layout.as_ref()?;
