@@ -1,8 +1,5 @@
-//! Whole frames on their way from peers to the taps: judged by the `Fib`, and those of one flow that
-//! follow each other written as one.
-//!
-//! The frames stay where their datagrams were opened. A run of them is given to the tap when a frame
-//! comes that does not continue it, and at the end of the batch: nothing waits for what may come.
+//! Whole frames on their way from peers to the taps: judged by the `Fib`, and merged ([`Runs`]). They
+//! stay where their datagrams were opened.
 //!
 //! With several workers a tap has several queues, and the kernel learns from a write to one that the
 //! guest's answers belong to it: so both directions of a flow come to one worker. If both ends
@@ -14,15 +11,14 @@
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, ethertype};
 use overlay_proto::ids::PeerId;
-use overlay_proto::switching::{
-    Accept, FibPeer, FibSession, MacKey, NetIndex, PeerCounters, PuntReason,
-};
-use overlay_proto::wire::{InnerHeader, L4Checksum, Selector, SessionIndex, max_frame};
+use overlay_proto::switching::{Accept, FibPeer, FibSession, MacKey, NetIndex, PuntReason};
+use overlay_proto::wire::{InnerHeader, L4Checksum, SessionIndex, max_frame};
 use tap_bridge::offload::{self, FrameChecksum, Merger};
 use tap_bridge::{Offload, TxFrame};
 
 use super::punt::{Context, Punt};
 use super::readahead::Tap;
+use super::runs::{Origin, Out, Runs, Target};
 
 /// The taps of a worker.
 #[derive(Default)]
@@ -30,10 +26,10 @@ pub(super) struct Taps(pub(super) Vec<Tap>);
 
 /// Where a frame is written.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    net: NetIndex,
+pub(super) struct Place {
+    pub(super) net: NetIndex,
     /// Does the tap learn from it which worker the flow belongs to?
-    learnt: bool,
+    pub(super) learnt: bool,
 }
 
 impl Taps {
@@ -50,7 +46,12 @@ impl Taps {
     }
 
     /// Writes one frame; `false`, and counted, when the tap did not take it.
-    fn write(&mut self, context: &Context<'_>, place: Place, frame: TxFrame<'_>) -> bool {
+    pub(super) fn write(
+        &mut self,
+        context: &Context<'_>,
+        place: Place,
+        frame: TxFrame<'_>,
+    ) -> bool {
         let Some(tap) = self.0.iter_mut().find(|tap| tap.net == place.net) else {
             context.drops.count(DropReason::TapError);
             return false;
@@ -74,35 +75,23 @@ impl Taps {
     }
 }
 
-/// Whose the frames in the merger are. One verdict of the `Fib` serves them all: they have one
-/// session, one selector and the same headers.
-struct Run<'a> {
-    session: SessionIndex,
-    selector: Selector,
-    place: Place,
-    counters: &'a PeerCounters,
-    frames: usize,
-    bytes: usize,
-}
-
 /// The way to the taps for one batch of datagrams.
 pub(super) struct Delivery<'a> {
     pub(super) context: Context<'a>,
     taps: &'a mut Taps,
-    merger: Merger<'a>,
-    run: Option<Run<'a>>,
+    runs: Runs<'a>,
     /// The session of the datagram before; the next mostly has the same.
     latest: Option<&'a FibSession>,
 }
 
 impl<'a> Delivery<'a> {
+    #[inline]
     pub(super) fn new(context: Context<'a>, taps: &'a mut Taps) -> Self {
-        let merger = Merger::for_tap(taps.take_udp());
+        let runs = Runs::new(taps.take_udp());
         Self {
             context,
             taps,
-            merger,
-            run: None,
+            runs,
             latest: None,
         }
     }
@@ -128,52 +117,33 @@ impl<'a> Delivery<'a> {
         frame: &'a mut [u8],
     ) -> Result<(), DropReason> {
         let checksum = from_the_wire(inner.checksum);
-        let len = frame.len();
-        let frame = match self.join(from, inner, frame, checksum) {
-            Ok(()) => return Ok(()),
-            Err(frame) => frame,
+        let origin = Origin {
+            session: from.session.local_index,
+            selector: inner.selector,
         };
-        self.flush();
+        let mut frame = frame;
+        if inner.forwarded.is_none() {
+            frame = match self.runs.join(origin, frame, checksum) {
+                Ok(()) => return Ok(()),
+                Err(frame) => frame,
+            };
+        }
         let Some((place, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());
         };
         if self.taps.is_plain(place.net) {
             return self.write_plain(place, peer, checksum, frame);
         }
-        self.merger.push(frame, checksum).map_err(refused)?;
-        self.run = Some(Run {
-            session: from.session.local_index,
-            selector: inner.selector,
+        let target = Target {
+            origin,
             place,
             counters: &peer.counters,
-            frames: 1,
-            bytes: len,
-        });
-        Ok(())
-    }
-
-    /// Takes the frame if it continues the run, or gives it back.
-    fn join(
-        &mut self,
-        from: &FibSession,
-        inner: &InnerHeader,
-        frame: &'a mut [u8],
-        checksum: FrameChecksum,
-    ) -> Result<(), &'a mut [u8]> {
-        let len = frame.len();
-        match &mut self.run {
-            Some(run)
-                if inner.forwarded.is_none()
-                    && run.session == from.session.local_index
-                    && run.selector == inner.selector =>
-            {
-                self.merger.join(frame, checksum)?;
-                run.frames += 1;
-                run.bytes += len;
-                Ok(())
-            }
-            _ => Err(frame),
-        }
+        };
+        let mut out = Out {
+            context: &self.context,
+            taps: self.taps,
+        };
+        self.runs.begin(target, frame, checksum, &mut out)
     }
 
     /// A frame that was rejoined from pieces.
@@ -223,12 +193,11 @@ impl<'a> Delivery<'a> {
 
     /// Gives the tap what there is.
     pub(super) fn flush(&mut self) {
-        let (Some(run), Some(merged)) = (self.run.take(), self.merger.take()) else {
-            return;
+        let mut out = Out {
+            context: &self.context,
+            taps: self.taps,
         };
-        if self.taps.write(&self.context, run.place, merged.frame()) {
-            run.counters.received_all(run.frames, run.bytes);
-        }
+        self.runs.flush(&mut out);
     }
 
     /// Where the frame goes; `None` when the slow path has it now.

@@ -8,12 +8,14 @@
 //!
 //! - [`pool`]: the threads and the orders for them; [`worker`]: what one does in a turn.
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
-//! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept` -> merge -> tap.
-//! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it.
+//! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept`; [`runs`]: -> merge -> tap.
+//! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it;
+//!   [`flow`]: which flow a frame belongs to.
 //! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`], [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
 mod delivery;
+mod flow;
 mod inbox;
 mod incoming;
 mod outbox;
@@ -21,6 +23,7 @@ mod outgoing;
 mod pool;
 mod punt;
 mod readahead;
+mod runs;
 pub mod slow;
 mod sparse;
 mod steering;
