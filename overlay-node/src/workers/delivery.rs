@@ -52,14 +52,14 @@ impl Taps {
         place: Place,
         frame: TxFrame<'_>,
     ) -> bool {
+        let frames = 1 + frame.rest.len() as u64;
         let Some(tap) = self.0.iter_mut().find(|tap| tap.net == place.net) else {
-            context.drops.count(DropReason::TapError);
+            context.drops.add(DropReason::TapError, frames);
             return false;
         };
         // A guest may answer at once: to look costs less than to sleep and be woken.
         tap.is_readable = true;
         let queue = &mut tap.queue;
-        let frames = 1 + frame.rest.len() as u64;
         let report = if place.learnt {
             queue.write_batch(&[frame])
         } else {
@@ -202,7 +202,7 @@ impl<'a> Delivery<'a> {
 
     /// Where the frame goes; `None` when the slow path has it now.
     fn judge(
-        &self,
+        &mut self,
         from: &'a FibSession,
         inner: &InnerHeader,
         frame: &mut [u8],
@@ -238,14 +238,16 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Shows the slow path a frame. It may write it at once, so what came before is written first.
     fn punt(
-        &self,
+        &mut self,
         from: &FibSession,
         inner: &InnerHeader,
         net: NetIndex,
         reason: PuntReason,
         bytes: &mut [u8],
     ) -> Result<(), DropReason> {
+        self.flush();
         // The slow path knows frames only as they are on a wire.
         if inner.checksum == L4Checksum::Partial && !offload::complete(bytes) {
             return Err(DropReason::MalformedFrame);

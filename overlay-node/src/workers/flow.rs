@@ -22,8 +22,9 @@ pub(super) fn flow_hash(frame: &[u8]) -> u64 {
         }
         ethertype::IPV6 => {
             let [s0, s1, d0, d1] = [8, 16, 24, 32].map(|offset| word(frame, at + offset));
-            let rest = if has_ports(byte(6)) {
-                [u64::from(byte(6)), half(frame, at + 40)]
+            let (protocol, l4) = behind_options(frame, at);
+            let rest = if has_ports(protocol) {
+                [u64::from(protocol), half(frame, l4)]
             } else {
                 [word(frame, 0), half(frame, 8)]
             };
@@ -32,6 +33,21 @@ pub(super) fn flow_hash(frame: &[u8]) -> u64 {
         }
         _ => spread([u64::from(ethertype), word(frame, 0), half(frame, 8)]),
     }
+}
+
+/// What follows the options of an IPv6 packet at `at`, and where: hop-by-hop ones come first, those for
+/// the destination may follow (RFC 8200, 4.1). [`Layout`](tap_bridge::offload::Layout) finds no TCP or
+/// UDP that this does not find.
+fn behind_options(frame: &[u8], at: usize) -> (u8, usize) {
+    let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
+    let first = at + 40;
+    let (mut protocol, mut l4) = (byte(at + 6), first);
+    while (protocol == protocol::HOP_BY_HOP && l4 == first)
+        || (protocol == protocol::DESTINATION && l4 < frame.len())
+    {
+        (protocol, l4) = (byte(l4), l4 + (usize::from(byte(l4 + 1)) + 1) * 8);
+    }
+    (protocol, l4)
 }
 
 /// Every bit of `words` counts, and their order. The golden ratio spreads, the rotation keeps the
@@ -69,7 +85,69 @@ fn behind_tags(frame: &[u8]) -> (usize, u16) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tap_bridge::offload::Layout;
+
     use super::*;
+
+    /// A UDP datagram over IPv6, behind these options: their kinds and lengths in units of 8 bytes.
+    fn behind(options: &[(u8, u8)], port: u16) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let kinds = options.iter().map(|(kind, _)| *kind).chain([17]);
+        let kinds: Vec<u8> = kinds.collect();
+        for ((_, units), next) in options.iter().zip(kinds.iter().skip(1)) {
+            // Padding (RFC 8200, 4.2): a PadN over all that there is.
+            let pad = usize::from(*units) * 8 + 6;
+            rest.extend([*next, *units, 1, u8::try_from(pad - 2).unwrap()]);
+            rest.resize(rest.len() + pad - 2, 0);
+        }
+        rest.extend(port.to_be_bytes());
+        rest.extend([0, 53, 0, 12, 0, 0, 1, 2, 3, 4]);
+        let mut out = vec![2; 12];
+        out.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        out.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+        out.extend([kinds[0], 64]);
+        out.extend([0xfd; 32]);
+        out.extend(rest);
+        out
+    }
+
+    proptest! {
+        /// Whatever else a merger takes for TCP or UDP, its flow is that of its ports.
+        #[test]
+        fn options_of_ipv6_change_no_flow(
+            first in prop::option::of(0_u8..4),
+            others in prop::collection::vec(0_u8..3, 0..4),
+        ) {
+            let first = first.map(|units| (protocol::HOP_BY_HOP, units));
+            let others = others.into_iter().map(|units| (protocol::DESTINATION, units));
+            let options: Vec<_> = first.into_iter().chain(others).collect();
+            let frame = behind(&options, 7);
+            if Layout::parse(&frame).is_some() {
+                prop_assert_eq!(flow_hash(&frame), flow_hash(&behind(&[], 7)));
+                prop_assert_ne!(flow_hash(&frame), flow_hash(&behind(&options, 8)));
+            } else {
+                let bytes: usize = options.iter().map(|(_, units)| usize::from(*units) * 8 + 8).sum();
+                prop_assert!(bytes > 64);
+            }
+        }
+    }
+
+    /// Any end of the frame, and options without one.
+    #[test]
+    fn frames_that_end_early_have_a_flow() {
+        let frame = behind(&[(protocol::HOP_BY_HOP, 1), (protocol::DESTINATION, 2)], 7);
+        for len in 0..frame.len() {
+            flow_hash(&frame[..len]);
+        }
+        let mut endless = frame;
+        endless[20] = protocol::DESTINATION;
+        endless.resize(9_000, 0);
+        for at in (54..9_000).step_by(8) {
+            endless[at] = protocol::DESTINATION;
+        }
+        flow_hash(&endless);
+    }
 
     /// Fragments, ESP or ICMP on a VLAN, MPLS: what differs from packet to packet names no flow.
     #[test]

@@ -144,6 +144,7 @@ impl Inbox {
         }
         self.express -= found;
         let slots = self.waiting.range_mut(first..self.passed);
+        let slots = slots.filter(|slot| slot.passing != 0);
         slots.filter_map(|slot| {
             let passing = slot.passing;
             slot.hand_out(passing, drops)

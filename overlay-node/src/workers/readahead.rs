@@ -92,7 +92,11 @@ impl Readahead {
         // After a stand-still of the process: a flow's silence says nothing then.
         let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
         let none_passes = tap.waiting.front().is_some_and(too_old);
-        while self.used < BATCHES || tap.waiting.is_empty() {
+        // Batches of which all passes fill no place: a guest whose flows all are sparse has its end here.
+        for _ in 0..BATCHES {
+            if self.used >= BATCHES && !tap.waiting.is_empty() {
+                break;
+            }
             let new = || FrameBatch::new(FRAMES, BYTES);
             let mut frames = self.free.pop().unwrap_or_else(new);
             let read = tap.queue.read_batch(&mut frames);

@@ -278,7 +278,7 @@ impl DataPath {
     }
 }
 
-/// Handles the datagrams of `trains`; the last run of frames waits in `delivery`.
+/// Handles the datagrams of `trains`; the last runs of frames wait in `delivery`.
 fn deliver<'a>(
     incoming: &mut Incoming,
     delivery: &mut Delivery<'a>,

@@ -42,8 +42,9 @@ impl Hash for MacKey {
     }
 }
 
-/// A map that workers look into for each frame. Its hash is short instead of cryptographic: the seed is
-/// random, nobody is shown the order of the entries, and their number is bounded (directory.md).
+/// A map that workers look into for each frame. Its hash is short instead of cryptographic: it has a seed
+/// of its own, nobody is shown the order of the entries, and their number is bounded: a member adds no
+/// more than the claims that directory.md grants it.
 pub type FibMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A MAC that this node claims. Shared by all snapshots, so that workers can mark it as heard.

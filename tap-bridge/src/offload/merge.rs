@@ -149,8 +149,8 @@ impl<'a> Merger<'a> {
         self.next(frame, checksum).is_some()
     }
 
-    /// Is the frame that it holds handed out exactly as it came? Of its flow nothing is known then: it
-    /// is a fragment, no TCP or UDP, or its checksum was not looked at.
+    /// Is the frame that it holds handed out exactly as it came? It is a fragment, no TCP or UDP, padded, or
+    /// its checksum is wrong or missing; which flow it belongs to is not known.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.layout.is_none())
