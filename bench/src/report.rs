@@ -186,7 +186,7 @@ fn method(samples: &Samples) -> String {
          - `n2n` finds hosts by the MAC of its own device and carries no others; here that is the guest's MAC. Its supernode is on\n  \
            host a.\n\
          - Farlan: an authority, a bootstrap in a third namespace on links that carry nothing else, two nodes joined by invites;\n  \
-           measured only once the path is direct. Release build.\n\
+           measured only once the path is direct. Built as for the packages (profile `dist`).\n\
          - TCP: iperf3, guest 1 sends (in *reverse* guest 2); what arrived counts. CPU: user and system time of the contestant's\n  \
            processes at both ends while one stream runs, per 10^9 bytes that arrived; of the whole machine from /proc/stat.\n  \
            Memory: resident after the TCP runs, the larger end. The congestion control is on the routes (`congctl`), because\n  \

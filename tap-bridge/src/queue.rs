@@ -18,9 +18,19 @@ pub trait FrameQueue: Send {
     /// nothing is waiting. The bytes belong to `batch` until its next use.
     ///
     /// # Errors
-    /// The device is gone or broken; a full or an empty queue is no error. Frames read before the
-    /// error are in `batch` and are returned first.
-    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize>;
+    /// As [`Self::read_more`].
+    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
+        batch.clear();
+        self.read_more(batch, usize::MAX)
+    }
+
+    /// Adds what is there to `batch`, at most `limit` frames. Returns how many it added; fewer than
+    /// `limit` only when nothing more was waiting, or `batch` is full.
+    ///
+    /// # Errors
+    /// The device is gone or broken; a full or an empty queue is no error. Frames that this call read
+    /// before the error are in `batch` and are returned first.
+    fn read_more(&mut self, batch: &mut FrameBatch, limit: usize) -> io::Result<usize>;
 
     /// Writes `frames` in order. A frame that cannot be written is counted and skipped: it is never
     /// the end of the batch. Nothing is kept of the borrowed bytes.
@@ -127,10 +137,10 @@ impl TapQueue {
 }
 
 impl FrameQueue for TapQueue {
-    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
+    fn read_more(&mut self, batch: &mut FrameBatch, limit: usize) -> io::Result<usize> {
         // Whatever was agreed when this clone was made: offload may have been switched meanwhile, and
         // what waits in the queue is as it was then.
-        read_batch(&self.file, batch, true)
+        read_more(&self.file, batch, limit, true)
     }
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
@@ -205,8 +215,8 @@ impl FrameQueue for MemoryTap {
         }
     }
 
-    fn read_batch(&mut self, batch: &mut FrameBatch) -> io::Result<usize> {
-        read_batch(&self.file, batch, self.offload)
+    fn read_more(&mut self, batch: &mut FrameBatch, limit: usize) -> io::Result<usize> {
+        read_more(&self.file, batch, limit, self.offload)
     }
 
     fn write_batch(&mut self, frames: &[TxFrame<'_>]) -> WriteReport {
@@ -218,11 +228,19 @@ impl FrameQueue for MemoryTap {
     }
 }
 
-fn read_batch(mut file: &File, batch: &mut FrameBatch, offload: bool) -> io::Result<usize> {
-    batch.clear();
+fn read_more(
+    mut file: &File,
+    batch: &mut FrameBatch,
+    limit: usize,
+    offload: bool,
+) -> io::Result<usize> {
+    let first = batch.len();
     // A refused frame fills no slot: without a limit of reads, bad frames could hold the caller.
     let mut refused_left = 64_usize;
-    while let Some(spare) = batch.spare() {
+    while batch.len() - first < limit {
+        let Some(spare) = batch.spare() else {
+            break;
+        };
         match file.read(spare) {
             Ok(read) => {
                 let before = batch.refused();
@@ -237,12 +255,12 @@ fn read_batch(mut file: &File, batch: &mut FrameBatch, offload: bool) -> io::Res
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => {}
                 Some(libc::EAGAIN) => break,
-                _ if !batch.is_empty() => break,
+                _ if batch.len() > first => break,
                 _ => return Err(error),
             },
         }
     }
-    Ok(batch.len())
+    Ok(batch.len() - first)
 }
 
 fn write_batch(mut file: &File, frames: &[TxFrame<'_>]) -> WriteReport {
@@ -300,6 +318,21 @@ mod tests {
             seen.extend(batch.frames().map(|frame| frame.bytes.to_vec()));
         }
         assert_eq!(seen, frames);
+    }
+
+    #[test]
+    fn a_limit_leaves_the_rest_in_the_queue() {
+        let (mut a, mut b) = MemoryTap::pair().unwrap();
+        let frames: Vec<Vec<u8>> = (0..5_u8).map(|i| vec![i; 60]).collect();
+        let out: Vec<_> = frames.iter().map(|frame| TxFrame::plain(frame)).collect();
+        assert_eq!(a.write_batch(&out).written, 5);
+        let mut batch = FrameBatch::new(4, 256 * 1024);
+        let read = [1, 2, 9, 9].map(|limit| b.read_more(&mut batch, limit).unwrap());
+        assert_eq!(read, [1, 2, 1, 0], "a full batch takes no more");
+        let first: Vec<_> = batch.frames().map(|frame| frame.bytes.to_vec()).collect();
+        assert_eq!(first, frames[..4]);
+        assert_eq!(b.read_batch(&mut batch).unwrap(), 1);
+        assert_eq!(batch.frames().next().unwrap().bytes, frames[4]);
     }
 
     #[test]

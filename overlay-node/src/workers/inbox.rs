@@ -88,7 +88,9 @@ impl Inbox {
     pub(super) fn read(&mut self, socket: &UdpSocket, drops: &DropCounters) {
         if self.is_empty() {
             self.passed = 0;
-            self.free.extend(self.waiting.drain(..));
+            while let Some(slot) = self.waiting.pop_front() {
+                self.free.push(slot);
+            }
         }
         if self.read_some::<READ_FIRST>(socket, drops) {
             while self.read_some::<READ_NEXT>(socket, drops) {}

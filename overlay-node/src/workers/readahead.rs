@@ -31,6 +31,8 @@ pub(super) struct Tap {
     pub(super) queue: Box<dyn FrameQueue>,
     /// May it hold any frame that was not read?
     pub(super) is_readable: bool,
+    /// When it was read last, ms.
+    read_ms: u64,
     waiting: VecDeque<Waiting>,
 }
 
@@ -60,6 +62,7 @@ impl Tap {
             net,
             queue,
             is_readable: true,
+            read_ms: u64::MAX,
             waiting: VecDeque::new(),
         }
     }
@@ -79,6 +82,9 @@ impl Readahead {
     /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
     /// sparse. Returns how many the tap should not have given: their header is not acceptable.
     ///
+    /// The first frame of a quiet tap is mostly the only one. If it passes, nobody asks whether there
+    /// are more: whoever waits for the tap is told so at once, and the frame is sent meanwhile.
+    ///
     /// # Errors
     /// The tap is gone. What it gave before is there.
     pub(super) fn read(
@@ -92,6 +98,16 @@ impl Readahead {
         // After a stand-still of the process: a flow's silence says nothing then.
         let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
         let none_passes = tap.waiting.front().is_some_and(too_old);
+        let is_quiet = std::mem::replace(&mut tap.read_ms, now_ms) != now_ms;
+        let mut limit = if is_quiet { 1 } else { FRAMES };
+        let mut passes = |header, buffer: &mut [u8]| {
+            let frame = buffer.get(HEADROOM..).unwrap_or_default();
+            let is_sparse = sparse.admit(now_ms, none_passes, header, frame);
+            if is_sparse {
+                pass(header, buffer);
+            }
+            is_sparse
+        };
         // Batches of which all passes fill no place: a guest whose flows all are sparse has its end here.
         for _ in 0..BATCHES {
             if self.used >= BATCHES && !tap.waiting.is_empty() {
@@ -99,21 +115,15 @@ impl Readahead {
             }
             let new = || FrameBatch::new(FRAMES, BYTES);
             let mut frames = self.free.pop().unwrap_or_else(new);
-            let read = tap.queue.read_batch(&mut frames);
+            frames.clear();
+            let (mut read, mut passed) = add(tap, &mut frames, limit, &mut passes);
+            if limit == 1 && !frames.is_empty() && passed == 0 {
+                (read, passed) = add(tap, &mut frames, FRAMES, &mut passes);
+            }
+            limit = FRAMES;
             refused += frames.refused();
             tap.is_readable = frames.is_full();
-            if frames.is_empty() {
-                self.free.push(frames);
-                return read.map(|_| refused);
-            }
-            let mut passed: u64 = 0;
-            for (index, (header, buffer)) in frames.frames_mut().enumerate() {
-                let frame = buffer.get(HEADROOM..).unwrap_or_default();
-                if sparse.admit(now_ms, none_passes, header, frame) {
-                    pass(header, buffer);
-                    passed |= 1 << index;
-                }
-            }
+            let is_empty = frames.is_empty();
             if passed.count_ones() as usize == frames.len() {
                 self.free.push(frames);
             } else {
@@ -123,6 +133,9 @@ impl Readahead {
                     read_ms: now_ms,
                     passed,
                 });
+            }
+            if is_empty {
+                return read.map(|_| refused);
             }
             if !tap.is_readable {
                 break;
@@ -160,6 +173,25 @@ impl Readahead {
     }
 }
 
+/// Adds what waits in the tap to `frames`, at most `limit`. Returns what the tap said, and the bits of
+/// those among them that `passes` has let pass.
+fn add(
+    tap: &mut Tap,
+    frames: &mut FrameBatch,
+    limit: usize,
+    passes: &mut impl FnMut(VnetHdr, &mut [u8]) -> bool,
+) -> (io::Result<usize>, u64) {
+    let known = frames.len();
+    let read = tap.queue.read_more(frames, limit);
+    let added = frames.frames_mut().enumerate().skip(known);
+    let passed = added.filter_map(|(index, (header, buffer))| {
+        let bit = 1 << index;
+        passes(header, buffer).then_some(bit)
+    });
+    let passed = passed.fold(0, |bits: u64, bit: u64| bits | bit);
+    (read, passed)
+}
+
 #[cfg(test)]
 mod tests {
     use tap_bridge::{MemoryTap, TxFrame};
@@ -194,10 +226,13 @@ mod tests {
         let out: Vec<_> = sent.iter().map(|frame| TxFrame::plain(frame)).collect();
         assert_eq!(guest.write_batch(&out).written, 200);
         let (mut passed, mut rest) = (Vec::new(), Vec::new());
-        let read = readahead.read(&mut tap, 1_000, &mut sparse, |_, frame| {
-            passed.push(number(frame))
-        });
-        assert_eq!(read.unwrap(), 0);
+        for known in [1, 12] {
+            let read = readahead.read(&mut tap, 1_000, &mut sparse, |_, frame| {
+                passed.push(number(frame))
+            });
+            assert_eq!(read.unwrap(), 0);
+            assert_eq!(passed.len(), known, "the tap was quiet at first");
+        }
         let first = (0..8).map(|n| (1, n));
         let expected: Vec<_> = first.chain([49, 99, 149, 199].map(|n| (2, n))).collect();
         assert_eq!(passed, expected);
