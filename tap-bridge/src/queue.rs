@@ -24,8 +24,9 @@ pub trait FrameQueue: Send {
         self.read_more(batch, usize::MAX)
     }
 
-    /// Adds what is there to `batch`, at most `limit` frames. Returns how many it added; fewer than
-    /// `limit` only when nothing more was waiting, or `batch` is full.
+    /// Adds what is there to `batch`, at most `limit` frames. Returns how many it added: fewer than
+    /// `limit` when nothing more is waiting, when `batch` is full, or after many frames that had to be
+    /// refused ([`FrameBatch::refused`]).
     ///
     /// # Errors
     /// The device is gone or broken; a full or an empty queue is no error. Frames that this call read

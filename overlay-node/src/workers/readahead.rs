@@ -1,7 +1,8 @@
 //! Frames that wait to be sent, read ahead from the taps.
 //!
 //! All that waits in a tap is read at once, into batches that are used again. So frames of sparse
-//! flows ([`SparseFlows`]) go out before those that wait; these keep their order.
+//! flows ([`SparseFlows`]) go out before those that wait; these keep their order. Of a quiet tap one
+//! frame is read first: if it is sparse, it is sent before the tap is asked for more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -82,8 +83,8 @@ impl Readahead {
     /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
     /// sparse. Returns how many the tap should not have given: their header is not acceptable.
     ///
-    /// The first frame of a quiet tap is mostly the only one. If it passes, nobody asks whether there
-    /// are more: whoever waits for the tap is told so at once, and the frame is sent meanwhile.
+    /// The first frame of a quiet tap, one that was not read in this millisecond, is mostly the only
+    /// one. If it passes, the tap is not asked whether it holds more: the next `poll` says so.
     ///
     /// # Errors
     /// The tap is gone. What it gave before is there.
