@@ -57,8 +57,7 @@ impl Taps {
             context.drops.add(DropReason::TapError, frames);
             return false;
         };
-        // A guest may answer at once: to look costs less than to sleep and be woken.
-        tap.is_readable = true;
+        tap.note_written(context.now_ms);
         let queue = &mut tap.queue;
         let report = if place.learnt {
             queue.write_batch(&[frame])

@@ -34,6 +34,10 @@ pub(super) struct Tap {
     pub(super) is_readable: bool,
     /// When it was read last, ms.
     read_ms: u64,
+    /// When it was written to last without a look for an answer, ms.
+    written_ms: u64,
+    /// Did the guest answer at once the last time?
+    answers: bool,
     waiting: VecDeque<Waiting>,
 }
 
@@ -64,8 +68,25 @@ impl Tap {
             queue,
             is_readable: true,
             read_ms: u64::MAX,
+            written_ms: u64::MAX,
+            answers: true,
             waiting: VecDeque::new(),
         }
+    }
+
+    /// To be told of what was written to it. A guest that answers at once is looked at before the worker
+    /// sleeps: a look costs less than a wake-up, but more than nothing.
+    pub(super) fn note_written(&mut self, now_ms: u64) {
+        if self.answers {
+            self.is_readable = true;
+        } else {
+            self.written_ms = now_ms;
+        }
+    }
+
+    /// What a look has found.
+    fn note_read(&mut self, now_ms: u64, found: bool) {
+        self.answers = found && (self.answers || self.written_ms == now_ms);
     }
 
     /// Waits anything that was read?
@@ -110,7 +131,7 @@ impl Readahead {
             is_sparse
         };
         // Batches of which all passes fill no place: a guest whose flows all are sparse has its end here.
-        for _ in 0..BATCHES {
+        for round in 0..BATCHES {
             if self.used >= BATCHES && !tap.waiting.is_empty() {
                 break;
             }
@@ -125,6 +146,9 @@ impl Readahead {
             refused += frames.refused();
             tap.is_readable = frames.is_full();
             let is_empty = frames.is_empty();
+            if round == 0 {
+                tap.note_read(now_ms, !is_empty);
+            }
             if passed.count_ones() as usize == frames.len() {
                 self.free.push(frames);
             } else {
@@ -243,6 +267,36 @@ mod tests {
         assert!(rest.is_sorted() && rest.iter().all(|(guest, _)| *guest == 1));
         assert_eq!(rest.len() + passed.len(), 200);
         assert_eq!(readahead.used, 0);
+    }
+
+    /// A guest that is looked at after a write for as long as it answers in the same millisecond.
+    #[test]
+    fn a_guest_that_answers_at_once_is_looked_at() {
+        let (mut guest, queue) = MemoryTap::pair().unwrap();
+        let mut tap = Tap::new(NetIndex(0), Box::new(queue));
+        let (mut readahead, mut sparse) = (Readahead::default(), SparseFlows::new());
+        let mut exchange = |tap: &mut Tap, written_ms, answered_ms| {
+            tap.note_written(written_ms);
+            let looked = tap.is_readable;
+            if let Some(ms) = answered_ms {
+                guest.write_batch(&[TxFrame::plain(&frame(1, 0))]);
+                readahead.read(tap, ms, &mut sparse, |_, _| ()).unwrap();
+            } else if looked {
+                readahead
+                    .read(tap, written_ms, &mut sparse, |_, _| ())
+                    .unwrap();
+            }
+            assert!(!tap.is_readable);
+            looked
+        };
+        assert!(exchange(&mut tap, 1_000, Some(1_000)), "nothing is known");
+        assert!(exchange(&mut tap, 1_010, Some(1_010)));
+        assert!(exchange(&mut tap, 1_020, None), "for the last time");
+        for ms in [1_030, 1_040, 1_050] {
+            assert!(!exchange(&mut tap, ms, Some(ms + 5)), "it sends, but later");
+        }
+        assert!(!exchange(&mut tap, 1_060, Some(1_060)), "an answer again");
+        assert!(exchange(&mut tap, 1_070, Some(1_070)));
     }
 
     #[test]

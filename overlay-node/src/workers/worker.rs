@@ -153,7 +153,7 @@ impl DataPath {
                 continue;
             };
             inbox.read(socket, context.drops);
-            while inbox.has_express() {
+            if inbox.has_express() {
                 let mut delivery = Delivery::new(*context, &mut self.taps);
                 deliver(
                     &mut self.incoming,
