@@ -13,6 +13,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::DataHeader;
 
+use super::sparse::QUIET_MS;
 use super::sys::{self, Received};
 
 /// The largest UDP payload that exists; a slot holds it, be it a datagram or a train.
@@ -23,12 +24,8 @@ const SLOT: usize = 65_536;
 /// can be: the fewer writes to a tap, the less the guest has to do.
 const SLOTS: usize = 96;
 
-/// Trains that the first call of a turn reads: mostly there are no more, and a call with few
-/// places touches little memory, which is cold after a sleep.
-const READ_FIRST: usize = 2;
-
-/// Trains that each further call reads.
-const READ_NEXT: usize = 32;
+/// Trains that one call reads of a socket that is not quiet.
+const READ: usize = 32;
 
 /// Bytes after which no more trains are handed out at once: what passes waits no longer than it takes to
 /// open so many of each socket, a quarter of a millisecond.
@@ -54,6 +51,8 @@ pub(super) struct Inbox {
     rest: usize,
     /// May there be anything in the socket that was not read?
     pub(super) is_readable: bool,
+    /// When it was read last, ms.
+    read_ms: u64,
 }
 
 /// Place for a train.
@@ -79,19 +78,26 @@ impl Inbox {
             express: 0,
             rest: 0,
             is_readable: true,
+            read_ms: 0,
         }
     }
 
-    /// Reads what there is and room for, without waiting.
-    pub(super) fn read(&mut self, socket: &UdpSocket, drops: &DropCounters) {
+    /// Reads what there is and room for, without waiting. Of a quiet socket, one that was not read for
+    /// more than [`QUIET_MS`], it reads one datagram, which mostly is the only one: the next `poll` says if not.
+    pub(super) fn read(&mut self, socket: &UdpSocket, now_ms: u64, drops: &DropCounters) {
         if self.is_empty() {
             self.passed = 0;
             while let Some(slot) = self.waiting.pop_front() {
                 self.free.push(slot);
             }
         }
-        if self.read_some::<READ_FIRST>(socket, drops) {
-            while self.read_some::<READ_NEXT>(socket, drops) {}
+        let is_quiet = now_ms.saturating_sub(self.read_ms) > QUIET_MS;
+        self.read_ms = now_ms;
+        if is_quiet {
+            self.read_some::<1>(socket, drops);
+            self.is_readable = false;
+        } else {
+            while self.read_some::<READ>(socket, drops) {}
         }
     }
 
@@ -263,6 +269,12 @@ mod tests {
         (a, b)
     }
 
+    /// As two turns of one millisecond do.
+    fn read_all(inbox: &mut Inbox, socket: &UdpSocket, drops: &DropCounters) {
+        inbox.read(socket, 1_000, drops);
+        inbox.read(socket, 1_000, drops);
+    }
+
     fn data(lane: u8, number: usize) -> Vec<u8> {
         let header = DataHeader {
             receiver: SessionIndex(1),
@@ -292,7 +304,7 @@ mod tests {
             from.send(&data(lane, number)).unwrap();
         }
         std::thread::sleep(Duration::from_millis(20));
-        inbox.read(&to, &drops);
+        read_all(&mut inbox, &to, &drops);
         let mut passed = Vec::new();
         passed.extend(numbers(inbox.express(&drops)));
         assert!(!inbox.has_express());
@@ -305,8 +317,24 @@ mod tests {
         }
         assert!(rest.is_sorted());
         assert_eq!(rest.len(), 36);
-        inbox.read(&to, &drops);
+        read_all(&mut inbox, &to, &drops);
         assert_eq!(inbox.free.len(), SLOTS);
+    }
+
+    #[test]
+    fn of_a_quiet_socket_one_datagram_is_read() {
+        let (from, to) = pair();
+        let drops = DropCounters::default();
+        let mut inbox = Inbox::new();
+        for (now_ms, waiting) in [(1_000, 1), (1_000, 6), (1_001, 9), (1_003, 10)] {
+            for number in 0..3 {
+                from.send(&data(1, number)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            inbox.read(&to, now_ms, &drops);
+            assert_eq!(inbox.waiting.len(), waiting, "at {now_ms}");
+            assert!(!inbox.is_readable);
+        }
     }
 
     #[test]
@@ -320,7 +348,7 @@ mod tests {
         }
         std::thread::sleep(Duration::from_millis(20));
         loop {
-            inbox.read(&to, &drops);
+            read_all(&mut inbox, &to, &drops);
             if inbox.is_empty() {
                 break;
             }

@@ -12,7 +12,7 @@ use tap_bridge::batch::MAX_FRAME_BYTES;
 use tap_bridge::offload::HEADROOM;
 use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
 
-use super::sparse::{REST_MS, SparseFlows};
+use super::sparse::{QUIET_MS, REST_MS, SparseFlows};
 
 /// Batches that all taps of a worker have at most, 3 MiB in all; one more for each tap.
 const BATCHES: usize = 24;
@@ -67,7 +67,7 @@ impl Tap {
             net,
             queue,
             is_readable: true,
-            read_ms: u64::MAX,
+            read_ms: 0,
             written_ms: u64::MAX,
             answers: true,
             waiting: VecDeque::new(),
@@ -104,8 +104,8 @@ impl Readahead {
     /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
     /// sparse. Returns how many the tap should not have given: their header is not acceptable.
     ///
-    /// The first frame of a quiet tap, one that was not read in this millisecond, is mostly the only
-    /// one. If it passes, the tap is not asked whether it holds more: the next `poll` says so.
+    /// The first frame of a quiet tap, one that was not read for more than [`QUIET_MS`], is mostly the
+    /// only one. If it passes, the tap is not asked whether it holds more: the next `poll` says so.
     ///
     /// # Errors
     /// The tap is gone. What it gave before is there.
@@ -120,7 +120,8 @@ impl Readahead {
         // After a stand-still of the process: a flow's silence says nothing then.
         let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
         let none_passes = tap.waiting.front().is_some_and(too_old);
-        let is_quiet = std::mem::replace(&mut tap.read_ms, now_ms) != now_ms;
+        let is_quiet = now_ms.saturating_sub(tap.read_ms) > QUIET_MS;
+        tap.read_ms = now_ms;
         let mut limit = if is_quiet { 1 } else { FRAMES };
         let mut passes = |header, buffer: &mut [u8]| {
             let frame = buffer.get(HEADROOM..).unwrap_or_default();

@@ -33,10 +33,6 @@ const SEND_BUFFER: usize = 4 * MAX_TRAIN_BYTES + MAX_SENT;
 /// Trains and single datagrams of one call.
 const BATCH: usize = 32;
 
-/// So many take the short way: a call with few places touches little memory, which is cold after a
-/// sleep.
-const FEW: usize = 2;
-
 /// How long no train is tried after one was refused.
 const PLAIN_FOR: Duration = Duration::from_secs(10);
 
@@ -134,8 +130,9 @@ impl SendBatch {
             while done < self.trains.len() {
                 let waiting = self.trains.iter().skip(done);
                 let waiting = waiting.filter_map(|one| self.message(one));
-                let sent = if self.trains.len() <= FEW {
-                    sys::send_batch::<FEW>(socket, waiting)
+                // A call with few places touches little memory, which is cold after a sleep.
+                let sent = if self.trains.len() == 1 {
+                    sys::send_batch::<1>(socket, waiting)
                 } else {
                     sys::send_batch::<BATCH>(socket, waiting)
                 };
@@ -222,7 +219,7 @@ mod tests {
         let (mut inbox, drops) = (Inbox::new(), DropCounters::default());
         let mut got = Vec::new();
         for _ in 0..1_000 {
-            inbox.read(socket, &drops);
+            inbox.read(socket, 0, &drops);
             while !inbox.is_empty() {
                 for train in inbox.next_batch(&drops) {
                     let from = train.from;

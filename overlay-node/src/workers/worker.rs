@@ -152,7 +152,7 @@ impl DataPath {
             let Some(socket) = socket.filter(|_| inbox.is_readable) else {
                 continue;
             };
-            inbox.read(socket, context.drops);
+            inbox.read(socket, context.now_ms, context.drops);
             if inbox.has_express() {
                 let mut delivery = Delivery::new(*context, &mut self.taps);
                 deliver(
