@@ -156,23 +156,30 @@ pub struct Rtt {
     pub p99_us: Option<f64>,
 }
 
-/// Pings `count` times, `interval` seconds apart.
+impl Rtt {
+    /// Of round trip times in us; `None` without any.
+    #[must_use]
+    pub fn of(times: &[f64]) -> Option<Self> {
+        Some(Self {
+            mean_us: stats::mean(times)?,
+            p99_us: stats::percentile(times, 99),
+        })
+    }
+}
+
+/// Pings `count` times, `interval` seconds apart. Returns the times of the answers, us.
 ///
 /// # Errors
-/// When no answer comes.
-pub fn ping(ends: Ends<'_>, count: u32, interval: f64) -> Result<Rtt> {
+/// When ping cannot be run.
+pub fn ping_times(ends: Ends<'_>, count: u32, interval: f64) -> Result<Vec<f64>> {
     ping_with(ends, &format!("-c {count} -i {interval} -W 2"))
 }
 
-fn ping_with(ends: Ends<'_>, options: &str) -> Result<Rtt> {
-    let to = ends.server_ip;
-    let out = ends.client.sh(&format!("ping -n {options} {to}"))?;
-    let times = ping_times(&out.stdout);
-    let mean_us = stats::mean(&times).with_context(|| format!("no answer from {to}"))?;
-    Ok(Rtt {
-        mean_us,
-        p99_us: stats::percentile(&times, 99),
-    })
+fn ping_with(ends: Ends<'_>, options: &str) -> Result<Vec<f64>> {
+    let out = ends
+        .client
+        .sh(&format!("ping -n {options} {}", ends.server_ip))?;
+    Ok(times_in(&out.stdout))
 }
 
 /// Pings every 10 ms while one TCP stream runs, without its first and last second.
@@ -187,11 +194,11 @@ pub fn ping_under_load(ends: Ends<'_>, seconds: u32) -> Result<Rtt> {
     let mut load = ends.client.spawn("load", &line)?;
     std::thread::sleep(Duration::from_secs(1));
     // A busy machine delays the pings themselves: the time counts, not how many they are.
-    let rtt = ping_with(ends, &format!("-i 0.01 -w {seconds}"))?;
+    let times = ping_with(ends, &format!("-i 0.01 -w {seconds}"))?;
     ensure!(load.is_running(), "the load ended early: {}", load.log());
     let status = load.wait(Duration::from_secs(u64::from(seconds) + 20))?;
     ensure!(status.success(), "the load failed: {}", load.log());
-    Ok(rtt)
+    Rtt::of(&times).with_context(|| format!("no answer from {}", ends.server_ip))
 }
 
 /// What must be 0: segments and datagrams that came to a guest with a wrong checksum, so far.
@@ -242,7 +249,7 @@ fn number(json: &Value, pointer: &str) -> Result<f64> {
 }
 
 /// The round trip times in ping's output, us. Duplicates count once each.
-fn ping_times(text: &str) -> Vec<f64> {
+fn times_in(text: &str) -> Vec<f64> {
     text.lines()
         .filter_map(|l| l.split_once(" time=")?.1.split_once(" ms"))
         .filter_map(|(ms, rest)| Some((ms.parse::<f64>().ok()?, rest)))
@@ -272,7 +279,7 @@ mod tests {
                     64 bytes from 10.9.0.2: icmp_seq=1 ttl=64 time=0.300 ms (DUP!)\n\
                     64 bytes from 10.9.0.2: icmp_seq=2 ttl=64 time=1.5 ms\n\
                     rtt min/avg/max/mdev = 0.250/0.875/1.5/0 ms\n";
-        assert_eq!(ping_times(text), [250.0, 1500.0]);
+        assert_eq!(times_in(text), [250.0, 1500.0]);
     }
 
     #[test]

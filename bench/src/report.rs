@@ -179,7 +179,9 @@ fn method(samples: &Samples) -> String {
          ```\n\n\
          - Hosts and guests are network namespaces of one machine; all share its cores, iperf3 included.\n\
          - Rounds: in each, every contestant gets a fresh topology, is started, carries pings, is measured and removed, so no\n  \
-           two are there at once. The order rotates from round to round.\n\
+           two are there at once. The order rotates from round to round. Idle pings are the exception: for them all are there\n  \
+           at once and take turns of half a second, because what else the machine serves changes them more than contestants\n  \
+           differ.\n\
          - Rivals are set up as their documentation says, encrypted, with the fastest method they recommend. Guests of `{CONTROL}`\n  \
            have an MTU of 1,450, of other rivals 1,400 (of `wireguard-vxlan` 1,370), so that none fragments: their best case.\n  \
            Farlan's guests have 1,500. `{CONTROL}` is the kernel's tunnel without encryption: the control.\n\
@@ -197,8 +199,8 @@ fn method(samples: &Samples) -> String {
            tso, gso, tx and sg off on the bridge's ports: otherwise no veth end would look.\n\
          - UDP: iperf3 with a socket buffer of 2 MiB; 64 and 1,300 bytes are payload. What arrived is what the receiving\n  \
            kernel counted as read.\n\
-         - Ping: every 5 ms when idle; every 10 ms while one TCP stream runs from the same guest. Of fewer than 100 answers there\n  \
-           is no p99. *As the unit runs it*: all threads at nice {nice}; everything else at default priority.\n\n"
+         - Ping: every 5 ms when idle, 1,000 in a round; every 10 ms while one TCP stream runs from the same guest. Of fewer\n  \
+           than 100 answers there is no p99. *As the unit runs it*: all threads at nice {nice}; everything else at default priority.\n\n"
     );
     for setting in &samples.settings {
         out.push_str(&setting_text(setting));

@@ -10,6 +10,7 @@ use crate::contestants::{Contestant, FARLAN, Running};
 use crate::measure::{self, Ends, Tcp, TcpSpec, UdpSpec};
 use crate::samples::{Part, Sample, Samples};
 use crate::scene::{self, Scene, WIRE};
+use crate::side_by_side;
 use crate::usage;
 
 /// How much is measured.
@@ -19,7 +20,7 @@ pub struct Plan {
     pub rounds: u32,
     /// Seconds of a TCP or UDP run.
     pub seconds: u32,
-    /// Pings of the idle measurement.
+    /// Idle pings of a round, at least.
     pub pings: u32,
     /// Parts.
     pub parts: Vec<Part>,
@@ -121,35 +122,19 @@ pub fn run(plan: &Plan, contestants: &[Contestant], samples: &mut Samples) -> Re
             }
         }
     }
+    if plan.has(Part::Ping) {
+        failures.extend(side_by_side::run(plan, contestants, samples, start)?);
+    }
     Ok(failures)
 }
 
 fn one(plan: &Plan, who: &Contestant, running: &Running, pen: &mut Pen<'_>) -> Result<()> {
     let pids = running.pids()?;
     let both = pids.concat();
-    let [client, server] = &running.guests;
-    let ends = Ends {
-        client: &client.ns,
-        server: &server.ns,
-        server_ip: &server.ip,
-        pids: &both,
-        congestion: &plan.congestion,
-    };
-    for end in [ends.client, ends.server] {
-        measure::begin_with(end, &plan.congestion)?;
-    }
-    // Two seconds to settle, in which paths and their MTU are found. What does not pass the wire,
-    // but some third place, is not what is measured.
-    let [a, _] = &running.scene.hosts;
-    let before = scene::sent_over_wire(&a.ns)?;
-    measure::ping(ends, SETTLING_PINGS, 0.05)?;
-    let sent = scene::sent_over_wire(&a.ns)? - before;
-    ensure!(
-        sent >= u64::from(SETTLING_PINGS) * 9 / 10,
-        "of {SETTLING_PINGS} pings only {sent} went over the wire"
-    );
+    let ends = ends(plan, running, &both);
+    settle(plan, running)?;
     if plan.has(Part::Ping) {
-        ping(plan, who, ends, pen)?;
+        ping_under_load(plan, who, ends, pen)?;
     }
     if plan.has(Part::Tcp) {
         tcp(plan, who, ends, pen)?;
@@ -162,6 +147,38 @@ fn one(plan: &Plan, who: &Contestant, running: &Running, pen: &mut Pen<'_>) -> R
     if plan.has(Part::Udp) {
         udp(plan, ends, pen)?;
     }
+    Ok(())
+}
+
+/// Between the guests; `pids` are the contestant's processes at both ends.
+pub(crate) fn ends<'a>(plan: &'a Plan, running: &'a Running, pids: &'a [u32]) -> Ends<'a> {
+    let [client, server] = &running.guests;
+    Ends {
+        client: &client.ns,
+        server: &server.ns,
+        server_ip: &server.ip,
+        pids,
+        congestion: &plan.congestion,
+    }
+}
+
+/// Two seconds to settle, in which paths and their MTU are found.
+///
+/// # Errors
+/// What does not pass the wire, but some third place, is not what is measured.
+pub(crate) fn settle(plan: &Plan, running: &Running) -> Result<()> {
+    let ends = ends(plan, running, &[]);
+    for end in [ends.client, ends.server] {
+        measure::begin_with(end, &plan.congestion)?;
+    }
+    let [a, _] = &running.scene.hosts;
+    let before = scene::sent_over_wire(&a.ns)?;
+    measure::ping_times(ends, SETTLING_PINGS, 0.05)?;
+    let sent = scene::sent_over_wire(&a.ns)? - before;
+    ensure!(
+        sent >= u64::from(SETTLING_PINGS) * 9 / 10,
+        "of {SETTLING_PINGS} pings only {sent} went over the wire"
+    );
     Ok(())
 }
 
@@ -311,14 +328,7 @@ fn udp(plan: &Plan, ends: Ends<'_>, pen: &mut Pen<'_>) -> Result<()> {
     Ok(())
 }
 
-fn ping(plan: &Plan, who: &Contestant, ends: Ends<'_>, pen: &mut Pen<'_>) -> Result<()> {
-    let result = measure::ping(ends, plan.pings, 0.005);
-    if let Some(idle) = pen.keep("ping", result) {
-        pen.put("ping", idle.mean_us)?;
-        if let Some(p99) = idle.p99_us {
-            pen.put("ping_p99", p99)?;
-        }
-    }
+fn ping_under_load(plan: &Plan, who: &Contestant, ends: Ends<'_>, pen: &mut Pen<'_>) -> Result<()> {
     let result = measure::ping_under_load(ends, plan.seconds);
     if let Some(load) = pen.keep("load", result) {
         pen.put("load", load.mean_us / 1000.0)?;
