@@ -173,7 +173,8 @@ pub(crate) fn settle(plan: &Plan, running: &Running) -> Result<()> {
     }
     let [a, _] = &running.scene.hosts;
     let before = scene::sent_over_wire(&a.ns)?;
-    measure::ping_times(ends, SETTLING_PINGS, 0.05)?;
+    let answers = measure::ping_times(ends, SETTLING_PINGS, 0.05)?;
+    ensure!(!answers.is_empty(), "no answer from {}", ends.server_ip);
     let sent = scene::sent_over_wire(&a.ns)? - before;
     ensure!(
         sent >= u64::from(SETTLING_PINGS) * 9 / 10,

@@ -3,8 +3,8 @@
 //! ```text
 //!  guest 1 --veth-- [br] host a ===== veth, MTU 1500 ===== host b [br] --veth-- guest 2
 //! ```
-//! Every contestant gets a scene of its own, made the same way and removed after it: nothing of
-//! one is there while another is measured.
+//! Every contestant gets a scene of its own, made the same way and removed after it: but for idle
+//! pings, nothing of one is there while another is measured.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -62,8 +62,15 @@ pub fn run(
             }
         }
         for ((contestant, _), times) in all.iter().zip(&times) {
+            let mut pen = pen(samples, &mut failures, (contestant, round), start);
+            // One that loses its pings has no figure: those that arrive are not the usual ones.
+            let asked = turns(plan.pings) * TURN as usize;
+            if times.len() < asked * 9 / 10 {
+                let error = anyhow::anyhow!("of {asked} pings {} were answered", times.len());
+                pen.miss("ping", &error);
+                continue;
+            }
             if let Some(rtt) = Rtt::of(times) {
-                let mut pen = pen(samples, &mut failures, (contestant, round), start);
                 pen.put("ping", rtt.mean_us)?;
                 if let Some(p99) = rtt.p99_us {
                     pen.put("ping_p99", p99)?;

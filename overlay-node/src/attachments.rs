@@ -184,12 +184,13 @@ pub async fn detach_vm(dir: &Path, network: &NetworkName, vm: &str) -> anyhow::R
     let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
-    if !attached(&book, network)?
-        .vms
-        .iter()
-        .any(|one| one.name == vm)
-    {
-        bail!("{vm} is no VM tap of {network}; `farlan networks` lists them");
+    let vms = &attached(&book, network)?.vms;
+    if !vms.iter().any(|one| one.name == vm) {
+        let names: Vec<&str> = vms.iter().map(|one| one.name.as_str()).collect();
+        bail!(
+            "{vm} is no VM tap of {network}; its VM taps: [{}]",
+            names.join(" ")
+        );
     }
     remove_if_ours(&links, vm, &book.mark).await?;
     if let Some(record) = book.find_mut(network) {
@@ -209,7 +210,8 @@ pub async fn detach_nic(dir: &Path, network: &NetworkName, name: &str) -> anyhow
     let mut book = Book::load(dir)?;
     let record = attached(&book, network)?;
     let Some(nic) = record.nic.as_ref().filter(|nic| nic.name == name) else {
-        bail!("{name} is no NIC of {network}; `farlan networks` lists what is attached");
+        let has = record.nic.as_ref().map_or("none", |nic| &nic.name);
+        bail!("{name} is no NIC of {network}; its NIC: {has}");
     };
     nic::unplug(&links, record, nic).await?;
     if let Some(record) = book.find_mut(network) {

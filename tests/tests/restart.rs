@@ -120,6 +120,22 @@ fn guests_pass_again_without_the_bootstrap() {
     // What they know of each other is on disk within two seconds.
     std::thread::sleep(Duration::from_secs(2));
     kill_in_turn(&mut world, &[1, 0], &ping, "kill without a bootstrap");
+    // The user learns why nobody new is found.
+    proc::wait_for("a warning", Duration::from_secs(30), || {
+        let status = world.nodes[0].status().ok()?;
+        let warning = status["warnings"].get(0)?.as_str()?.to_owned();
+        warning
+            .starts_with("no bootstrap answers: /ip4/")
+            .then_some(())
+    })
+    .unwrap();
+    let host = world.boot.host.clone();
+    world.boot = farlan_tests::overlay::Bootstrap::start(&host, &world.authority.id).unwrap();
+    proc::wait_for("no warning", Duration::from_secs(60), || {
+        let status = world.nodes[0].status().ok()?;
+        status["warnings"].as_array()?.is_empty().then_some(())
+    })
+    .unwrap();
 }
 
 #[test]

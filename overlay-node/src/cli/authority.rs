@@ -49,7 +49,8 @@ pub(super) struct InviteArgs {
     /// How many nodes may use it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
-    /// A right, instead of `send` and `relay`; may be given several times
+    /// A right, instead of `send` and `relay`; may be given several times. Only `send` is enforced in
+    /// this version
     #[arg(long, num_args = 1.., value_name = "RIGHT")]
     right: Vec<Rights>,
 }
@@ -62,7 +63,8 @@ pub(super) fn init(globals: &Globals) -> Result<()> {
         return print_json(&json!({ "overlay": authority.overlay() }));
     }
     print(&format!(
-        "The authority's key is in {}; keep a copy offline, nobody can replace it.\n\
+        "The authority's key is in {}; nobody can replace it. Copy the file now and after\n\
+         each network, invite and revocation, and keep the copy offline.\n\
          Next: farlan network add NAME. The overlay's id:\n{}",
         state.path().join("authority").display(),
         authority.overlay()

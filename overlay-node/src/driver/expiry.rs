@@ -97,17 +97,15 @@ impl Driver {
     }
 
     /// What `status` and the log say about the end of our own membership, for each network.
-    pub(crate) fn warnings(&self, tick: Tick) -> Vec<String> {
+    pub(crate) fn warnings(&self, tick: Tick) -> impl Iterator<Item = String> {
         let membership = &self.node.membership;
         let now = membership.roots().now(tick.wall);
         let networks = membership.networks().iter();
-        networks
-            .filter_map(|network| {
-                let chain = membership.chain_for(&network.id);
-                let until = chain.or_else(|| membership.chain())?.claimed_end();
-                warning(&network.name, until, now)
-            })
-            .collect()
+        networks.filter_map(move |network| {
+            let chain = membership.chain_for(&network.id);
+            let until = chain.or_else(|| membership.chain())?.claimed_end();
+            warning(&network.name, until, now)
+        })
     }
 
     /// Cuts off whoever's certificates have ended: its claims are void, its sessions closed.

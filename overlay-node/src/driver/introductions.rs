@@ -99,10 +99,8 @@ impl Driver {
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
             ControlEvent::RevocationsGrew => self.follow_revocations(tick),
-            ControlEvent::Refused { addr, reason } => {
-                tracing::warn!(%addr, %reason, "bootstrap refused");
-                self.last_refusal = Some(format!("{addr}: {reason}"));
-            }
+            ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
+            ControlEvent::Unreachable { addr, reason } => self.note_unreachable(addr, reason),
             other => tracing::debug!(event = ?other, "control plane"),
         }
     }

@@ -4,7 +4,7 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::{Gatekeeper, RequestError};
+use control_plane::{Gatekeeper, Multiaddr, RequestError};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
@@ -18,10 +18,39 @@ use super::startup;
 /// The witness's answer, or why there is none.
 pub(crate) type Outcome = Result<Result<SignedPart, WitnessRefusal>, RequestError>;
 
+/// Addresses that are remembered as silent; invites name 8 at most each.
+const MAX_UNREACHABLE: usize = 64;
+
 impl Driver {
+    /// A bootstrap does not let us in.
+    pub(crate) fn note_refused(&mut self, addr: &Multiaddr, reason: &str) {
+        tracing::warn!(%addr, reason, "bootstrap refused");
+        self.last_refusal = Some(format!("{addr}: {reason}"));
+    }
+
+    /// A bootstrap does not answer; it is dialled again and again. Said once for each address, and
+    /// not while another one is up: a single one that is down is no trouble.
+    pub(crate) fn note_unreachable(&mut self, addr: Multiaddr, reason: String) {
+        if !self.infra.is_empty() || self.unreachable.len() >= MAX_UNREACHABLE {
+            return;
+        }
+        if !self.unreachable.contains_key(&addr) {
+            tracing::warn!(%addr, reason, "bootstrap does not answer");
+        }
+        self.unreachable.insert(addr, reason);
+    }
+
+    /// What `status` says as long as no bootstrap is up.
+    pub(crate) fn silent_bootstraps(&self) -> impl Iterator<Item = String> {
+        let said = |(addr, reason)| format!("no bootstrap answers: {addr}: {reason}");
+        let silent = self.infra.is_empty().then_some(&self.unreachable);
+        silent.into_iter().flatten().map(said)
+    }
+
     /// A bootstrap is up: takes the receipt that it may have given, and asks it for others.
     pub(crate) fn take_receipts(&mut self, tick: Tick, infra: PeerId) {
         self.last_refusal = None;
+        self.unreachable.clear();
         let shown = self.gate.chain();
         if shown != self.node.chain
             && let Ok(chain) = Chain::decode(&shown)

@@ -33,7 +33,10 @@ impl Driver {
                 .own_member(tick.wall)
                 .ok()
                 .map(|member| member.member_until),
-            warnings: self.warnings(tick),
+            warnings: self
+                .warnings(tick)
+                .chain(self.silent_bootstraps())
+                .collect(),
             refused: self.last_refusal.clone(),
             nat: self.nat_report(),
             networks: self.network_reports(),

@@ -1,12 +1,12 @@
 //! The driver's state and its loop.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use control_plane::admission::MemberGate;
-use control_plane::{ControlEvent, ControlHandle};
+use control_plane::{ControlEvent, ControlHandle, Multiaddr};
 use nat_traversal::agent::ProbeBudget;
 use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
@@ -77,6 +77,8 @@ pub(crate) struct Driver {
     pub(crate) infra: BTreeSet<PeerId>,
     /// Why a bootstrap last refused us, for people.
     pub(crate) last_refusal: Option<String>,
+    /// The addresses of bootstraps that did not answer since one was up, with the reason.
+    pub(crate) unreachable: BTreeMap<Multiaddr, String>,
     pub(crate) sender: SlowSender,
     pub(crate) taps: TapWriter,
     pub(crate) workers: WorkerPool,

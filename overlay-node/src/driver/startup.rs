@@ -1,6 +1,6 @@
 //! From a state directory to a running driver.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,8 +41,8 @@ use crate::workers::{
     Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, default_workers,
 };
 
-/// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 1,500 bytes are
-/// 6 MiB: about 50 ms of a flood of small frames.
+/// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
+/// 36 MiB: about 50 ms of a flood of small frames.
 const PUNT_QUEUE: usize = 4096;
 
 /// Questions to the control plane that are open at once.
@@ -99,6 +99,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         peers: HashMap::new(),
         infra: BTreeSet::new(),
         last_refusal: revoked_already(&setup),
+        unreachable: BTreeMap::new(),
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
         next_frame_id: 0,

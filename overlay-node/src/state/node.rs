@@ -222,6 +222,8 @@ impl StateDir {
             "handshake-time",
             "static",
             "identity",
+            // A list that another overlay's authority has signed counts for none.
+            "revocations",
             "membership",
         ];
         for path in blobs.chain(rest.map(|name| self.file(name))) {
@@ -268,6 +270,7 @@ mod tests {
         state.next_static_key().unwrap();
         state.save_handshake_time(9).unwrap();
         state.save_blob("peers", b"x").unwrap();
+        state.save_revocations(&Revocations::default()).unwrap();
         state.save_name("here").unwrap();
         fs::write(dir.path().join("authority"), b"x").unwrap();
         state.forget_membership().unwrap();

@@ -1,6 +1,6 @@
 //! Datagrams that came, in *trains* as the kernel merged them.
 //!
-//! All that waits in the socket is read at once, into slots of memory that are used again. So what
+//! All that waits in the socket is read at once (of a worker that has rested, after a first datagram), into slots of memory that are used again. So what
 //! came on an express lane ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest,
 //! which is handed out in its order, a few trains at a time. A sender's lanes share a port, so the
 //! kernel may append a small express datagram to a train of another lane: the choice is made for
@@ -13,7 +13,6 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::DataHeader;
 
-use super::sparse::QUIET_MS;
 use super::sys::{self, Received};
 
 /// The largest UDP payload that exists; a slot holds it, be it a datagram or a train.
@@ -24,7 +23,7 @@ const SLOT: usize = 65_536;
 /// can be: the fewer writes to a tap, the less the guest has to do.
 const SLOTS: usize = 96;
 
-/// Trains that one call reads of a socket that is not quiet.
+/// Trains that one call reads, of a worker that has not rested.
 const READ: usize = 32;
 
 /// Bytes after which no more trains are handed out at once: what passes waits no longer than it takes to
@@ -51,8 +50,6 @@ pub(super) struct Inbox {
     rest: usize,
     /// May there be anything in the socket that was not read?
     pub(super) is_readable: bool,
-    /// When it was read last, ms.
-    read_ms: u64,
 }
 
 /// Place for a train.
@@ -78,22 +75,19 @@ impl Inbox {
             express: 0,
             rest: 0,
             is_readable: true,
-            read_ms: 0,
         }
     }
 
-    /// Reads what there is and room for, without waiting. Of a quiet socket, one that was not read for
-    /// more than [`QUIET_MS`], it reads one datagram, which mostly is the only one: the next `poll` says if not.
-    pub(super) fn read(&mut self, socket: &UdpSocket, now_ms: u64, drops: &DropCounters) {
+    /// Reads what there is and room for, without waiting. A worker that has `rested` reads one datagram,
+    /// which mostly is the only one: the next `poll` says if not.
+    pub(super) fn read(&mut self, socket: &UdpSocket, rested: bool, drops: &DropCounters) {
         if self.is_empty() {
             self.passed = 0;
             while let Some(slot) = self.waiting.pop_front() {
                 self.free.push(slot);
             }
         }
-        let is_quiet = now_ms.saturating_sub(self.read_ms) > QUIET_MS;
-        self.read_ms = now_ms;
-        if is_quiet {
+        if rested {
             self.read_some::<1>(socket, drops);
             self.is_readable = false;
         } else {
@@ -269,12 +263,6 @@ mod tests {
         (a, b)
     }
 
-    /// As two turns of one millisecond do.
-    fn read_all(inbox: &mut Inbox, socket: &UdpSocket, drops: &DropCounters) {
-        inbox.read(socket, 1_000, drops);
-        inbox.read(socket, 1_000, drops);
-    }
-
     fn data(lane: u8, number: usize) -> Vec<u8> {
         let header = DataHeader {
             receiver: SessionIndex(1),
@@ -304,7 +292,7 @@ mod tests {
             from.send(&data(lane, number)).unwrap();
         }
         std::thread::sleep(Duration::from_millis(20));
-        read_all(&mut inbox, &to, &drops);
+        inbox.read(&to, false, &drops);
         let mut passed = Vec::new();
         passed.extend(numbers(inbox.express(&drops)));
         assert!(!inbox.has_express());
@@ -317,22 +305,22 @@ mod tests {
         }
         assert!(rest.is_sorted());
         assert_eq!(rest.len(), 36);
-        read_all(&mut inbox, &to, &drops);
+        inbox.read(&to, false, &drops);
         assert_eq!(inbox.free.len(), SLOTS);
     }
 
     #[test]
-    fn of_a_quiet_socket_one_datagram_is_read() {
+    fn a_worker_that_has_rested_reads_one_datagram_first() {
         let (from, to) = pair();
         let drops = DropCounters::default();
         let mut inbox = Inbox::new();
-        for (now_ms, waiting) in [(1_000, 1), (1_000, 6), (1_001, 9), (1_003, 10)] {
+        for (rested, waiting) in [(true, 1), (false, 6), (true, 7)] {
             for number in 0..3 {
                 from.send(&data(1, number)).unwrap();
             }
             std::thread::sleep(Duration::from_millis(20));
-            inbox.read(&to, now_ms, &drops);
-            assert_eq!(inbox.waiting.len(), waiting, "at {now_ms}");
+            inbox.read(&to, rested, &drops);
+            assert_eq!(inbox.waiting.len(), waiting);
             assert!(!inbox.is_readable);
         }
     }
@@ -348,7 +336,7 @@ mod tests {
         }
         std::thread::sleep(Duration::from_millis(20));
         loop {
-            read_all(&mut inbox, &to, &drops);
+            inbox.read(&to, false, &drops);
             if inbox.is_empty() {
                 break;
             }

@@ -9,7 +9,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::FibSession;
 use overlay_proto::wire::{
-    DataHeader, DatagramKind, InnerHeader, InnerKind, PieceBudget, Reassembler, SessionIndex,
+    DataHeader, DatagramKind, InnerHeader, InnerKind, PieceBudget, Reassembler, SessionIndex, sizes,
 };
 
 use super::delivery::Delivery;
@@ -96,6 +96,8 @@ impl Incoming {
             }
             // No relay over a relay (trust.md 18).
             DatagramKind::Relayed => Err(DropReason::RelayInvalid),
+            // Nobody sends larger ones, and copies wait in a queue.
+            _ if datagram.len() > sizes::MAX_UDP_PAYLOAD => Err(DropReason::MalformedDatagram),
             _ => {
                 let bytes = (&*datagram).into();
                 delivery.context.punt(Punt::Datagram { path, bytes });
@@ -134,6 +136,7 @@ impl Incoming {
                     None => Ok(()),
                 }
             }
+            _ if body.len() > sizes::MAX_UDP_PAYLOAD => Err(DropReason::MalformedDatagram),
             InnerKind::Control | InnerKind::Probe | InnerKind::KeepAlive => {
                 context.punt(Punt::Inner {
                     session: header.receiver,

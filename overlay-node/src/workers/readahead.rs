@@ -1,8 +1,8 @@
 //! Frames that wait to be sent, read ahead from the taps.
 //!
 //! All that waits in a tap is read at once, into batches that are used again. So frames of sparse
-//! flows ([`SparseFlows`]) go out before those that wait; these keep their order. Of a quiet tap one
-//! frame is read first: if it is sparse, it is sent before the tap is asked for more.
+//! flows ([`SparseFlows`]) go out before those that wait; these keep their order. A worker that has
+//! rested reads one frame first: if it is sparse, it is sent before the tap is asked for more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use tap_bridge::batch::MAX_FRAME_BYTES;
 use tap_bridge::offload::HEADROOM;
 use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
 
-use super::sparse::{QUIET_MS, REST_MS, SparseFlows};
+use super::sparse::{REST_MS, SparseFlows};
 
 /// Batches that all taps of a worker have at most, 3 MiB in all; one more for each tap.
 const BATCHES: usize = 24;
@@ -32,8 +32,6 @@ pub(super) struct Tap {
     pub(super) queue: Box<dyn FrameQueue>,
     /// May it hold any frame that was not read?
     pub(super) is_readable: bool,
-    /// When it was read last, ms.
-    read_ms: u64,
     /// When it was written to last without a look for an answer, ms.
     written_ms: u64,
     /// Did the guest answer at once the last time?
@@ -67,7 +65,6 @@ impl Tap {
             net,
             queue,
             is_readable: true,
-            read_ms: 0,
             written_ms: u64::MAX,
             answers: true,
             waiting: VecDeque::new(),
@@ -104,15 +101,15 @@ impl Readahead {
     /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
     /// sparse. Returns how many the tap should not have given: their header is not acceptable.
     ///
-    /// The first frame of a quiet tap, one that was not read for more than [`QUIET_MS`], is mostly the
-    /// only one. If it passes, the tap is not asked whether it holds more: the next `poll` says so.
+    /// What a worker finds that has `rested` is mostly a single frame. If that passes, the tap is not asked
+    /// whether it holds more: the next `poll` says so.
     ///
     /// # Errors
     /// The tap is gone. What it gave before is there.
     pub(super) fn read(
         &mut self,
         tap: &mut Tap,
-        now_ms: u64,
+        (now_ms, rested): (u64, bool),
         sparse: &mut SparseFlows,
         mut pass: impl FnMut(VnetHdr, &mut [u8]),
     ) -> io::Result<usize> {
@@ -120,9 +117,7 @@ impl Readahead {
         // After a stand-still of the process: a flow's silence says nothing then.
         let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
         let none_passes = tap.waiting.front().is_some_and(too_old);
-        let is_quiet = now_ms.saturating_sub(tap.read_ms) > QUIET_MS;
-        tap.read_ms = now_ms;
-        let mut limit = if is_quiet { 1 } else { FRAMES };
+        let mut limit = if rested { 1 } else { FRAMES };
         let mut passes = |header, buffer: &mut [u8]| {
             let frame = buffer.get(HEADROOM..).unwrap_or_default();
             let is_sparse = sparse.admit(now_ms, none_passes, header, frame);
@@ -252,12 +247,12 @@ mod tests {
         let out: Vec<_> = sent.iter().map(|frame| TxFrame::plain(frame)).collect();
         assert_eq!(guest.write_batch(&out).written, 200);
         let (mut passed, mut rest) = (Vec::new(), Vec::new());
-        for known in [1, 12] {
-            let read = readahead.read(&mut tap, 1_000, &mut sparse, |_, frame| {
+        for (rested, known) in [(true, 1), (false, 12)] {
+            let read = readahead.read(&mut tap, (1_000, rested), &mut sparse, |_, frame| {
                 passed.push(number(frame))
             });
             assert_eq!(read.unwrap(), 0);
-            assert_eq!(passed.len(), known, "the tap was quiet at first");
+            assert_eq!(passed.len(), known, "the worker has rested at first");
         }
         let first = (0..8).map(|n| (1, n));
         let expected: Vec<_> = first.chain([49, 99, 149, 199].map(|n| (2, n))).collect();
@@ -281,10 +276,12 @@ mod tests {
             let looked = tap.is_readable;
             if let Some(ms) = answered_ms {
                 guest.write_batch(&[TxFrame::plain(&frame(1, 0))]);
-                readahead.read(tap, ms, &mut sparse, |_, _| ()).unwrap();
+                readahead
+                    .read(tap, (ms, true), &mut sparse, |_, _| ())
+                    .unwrap();
             } else if looked {
                 readahead
-                    .read(tap, written_ms, &mut sparse, |_, _| ())
+                    .read(tap, (written_ms, true), &mut sparse, |_, _| ())
                     .unwrap();
             }
             assert!(!tap.is_readable);
@@ -321,7 +318,7 @@ mod tests {
                 written += report.written as u64;
             }
             for tap in &mut taps {
-                let read = readahead.read(tap, 1, &mut sparse, |_, _| passed += 1);
+                let read = readahead.read(tap, (1, false), &mut sparse, |_, _| passed += 1);
                 assert_eq!(read.unwrap(), 0);
             }
         }

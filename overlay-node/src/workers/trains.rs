@@ -173,8 +173,9 @@ impl SendBatch {
                 self.send_one_by_one(socket, drops, train);
                 1
             }
-            (errno, _) => {
-                drops.count(reason_of(errno));
+            (errno, first) => {
+                let datagrams = first.map_or(1, |train| train.count);
+                drops.add(reason_of(errno), datagrams as u64);
                 1
             }
         }
@@ -219,7 +220,7 @@ mod tests {
         let (mut inbox, drops) = (Inbox::new(), DropCounters::default());
         let mut got = Vec::new();
         for _ in 0..1_000 {
-            inbox.read(socket, 0, &drops);
+            inbox.read(socket, false, &drops);
             while !inbox.is_empty() {
                 for train in inbox.next_batch(&drops) {
                     let from = train.from;

@@ -31,6 +31,10 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// runs has had theirs. It moves about four super-frames in one.
 const SLICE_NS: u64 = 100_000;
 
+/// A worker that slept for longer has rested, ms: what wakes it is mostly a single frame, which goes its way
+/// before anything else is asked for.
+const REST_MS: u64 = 1;
+
 /// What a worker shares with the rest of the node.
 struct Shared {
     fib: Arc<ArcSwap<Fib>>,
@@ -60,6 +64,10 @@ struct DataPath {
     incoming: Incoming,
     /// When partial frames were last looked through.
     swept: Instant,
+    /// When the last turn began, ms.
+    turned_ms: u64,
+    /// Has the worker rested before this turn?
+    rested: bool,
     /// What [`DataPath::wait`] waits for: the mailbox, the sockets, the taps. Empty when the taps have
     /// changed.
     waits: Vec<libc::pollfd>,
@@ -86,6 +94,8 @@ impl Worker {
                 outgoing: Outgoing::new(),
                 incoming,
                 swept: Instant::now(),
+                turned_ms: 0,
+                rested: false,
                 waits: Vec::new(),
             },
         };
@@ -107,32 +117,36 @@ impl Worker {
                     self.path.change_taps(taps, &self.shared.drops);
                 }
             }
-            self.path.wait(&self.shared.mailbox);
-            self.turn();
+            let slept = self.path.wait(&self.shared.mailbox);
+            self.turn(slept);
         }
     }
 
     /// One turn, with the snapshot of this moment.
-    fn turn(&mut self) {
+    fn turn(&mut self, slept: bool) {
         let shared = &self.shared;
         let fib = shared.fib.load();
         let now = Instant::now();
         let since = now.saturating_duration_since(shared.epoch);
-        self.path.turn(&Context {
+        let context = Context {
             fib: &fib,
             drops: &shared.drops,
             punts: &shared.punts,
             me: shared.me,
             now,
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        });
+        };
+        self.path.turn(&context, slept);
     }
 }
 
 impl DataPath {
     /// Reads what is there, lets pass what may, and handles one batch of what waits in each
     /// direction.
-    fn turn(&mut self, context: &Context<'_>) {
+    fn turn(&mut self, context: &Context<'_>, slept: bool) {
+        // A busy worker has long turns: only a sleep is a rest.
+        self.rested = slept && context.now_ms.saturating_sub(self.turned_ms) > REST_MS;
+        self.turned_ms = context.now_ms;
         self.receive(context);
         self.read_taps(context);
         self.deliver_batch(context);
@@ -152,7 +166,7 @@ impl DataPath {
             let Some(socket) = socket.filter(|_| inbox.is_readable) else {
                 continue;
             };
-            inbox.read(socket, context.now_ms, context.drops);
+            inbox.read(socket, self.rested, context.drops);
             if inbox.has_express() {
                 let mut delivery = Delivery::new(*context, &mut self.taps);
                 deliver(
@@ -181,14 +195,14 @@ impl DataPath {
     /// Reads the taps, and sends the frames of sparse flows. A tap that is gone is let go.
     fn read_taps(&mut self, context: &Context<'_>) {
         let (readahead, sparse) = (&mut self.readahead, &mut self.sparse);
-        let waits = &mut self.waits;
+        let (now, waits) = ((context.now_ms, self.rested), &mut self.waits);
         let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane.express());
         self.taps.0.retain_mut(|tap| {
             if !tap.is_readable {
                 return true;
             }
             let net = tap.net;
-            let read = readahead.read(tap, context.now_ms, sparse, |header, buffer| {
+            let read = readahead.read(tap, now, sparse, |header, buffer| {
                 outgoing.handle_frame(context, (net, lane), header, buffer, outbox);
             });
             match read {
@@ -199,10 +213,13 @@ impl DataPath {
                     true
                 }
                 Err(error) => {
+                    // Nobody else notices. If the slow path has no room to be told, the next turn fails, too.
+                    if !context.punt(Punt::TapLost { net }) {
+                        return true;
+                    }
                     tracing::warn!(%error, net = net.0, "a tap is gone");
                     let forgotten = readahead.forget(tap);
                     context.drops.add(DropReason::TapError, forgotten);
-                    context.punt(Punt::TapLost { net });
                     waits.clear();
                     false
                 }
@@ -247,8 +264,9 @@ impl DataPath {
             || taps.any(|tap| tap.is_readable || tap.has_backlog())
     }
 
-    /// Until there is something to do; only looks when there is already. Marks what can be read.
-    fn wait(&mut self, mailbox: &Mailbox) {
+    /// Until there is something to do; only looks when there is already. Marks what can be read. Returns
+    /// whether it may have slept.
+    fn wait(&mut self, mailbox: &Mailbox) -> bool {
         let timeout_ms = if self.is_busy() {
             0
         } else if self.incoming.waits_for_pieces() {
@@ -275,6 +293,7 @@ impl DataPath {
         for tap in &mut self.taps.0 {
             tap.is_readable |= found.next().unwrap_or(false);
         }
+        timeout_ms != 0
     }
 }
 
