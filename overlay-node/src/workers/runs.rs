@@ -232,6 +232,8 @@ mod tests {
         Bare,
         /// A fragment of UDP: no ports.
         Fragment,
+        /// One whose sender says that its checksum is right, which nobody can know.
+        Claimed,
     }
 
     /// A datagram of the flow: its number is the identification, and behind the header.
@@ -240,7 +242,7 @@ mod tests {
         out.extend([0x08, 0x00, 0x45, 0]);
         out.extend(u16::try_from(28 + len).unwrap().to_be_bytes());
         out.extend(number.to_be_bytes());
-        let offset = if matches!(kind, Kind::Fragment) {
+        let offset = if matches!(kind, Kind::Fragment | Kind::Claimed) {
             0x20
         } else {
             0x40
@@ -263,7 +265,7 @@ mod tests {
 
     fn checksum(kind: Kind) -> FrameChecksum {
         match kind {
-            Kind::Udp | Kind::Bare => FrameChecksum::Verified,
+            Kind::Udp | Kind::Bare | Kind::Claimed => FrameChecksum::Verified,
             Kind::Unknown | Kind::Fragment => FrameChecksum::Complete,
         }
     }
@@ -365,7 +367,7 @@ mod tests {
         fn every_flow_keeps_its_order(
             frames in prop::collection::vec(
                 (0_u8..24, prop_oneof![8 => Just(Kind::Udp), 1 => Just(Kind::Unknown), 1 => Just(Kind::Bare),
-                    1 => Just(Kind::Fragment)]),
+                    1 => Just(Kind::Fragment), 1 => Just(Kind::Claimed)]),
                 1..400,
             ),
             batch in 1_usize..200,
