@@ -199,7 +199,7 @@ fn method(samples: &Samples) -> String {
            tso, gso, tx and sg off on the bridge's ports: otherwise no veth end would look.\n\
          - UDP: iperf3 with a socket buffer of 2 MiB; 64 and 1,300 bytes are payload. What arrived is what the receiving\n  \
            kernel counted as read.\n\
-         - Ping: every 5 ms when idle, 1,000 in a round; every 10 ms while one TCP stream runs from the same guest. Of fewer\n  \
+         - Ping: every 5 ms when idle; every 10 ms while one TCP stream runs from the same guest. Of fewer\n  \
            than 100 answers there is no p99. *As the unit runs it*: all threads at nice {nice}; everything else at default priority.\n\n"
     );
     for setting in &samples.settings {

@@ -1,10 +1,10 @@
 //! Datagrams that came, in *trains* as the kernel merged them.
 //!
-//! All that waits in the socket is read at once (of a worker that has rested, after a first datagram), into slots of memory that are used again. So what
-//! came on an express lane ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest,
-//! which is handed out in its order, a few trains at a time. A sender's lanes share a port, so the
-//! kernel may append a small express datagram to a train of another lane: the choice is made for
-//! each datagram.
+//! All that waits in the socket is read at once, into slots of memory that are used again; a worker
+//! that has rested reads a first datagram before the rest. So what came on an express lane
+//! ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest, which is handed out in its
+//! order, a few trains at a time. A sender's lanes share a port, so the kernel may append a small
+//! express datagram to a train of another lane: the choice is made for each datagram.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};

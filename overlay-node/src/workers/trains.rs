@@ -339,4 +339,17 @@ mod tests {
         assert_eq!(batch.trains.len(), 1, "trains are tried again");
         assert_eq!(drops.occurred().count(), 0);
     }
+
+    #[test]
+    fn a_train_that_is_refused_for_good_counts_each_of_its_datagrams() {
+        let (socket, drops) = (local(), DropCounters::default());
+        let mut batch = SendBatch::new();
+        for number in 0..3 {
+            put(&mut batch, "192.0.2.1:1".parse().unwrap(), number, 100);
+        }
+        let refused = Err(std::io::Error::from_raw_os_error(libc::ENETUNREACH));
+        assert_eq!(batch.judge(&socket, &drops, Instant::now(), 0, refused), 1);
+        let counted: u64 = drops.occurred().map(|(_, count)| count).sum();
+        assert_eq!(counted, 3);
+    }
 }
