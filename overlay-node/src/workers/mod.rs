@@ -10,7 +10,7 @@
 //! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
 //! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept`; [`runs`]: -> merge -> tap.
 //! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it;
-//!   [`flow`]: which flow a frame belongs to.
+//!   [`flow`]: which flow a frame belongs to; [`load`]: what a turn has moved.
 //! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`], [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
@@ -18,6 +18,7 @@ mod delivery;
 mod flow;
 mod inbox;
 mod incoming;
+mod load;
 mod outbox;
 mod outgoing;
 mod pool;

@@ -10,11 +10,13 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::wire::Lane;
+use tap_bridge::offload::HEADROOM;
 use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
 use super::inbox::{Inbox, Train};
 use super::incoming::Incoming;
+use super::load::Load;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::pool::{Mailbox, TapSet, WorkerConfig};
@@ -68,6 +70,8 @@ struct DataPath {
     turned_ms: u64,
     /// Has the worker rested before this turn?
     rested: bool,
+    /// What the last turn has moved.
+    load: Load,
     /// What [`DataPath::wait`] waits for: the mailbox, the sockets, the taps. Empty when the taps have
     /// changed.
     waits: Vec<libc::pollfd>,
@@ -96,6 +100,7 @@ impl Worker {
                 swept: Instant::now(),
                 turned_ms: 0,
                 rested: false,
+                load: Load::default(),
                 waits: Vec::new(),
             },
         };
@@ -118,6 +123,9 @@ impl Worker {
                 }
             }
             let slept = self.path.wait(&self.shared.mailbox);
+            if std::mem::take(&mut self.path.load).is_flood() {
+                std::thread::yield_now();
+            }
             self.turn(slept);
         }
     }
@@ -161,7 +169,7 @@ impl DataPath {
 
     /// Reads the sockets, and delivers what came on express lanes.
     fn receive(&mut self, context: &Context<'_>) {
-        let sockets = self.outbox.sockets();
+        let (incoming, sockets) = (&mut self.incoming, self.outbox.sockets());
         for (socket, inbox) in sockets.both().into_iter().zip(&mut self.inboxes) {
             let Some(socket) = socket.filter(|_| inbox.is_readable) else {
                 continue;
@@ -169,11 +177,9 @@ impl DataPath {
             inbox.read(socket, self.rested, context.drops);
             if inbox.has_express() {
                 let mut delivery = Delivery::new(*context, &mut self.taps);
-                deliver(
-                    &mut self.incoming,
-                    &mut delivery,
-                    inbox.express(context.drops),
-                );
+                for (path, datagram) in datagrams(inbox.express(context.drops)) {
+                    incoming.handle_datagram(&mut delivery, path, datagram);
+                }
                 delivery.flush();
             }
         }
@@ -186,8 +192,10 @@ impl DataPath {
         }
         let mut delivery = Delivery::new(*context, &mut self.taps);
         for inbox in &mut self.inboxes {
-            let trains = inbox.next_batch(context.drops);
-            deliver(&mut self.incoming, &mut delivery, trains);
+            for (path, datagram) in datagrams(inbox.next_batch(context.drops)) {
+                self.load.add(datagram.len());
+                self.incoming.handle_datagram(&mut delivery, path, datagram);
+            }
         }
         delivery.flush();
     }
@@ -231,9 +239,11 @@ impl DataPath {
     /// Sends the oldest batch of each tap.
     fn send_batch(&mut self, context: &Context<'_>) {
         let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane);
+        let load = &mut self.load;
         for tap in &mut self.taps.0 {
             let net = tap.net;
             self.readahead.next_batch(tap, |header, buffer| {
+                load.add(buffer.len().saturating_sub(HEADROOM));
                 outgoing.handle_frame(context, (net, lane), header, buffer, outbox);
             });
             outbox.flush(context);
@@ -297,16 +307,12 @@ impl DataPath {
     }
 }
 
-/// Handles the datagrams of `trains`; the last runs of frames wait in `delivery`.
-fn deliver<'a>(
-    incoming: &mut Incoming,
-    delivery: &mut Delivery<'a>,
+/// The datagrams of `trains`, and how each came.
+fn datagrams<'a>(
     trains: impl Iterator<Item = Train<'a>>,
-) {
-    for train in trains {
+) -> impl Iterator<Item = (Path, &'a mut [u8])> {
+    trains.flat_map(|train| {
         let path = Path::direct(train.from);
-        for datagram in train {
-            incoming.handle_datagram(delivery, path, datagram);
-        }
-    }
+        train.map(move |datagram| (path, datagram))
+    })
 }
