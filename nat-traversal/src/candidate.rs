@@ -1,7 +1,7 @@
 //! Addresses at which a node may be reachable, and the one filter for them.
 //!
 //! A peer tells its candidates; whoever believed them blindly could be made to send packets to
-//! anybody. The filter (trust.md 19) is the same for probes and for the control plane's dials.
+//! anybody. The filter (TRUST.md 19) is the same for probes and for the control plane's dials.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -35,7 +35,7 @@ pub struct Candidate {
     pub allocation: Option<AllocationId>,
 }
 
-/// Candidates of one peer that are looked at; more are ignored (trust.md 19).
+/// Candidates of one peer that are looked at; more are ignored (TRUST.md 19).
 pub const MAX_CANDIDATES: usize = 16;
 
 /// Why a candidate is refused.
@@ -75,7 +75,7 @@ impl CandidateFilter {
     ///
     /// # Errors
     ///
-    /// The first rule of trust.md 19 that it breaks.
+    /// The first rule of TRUST.md 19 that it breaks.
     pub fn admit(
         &self,
         candidate: &Candidate,
@@ -171,15 +171,18 @@ pub fn host_rank(ip: IpAddr) -> u8 {
 
 /// The candidates a node tells: without repeats, the best host addresses first, then the others in
 /// the order given, [`MAX_CANDIDATES`] at most. At most half are host addresses, so that a host
-/// with many interfaces still tells its reflexive and relayed ones.
+/// with many interfaces still tells its reflexive and relayed ones. Of these the relayed ones go before:
+/// there is no path to a peer that nothing else reaches without them.
 #[must_use]
 pub fn select_local(all: &[Candidate]) -> Vec<Candidate> {
     let mut hosts: Vec<Candidate> = Vec::new();
-    let mut others: Vec<Candidate> = Vec::new();
+    let mut outer: Vec<Candidate> = Vec::new();
+    let mut relayed: Vec<Candidate> = Vec::new();
     for candidate in all {
         let list = match candidate.kind {
             CandidateKind::Host => &mut hosts,
-            _ => &mut others,
+            CandidateKind::Reflexive | CandidateKind::PortMapped => &mut outer,
+            CandidateKind::Relayed => &mut relayed,
         };
         if !list.contains(candidate) {
             list.push(*candidate);
@@ -187,9 +190,9 @@ pub fn select_local(all: &[Candidate]) -> Vec<Candidate> {
     }
     hosts.sort_by_key(|candidate| host_rank(candidate.addr.ip()));
     hosts.truncate(MAX_CANDIDATES / 2);
-    others.truncate(MAX_CANDIDATES - hosts.len());
-    hosts.extend(others);
-    hosts
+    relayed.truncate(MAX_CANDIDATES - hosts.len());
+    outer.truncate(MAX_CANDIDATES - hosts.len() - relayed.len());
+    [hosts, outer, relayed].concat()
 }
 
 #[cfg(test)]
@@ -290,5 +293,18 @@ mod tests {
         assert_eq!(told.len(), MAX_CANDIDATES / 2 + 1);
         assert_eq!(told[0], host("[2001:db8::5]:5"));
         assert_eq!(told.last().unwrap().kind, CandidateKind::Reflexive);
+        // Many outer addresses leave the relay its place.
+        all.extend((1..=20).map(|port| Candidate {
+            kind: CandidateKind::Reflexive,
+            ..host(&format!("192.0.2.2:{port}"))
+        }));
+        let relay = Candidate {
+            kind: CandidateKind::Relayed,
+            ..host("198.51.100.1:22611")
+        };
+        all.push(relay);
+        let told = select_local(&all);
+        assert_eq!(told.len(), MAX_CANDIDATES);
+        assert_eq!(told.last(), Some(&relay));
     }
 }

@@ -17,6 +17,9 @@ const MAX_OBSERVERS: usize = 32;
 /// Observations that far apart may straddle a change of the mapping and are not compared. Two
 /// rounds of the reflector client and its retries.
 const COMPARABLE: Duration = Duration::from_secs(60);
+/// Outer addresses of a socket that are told to others. Behind a NAT that maps by destination there are as
+/// many as observers, and none is of use to anybody else.
+const MAX_TOLD: usize = 4;
 
 /// How the NAT chooses the outer address (RFC 4787 section 4.1).
 #[derive(
@@ -85,13 +88,30 @@ impl Mapping {
     }
 }
 
+/// Who sees a socket's outer address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observer {
+    /// A reflector of the overlay.
+    Reflector,
+    /// An authenticated direct peer, which may say what it likes.
+    Peer,
+}
+
 /// Collects what reflectors and peers see of one socket.
 #[derive(Debug, Default)]
 pub struct NatKind {
     local: Vec<SocketAddr>,
-    /// Observer -> what it saw and when. At most [`MAX_OBSERVERS`].
-    seen: BTreeMap<SocketAddr, (SocketAddr, Instant)>,
+    /// By the observer's address. At most [`MAX_OBSERVERS`].
+    seen: BTreeMap<SocketAddr, Seen>,
     unasked: bool,
+}
+
+/// What an observer saw.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    by: Observer,
+    observed: SocketAddr,
+    at: Instant,
 }
 
 impl NatKind {
@@ -113,12 +133,22 @@ impl NatKind {
         }
     }
 
-    /// `observer` (a reflector or an authenticated direct peer) sees the socket at `observed`.
-    pub fn handle_observation(&mut self, now: Instant, observer: SocketAddr, observed: SocketAddr) {
-        self.seen
-            .insert(canonical(observer), (canonical(observed), now));
+    /// The observer at `observer` sees the socket at `observed`.
+    pub fn handle_observation(
+        &mut self,
+        now: Instant,
+        (by, observer): (Observer, SocketAddr),
+        observed: SocketAddr,
+    ) {
+        let observed = canonical(observed);
+        let seen = Seen {
+            by,
+            observed,
+            at: now,
+        };
+        self.seen.insert(canonical(observer), seen);
         if self.seen.len() > MAX_OBSERVERS {
-            let oldest = self.seen.iter().min_by_key(|(_, (_, at))| *at);
+            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.at);
             if let Some(oldest) = oldest.map(|(observer, _)| *observer) {
                 self.seen.remove(&oldest);
             }
@@ -133,26 +163,19 @@ impl NatKind {
     /// The kind of mapping that the observations prove.
     #[must_use]
     pub fn mapping(&self) -> Mapping {
-        let Some(newest) = self.seen.values().map(|(_, at)| *at).max() else {
+        let recent: Vec<_> = self.recent().collect();
+        if recent.is_empty() {
             return Mapping::Unknown;
-        };
-        let recent: Vec<(SocketAddr, SocketAddr)> = self
-            .seen
-            .iter()
-            .filter(|(_, (_, at))| newest.saturating_duration_since(*at) <= COMPARABLE)
-            .map(|(observer, (observed, _))| (*observer, *observed))
-            .collect();
-        if recent
-            .iter()
-            .all(|(_, observed)| self.local.contains(observed))
-        {
+        }
+        let is_local = |seen: &Seen| self.local.contains(&seen.observed);
+        if recent.iter().all(|(_, seen)| is_local(seen)) {
             return Mapping::None;
         }
         let (mut port_matters, mut address_matters, mut independent) = (false, false, false);
-        for (index, (observer, observed)) in recent.iter().enumerate() {
-            for (other, other_observed) in recent.iter().skip(index + 1) {
+        for (index, (observer, seen)) in recent.iter().enumerate() {
+            for (other, other_seen) in recent.iter().skip(index + 1) {
                 let same_host = observer.ip() == other.ip();
-                match (same_host, observed == other_observed) {
+                match (same_host, seen.observed == other_seen.observed) {
                     (true, false) => port_matters = true,
                     (false, false) => address_matters = true,
                     (false, true) => independent = true,
@@ -178,18 +201,31 @@ impl NatKind {
         }
     }
 
-    /// The outer addresses seen, newest first, without repeats and without the host's own.
+    /// The outer addresses to tell others, four at most, without repeats and without the host's own. Where
+    /// reflectors answer, what peers say is not told: with each answer of a peer the list might be another one,
+    /// for all others to probe anew. The order is that of the observers, so that it stays.
     #[must_use]
     pub fn reflexive(&self) -> Vec<SocketAddr> {
-        let mut seen: Vec<_> = self.seen.values().copied().collect();
-        seen.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+        let reflected = |seen: &Seen| seen.by == Observer::Reflector;
+        let any_reflected = self.recent().any(|(_, seen)| reflected(seen));
         let mut found = Vec::new();
-        for (observed, _) in seen {
-            if !found.contains(&observed) && !self.local.contains(&observed) {
-                found.push(observed);
+        for (_, seen) in self.recent() {
+            let is_told = reflected(seen) || !any_reflected;
+            let addr = seen.observed;
+            if is_told && !found.contains(&addr) && !self.local.contains(&addr) {
+                found.push(addr);
             }
         }
+        found.truncate(MAX_TOLD);
         found
+    }
+
+    /// What was seen not long before the newest.
+    fn recent(&self) -> impl Iterator<Item = (&SocketAddr, &Seen)> {
+        let newest = self.seen.values().map(|seen| seen.at).max();
+        self.seen.iter().filter(move |(_, seen)| {
+            newest.is_some_and(|newest| newest.saturating_duration_since(seen.at) <= COMPARABLE)
+        })
     }
 }
 
@@ -232,9 +268,34 @@ mod tests {
         let mut kind = NatKind::new();
         kind.set_local(&["10.0.0.2:22611".parse().unwrap()]);
         for (observer, observed) in seen {
-            kind.handle_observation(now, observer.parse().unwrap(), observed.parse().unwrap());
+            let observer = (Observer::Reflector, observer.parse().unwrap());
+            kind.handle_observation(now, observer, observed.parse().unwrap());
         }
         kind
+    }
+
+    /// Behind a NAT that maps by destination each peer sees another address, and they answer in turn.
+    #[test]
+    fn peers_answers_do_not_change_what_is_told() {
+        let mut kind = kind_of(&[
+            ("192.0.2.1:1", "203.0.113.5:7"),
+            ("192.0.2.1:2", "203.0.113.5:8"),
+        ]);
+        let told = kind.reflexive();
+        assert_eq!(told.len(), 2);
+        let now = Instant::now();
+        for (n, port) in [(1, 900), (2, 901), (1, 902), (2, 903)] {
+            let peer = SocketAddr::from(([198, 51, 100, n], 1));
+            let observed = SocketAddr::from(([203, 0, 113, 5], port));
+            kind.handle_observation(now, (Observer::Peer, peer), observed);
+            assert_eq!(kind.reflexive(), told);
+        }
+        assert_eq!(kind.mapping(), Mapping::AddressAndPortDependent);
+        // No reflector answers any more.
+        let later = now + Duration::from_secs(61);
+        let peer = (Observer::Peer, "198.51.100.9:1".parse().unwrap());
+        kind.handle_observation(later, peer, "203.0.113.6:5".parse().unwrap());
+        assert_eq!(kind.reflexive(), ["203.0.113.6:5".parse().unwrap()]);
     }
 
     #[test]
@@ -264,8 +325,8 @@ mod tests {
         let now = Instant::now();
         let mut kind = NatKind::new();
         let (first, second) = (
-            "192.0.2.1:1".parse().unwrap(),
-            "192.0.2.2:1".parse().unwrap(),
+            (Observer::Peer, "192.0.2.1:1".parse().unwrap()),
+            (Observer::Peer, "192.0.2.2:1".parse().unwrap()),
         );
         kind.handle_observation(now, first, "203.0.113.5:7".parse().unwrap());
         let later = now + Duration::from_secs(61);
@@ -293,7 +354,9 @@ mod tests {
         let mut kind = NatKind::new();
         for port in 1..200 {
             let observer = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-            kind.handle_observation(now, observer, "203.0.113.5:7".parse().unwrap());
+            let observed = SocketAddr::from(([203, 0, 113, 5], port));
+            kind.handle_observation(now, (Observer::Reflector, observer), observed);
+            assert!(kind.reflexive().len() <= MAX_TOLD);
         }
         assert_eq!(kind.seen.len(), MAX_OBSERVERS);
     }

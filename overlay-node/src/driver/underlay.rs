@@ -13,7 +13,7 @@ use nat_traversal::candidate::{
     Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
 };
 use nat_traversal::entropy::Entropy;
-use nat_traversal::nat_kind::{Mapping, NatKind, NatKinds};
+use nat_traversal::nat_kind::{Mapping, NatKind, NatKinds, Observer};
 use nat_traversal::path::{AllocationId, Path, SocketId};
 use nat_traversal::reflector::{ReflectorClient, ReflectorEvent};
 use nat_traversal::relay::{RelayClient, RelayClientEvent, RelayKey};
@@ -308,11 +308,11 @@ impl Underlay {
 
     /// An authenticated peer told where it sees us: the second reflector.
     pub(crate) fn handle_observed(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
-        self.observe(now, observer, seen);
+        self.observe(now, (Observer::Peer, observer), seen);
         self.rebuild();
     }
 
-    fn observe(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
+    fn observe(&mut self, now: Instant, observer: (Observer, SocketAddr), seen: SocketAddr) {
         let socket = SocketId::for_addr(&seen);
         self.nats
             .of_mut(socket)
@@ -358,7 +358,7 @@ impl Underlay {
                 reflector, addr, ..
             } = event
             {
-                self.observe(now, reflector, addr);
+                self.observe(now, (Observer::Reflector, reflector), addr);
                 changed = true;
             }
         }
