@@ -15,7 +15,7 @@ use super::output::{Table, or_dash, print, print_json};
 use super::{Globals, duration};
 use crate::state::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS, OsEntropy, wall_clock};
 
-/// How long a membership lasts (trust.md 3), unless the invite itself lasts longer.
+/// How long a membership lasts (TRUST.md 3), unless the invite itself lasts longer.
 const MEMBER_FOR: Duration = Duration::from_secs(365 * 86_400);
 
 #[derive(Debug, Subcommand)]

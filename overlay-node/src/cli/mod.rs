@@ -1,4 +1,4 @@
-//! The commands of `farlan` (design.md section 8): parsing, dispatch, exit codes.
+//! The commands of `farlan`: parsing, dispatch, exit codes.
 //!
 //! Exit codes: 0 done; 1 failed, with one line on stderr that says what, why and what to do;
 //! 2 wrong usage.

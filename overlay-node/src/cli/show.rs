@@ -76,18 +76,11 @@ pub fn networks_on_disk(
     attached: &[AttachmentRecord],
 ) -> Vec<NetworkReport> {
     let report = |network: &NetworkSecret| {
-        let record = attached
-            .iter()
-            .find(|record| record.network == network.name);
-        NetworkReport {
-            name: network.name.clone(),
-            tap: record.map(|record| record.tap.clone()),
-            bridge: record.map(|record| record.bridge.clone()),
-            mtu: network.mtu,
-            epoch: network.epoch,
-            offload: record.map(|record| record.switches.offload),
-            clamp: record.map(|record| record.switches.clamp),
-        }
+        let mut attached = attached.iter();
+        NetworkReport::of(
+            network,
+            attached.find(|record| record.network == network.name),
+        )
     };
     membership.networks().iter().map(report).collect()
 }

@@ -13,17 +13,7 @@ pub(super) fn status(report: &StatusReport) -> String {
     } else {
         &report.name
     };
-    let reflexive: Vec<_> = report
-        .nat
-        .reflexive
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let seen = if reflexive.is_empty() {
-        "-".to_owned()
-    } else {
-        reflexive.join(", ")
-    };
+    let seen = list(&report.nat.reflexive, ", ");
     let member = report
         .member_until
         .map_or_else(|| "-".to_owned(), |until| format!("until {}", Utc(until)));
@@ -36,12 +26,14 @@ pub(super) fn status(report: &StatusReport) -> String {
     let mut text = format!(
         "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
          version   {}, up {}, workers {}\n\
+         listen    {}\n\
          nat       mapping {}, filtering {}, seen as {seen}\n\n",
         report.node,
         report.overlay,
         report.version,
         duration::show(report.uptime_s),
         report.workers,
+        list(&report.listen, ", "),
         report.nat.mapping.name(),
         report.nat.filtering.name(),
     );
@@ -67,12 +59,17 @@ pub(super) fn status(report: &StatusReport) -> String {
 }
 
 pub(super) fn networks(networks: &[NetworkReport]) -> String {
-    let mut table = Table::new(&["NETWORK", "TAP", "BRIDGE", "MTU", "OFFLOAD", "CLAMP"]);
+    let heading = [
+        "NETWORK", "TAP", "BRIDGE", "NIC", "VMS", "MTU", "OFFLOAD", "CLAMP",
+    ];
+    let mut table = Table::new(&heading);
     for network in networks {
         table.row(vec![
             network.name.to_string(),
             or_dash(network.tap.as_ref()),
             or_dash(network.bridge.as_ref()),
+            or_dash(network.nic.as_ref()),
+            list(&network.vms, " "),
             network.mtu.to_string(),
             or_dash(network.offload.map(on_off)),
             or_dash(network.clamp.map(on_off)),
@@ -112,7 +109,6 @@ pub(super) fn macs(macs: &[MacReport]) -> String {
     let heading = ["NETWORK", "VLAN", "MAC", "NODE", "GENERATION", "AGE", "IPS"];
     let mut table = Table::new(&heading);
     for mac in macs {
-        let ips: Vec<_> = mac.ips.iter().map(ToString::to_string).collect();
         let node = if mac.local {
             "here".to_owned()
         } else {
@@ -125,10 +121,16 @@ pub(super) fn macs(macs: &[MacReport]) -> String {
             node,
             mac.generation.to_string(),
             format!("{:.0}s", mac.age_s),
-            or_dash(Some(ips.join(" ")).filter(|ips| !ips.is_empty())),
+            list(&mac.ips, " "),
         ]);
     }
     table.text()
+}
+
+/// All of `items`, or a dash.
+fn list<T: ToString>(items: &[T], between: &str) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    or_dash(Some(items.join(between)).filter(|text| !text.is_empty()))
 }
 
 fn kind(peer: &PeerReport) -> String {

@@ -1,5 +1,5 @@
-//! The words on the control socket. The reports serialize to the JSON of design.md section 8,
-//! which other programs depend on: add fields, never change those there are.
+//! The words on the control socket. The reports serialize to the JSON that `--json` prints,
+//! on which other programs depend: add fields, never change those there are.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +9,11 @@ use nat_traversal::nat_kind::{Filtering, Mapping};
 use nat_traversal::path::PathKind;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::{NetworkName, OverlayId, PeerId};
+use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
+
+use crate::attachments::AttachmentRecord;
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,26 @@ pub struct AttachRequest {
     pub clamp: Option<bool>,
 }
 
+impl NetworkReport {
+    /// Of a network of this member, and what is attached to it here.
+    #[must_use]
+    pub fn of(network: &NetworkSecret, attached: Option<&AttachmentRecord>) -> Self {
+        let vms = attached.map_or(&[][..], |record| &record.vms);
+        let nic = attached.and_then(|record| record.nic.as_ref());
+        Self {
+            name: network.name.clone(),
+            tap: attached.map(|record| record.tap.clone()),
+            bridge: attached.map(|record| record.bridge.clone()),
+            nic: nic.map(|nic| nic.name.clone()),
+            vms: vms.iter().map(|vm| vm.name.clone()).collect(),
+            mtu: network.mtu,
+            epoch: network.epoch,
+            offload: attached.map(|record| record.switches.offload),
+            clamp: attached.map(|record| record.switches.clamp),
+        }
+    }
+}
+
 impl AttachRequest {
     /// The network's own bridge, the rest as it is.
     #[must_use]
@@ -208,6 +231,9 @@ pub struct StatusReport {
     pub warnings: Vec<String>,
     /// Why a bootstrap last refused this node; `null` once one has let it in.
     pub refused: Option<String>,
+    /// Where the data path takes UDP: a firewall that lets this in makes paths direct.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
     /// The NAT in front of this node.
     pub nat: NatReport,
     /// The networks of this node.
@@ -238,6 +264,12 @@ pub struct NetworkReport {
     pub tap: Option<String>,
     /// The bridge on this host, if something is attached.
     pub bridge: Option<String>,
+    /// The NIC that is a port of the bridge (`attach --nic`).
+    #[serde(default)]
+    pub nic: Option<String>,
+    /// The taps for hypervisors (`attach --vm`), in the order they were made.
+    #[serde(default)]
+    pub vms: Vec<String>,
     /// The guests' IP MTU, in bytes.
     pub mtu: u16,
     /// The network's epoch; it grows with each revocation.
@@ -326,6 +358,7 @@ mod tests {
             member_until: None,
             warnings: Vec::new(),
             refused: None,
+            listen: vec!["0.0.0.0:22611".parse().unwrap()],
             nat: NatReport {
                 mapping: Mapping::AddressAndPortDependent,
                 filtering: Filtering::Unknown,
@@ -335,6 +368,8 @@ mod tests {
                 name: "lab".parse().unwrap(),
                 tap: Some("fl-lab".to_owned()),
                 bridge: Some("br-lab".to_owned()),
+                nic: Some("eth1".to_owned()),
+                vms: vec!["web1".to_owned()],
                 mtu: 1_500,
                 epoch: 1,
                 offload: Some(true),
@@ -360,11 +395,11 @@ mod tests {
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
             "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
-            "uptime_s": 1, "workers": 2, "tasks": 9,
+            "uptime_s": 1, "workers": 2, "tasks": 9, "listen": ["0.0.0.0:22611"],
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"]},
-            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "mtu": 1500, "epoch": 1,
-                "offload": true, "clamp": false}],
+            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "nic": "eth1",
+                "vms": ["web1"], "mtu": 1500, "epoch": 1, "offload": true, "clamp": false}],
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
                          "rtt_ms": 1.2, "mtu": 1472},

@@ -38,6 +38,7 @@ impl Driver {
                 .chain(self.silent_bootstraps())
                 .collect(),
             refused: self.last_refusal.clone(),
+            listen: self.sender.local_addrs(),
             nat: self.nat_report(),
             networks: self.network_reports(),
             peers: self.peer_reports(),
@@ -65,21 +66,7 @@ impl Driver {
     pub(crate) fn network_reports(&self) -> Vec<NetworkReport> {
         self.networks
             .iter()
-            .map(|network| NetworkReport {
-                name: network.secret.name.clone(),
-                tap: network
-                    .attached
-                    .as_ref()
-                    .map(|attached| attached.tap.clone()),
-                bridge: network
-                    .attached
-                    .as_ref()
-                    .map(|attached| attached.bridge.clone()),
-                mtu: network.secret.mtu,
-                epoch: network.secret.epoch,
-                offload: network.attached.as_ref().map(|one| one.switches.offload),
-                clamp: network.attached.as_ref().map(|one| one.switches.clamp),
-            })
+            .map(|network| NetworkReport::of(&network.secret, network.attached.as_ref()))
             .collect()
     }
 
@@ -123,10 +110,12 @@ impl Driver {
         if peer.relay_lost || peer.agent.chosen().is_some_and(silent) {
             return Some("relay-lost".to_owned());
         }
-        if let Some(reason) = peer.agent.reason() {
-            return Some(reason.name().to_owned());
+        if !connected {
+            // No path was probed: nothing can be sealed for it.
+            return Some("no-session".to_owned());
         }
-        (!connected).then(|| "no-session".to_owned())
+        let reason = peer.agent.reason()?;
+        Some(reason.name().to_owned())
     }
 
     /// `farlan macs`.

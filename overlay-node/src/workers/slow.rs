@@ -24,6 +24,12 @@ impl SlowSender {
         Self(sockets)
     }
 
+    /// Where the workers' sockets are bound.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.0.local_addrs()
+    }
+
     /// Sends one datagram along `path`; a relayed one is wrapped with the key of our own
     /// allocation.
     ///
