@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
-MSRV=88
+MSRV=89
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -43,7 +43,7 @@ cargo_is_new() {
     [ -n "$version" ] && { [ "$major" -gt 1 ] || [ "${rest%%.*}" -ge $MSRV ]; }
 }
 
-# A cargo of at least 1.88: the one on PATH, that of rustup, or a new one by rustup.
+# A cargo of at least 1.89: the one on PATH, that of rustup, or a new one by rustup.
 need_cargo() {
     cargo_is_new && return
     PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH

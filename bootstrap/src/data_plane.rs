@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
-use nat_traversal::relay::{KIND_BIND, KIND_RELAYED};
+use nat_traversal::relay::{KIND_ACK, KIND_BIND, KIND_RELAYED};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
@@ -182,7 +182,10 @@ impl DataPlane {
                 };
                 match output {
                     Ok((to, bytes)) if kind == KIND_BIND => {
-                        self.remember(index, meta, now);
+                        // Who is only challenged may be at any number of addresses.
+                        if bytes.first() == Some(&KIND_ACK) {
+                            self.remember(index, meta, now);
+                        }
                         self.send(index, meta.dst_ip, to, bytes).await;
                     }
                     Ok((to, bytes)) => {

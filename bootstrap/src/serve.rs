@@ -62,6 +62,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if listen.data.is_empty() {
         listen.data.clone_from(&everywhere.data);
     }
+    let _lock = state::lock(&args.state)?;
     let key = state::identity(&args.state)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,11 +1,11 @@
-//! The identity on disk: `DIR/identity`, 32 bytes of ed25519 secret, mode 0600.
+//! The state directory: the identity in `DIR/identity`, 32 bytes of ed25519 secret, mode 0600, and a lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use overlay_proto::membership::NodeKey;
 use zeroize::Zeroizing;
 
@@ -20,19 +20,42 @@ pub(crate) fn identity(dir: &Path) -> Result<NodeKey> {
             Ok(NodeKey::from_secret(secret))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            create(dir, &path).with_context(|| {
-                format!(
-                    "cannot write {}; run as a user who may, or choose another --state",
-                    path.display()
-                )
-            })
+            create(dir, &path).with_context(|| cannot_write(&path))
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
+/// Keeps a second process off `dir` for as long as it lives: two witnesses would give one place twice.
+///
+/// # Errors
+/// Another process has it, or it cannot be written.
+pub(crate) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let open = || {
+        make(dir)?;
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+    };
+    let file = open().with_context(|| cannot_write(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "a farlan-bootstrap runs on {}; choose another --state",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
 fn create(dir: &Path, path: &Path) -> Result<NodeKey> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    make(dir)?;
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(secret.as_mut_slice())?;
     // Whole or not at all, also when the power fails in between.
@@ -50,11 +73,32 @@ fn create(dir: &Path, path: &Path) -> Result<NodeKey> {
     Ok(NodeKey::from_secret(&secret))
 }
 
+fn make(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!(
+        "cannot write {}; run as a user who may, or choose another --state",
+        path.display()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn one_process_for_each_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        let error = lock(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("choose another --state"), "{error}");
+        drop(first);
+        lock(dir.path()).unwrap();
+    }
 
     #[test]
     fn made_once_and_kept_private() {

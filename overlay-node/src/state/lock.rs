@@ -1,8 +1,7 @@
 //! Locks on a state directory: `flock`, which the kernel drops with the process.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -30,20 +29,16 @@ pub(super) fn exclusive(directory: &Path, name: &str, wait: Wait) -> Result<Stat
         .mode(0o600)
         .open(&path)
         .map_err(|error| StateError::io("lock", &path, error))?;
-    let operation = match wait {
-        Wait::Yes => libc::LOCK_EX,
-        Wait::No => libc::LOCK_EX | libc::LOCK_NB,
-    };
     loop {
-        // SAFETY: flock takes no pointers; the descriptor is open for as long as `file` lives.
-        if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
-            return Ok(StateLock { _file: file });
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::WouldBlock => return Err(StateError::InUse(directory.to_owned())),
-            _ => return Err(StateError::io("lock", &path, error)),
+        let locked = match wait {
+            Wait::Yes => file.lock().map_err(TryLockError::Error),
+            Wait::No => file.try_lock(),
+        };
+        match locked {
+            Ok(()) => return Ok(StateLock { _file: file }),
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse(directory.to_owned())),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(StateError::io("lock", &path, error)),
         }
     }
 }
