@@ -1,8 +1,9 @@
 //! `attachments.json`: what this state directory has attached. Written to a temporary file, synced
 //! and renamed, so that a crash leaves the old or the new text.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -157,7 +158,12 @@ impl Book {
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(dir)?;
             let temporary = dir.join(format!("{FILE}.{}.new", std::process::id()));
-            let mut file = File::create(&temporary)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;

@@ -270,14 +270,9 @@ impl Driver {
             return;
         }
         // What cannot be claimed is told when a frame of it comes.
-        let _ = network.directory.handle_local_frame(
-            tick.now,
-            key,
-            EvidenceClass::Ordinary,
-            &[],
-            // As for frames: the port says nothing about the guest.
-            false,
-        );
+        let _ = network
+            .directory
+            .handle_local_frame(tick.now, key, EvidenceClass::Ordinary, &[]);
         self.touch_network(net);
     }
 

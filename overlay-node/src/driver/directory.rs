@@ -19,6 +19,9 @@ use super::run::Driver;
 /// How long a local probe may take: the machine wants its answer within 300 ms.
 const PROBE_TIME: Duration = Duration::from_millis(250);
 
+/// A worker notes the whole millisecond in which its turn began; a guest may have answered since.
+const HEARD_SLACK: Duration = Duration::from_millis(20);
+
 /// How often the workers' stamps are looked at while a probe is under way: nobody wakes the driver
 /// for an answer, and a move should not wait for the end of [`PROBE_TIME`].
 const PROBE_LOOK: Duration = Duration::from_millis(20);
@@ -232,6 +235,12 @@ impl Driver {
         }
         let verdict = verdict.ok().filter(|m| m.peer == node);
         let Some(member) = verdict.filter(|member| member.is_member_of(&network.secret.id)) else {
+            let known = |(id, _): (PeerId, &[u8])| id == node;
+            if !network.directory.certificates().any(known) {
+                // From a roster of before a restart: it has ended meanwhile.
+                network.directory.handle_member_expired(tick.now, node);
+                self.touch_network(net);
+            }
             return self.drops.count(DropReason::CertificateRefused);
         };
         let may_send = member.may_send(&network.secret.id);
@@ -310,10 +319,10 @@ impl Driver {
             let (epoch, local) = (self.node.epoch, &network.local);
             let mut ended = Vec::new();
             network.probes.retain(|probe| {
-                let heard = local
+                let heard_ms = local
                     .get(&probe.key)
                     .map_or(0, |local| local.last_heard_ms());
-                let alive = epoch + Duration::from_millis(heard) >= probe.since;
+                let alive = is_answer(epoch, heard_ms, probe.since);
                 let over = alive || tick.now.duration_since(probe.since) >= PROBE_TIME;
                 if over {
                     ended.push((probe.key, alive));
@@ -365,5 +374,26 @@ impl Driver {
         if attached && let Err(reason) = self.taps.write(net, frame) {
             self.drops.count(reason);
         }
+    }
+}
+
+/// Does a MAC that a worker heard at `heard_ms` after `epoch` (0: never) answer a probe of `since`?
+fn is_answer(epoch: Instant, heard_ms: u64, since: Instant) -> bool {
+    heard_ms > 0 && epoch + Duration::from_millis(heard_ms) + HEARD_SLACK >= since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_within_the_same_millisecond_counts() {
+        let epoch = Instant::now();
+        let since = epoch + Duration::from_micros(5_700);
+        assert!(is_answer(epoch, 5, since), "answered after 200 us");
+        assert!(is_answer(epoch, 6, since));
+        assert!(!is_answer(epoch, 0, since), "never heard");
+        let later = epoch + Duration::from_millis(500);
+        assert!(!is_answer(epoch, 5, later));
     }
 }

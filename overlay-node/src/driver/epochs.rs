@@ -1,4 +1,4 @@
-//! The epochs of the networks (trust.md 8): which keys cards, signals and records go by, and how a
+//! The epochs of the networks (TRUST.md 8): which keys cards, signals and records go by, and how a
 //! new one gets to the members that were not told.
 //!
 //! A new epoch comes by `farlan apply -` or from a peer, is put on disk, and is in use at once: the
@@ -21,7 +21,7 @@ use super::node::Tick;
 use super::run::Driver;
 
 /// New cards are laid down within this, so that the members of a network do not all come at once;
-/// as with the claims, less than the 5 s of directory.md.
+/// as with the claims, less than the 5 s of DIRECTORY.md.
 const LAY_JITTER: Duration = Duration::from_secs(4);
 
 impl Driver {

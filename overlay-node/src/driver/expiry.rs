@@ -1,4 +1,4 @@
-//! What ends: the certificates of peers, our own, the signature over our x25519 key (trust.md 8, 10).
+//! What ends: the certificates of peers, our own, the signature over our x25519 key (TRUST.md 8, 10).
 //!
 //! Handshakes judge certificate and key of the peer anew, so at each rekey, and a session without a
 //! rekey is dead after three minutes. Here is the rest: who has ended is cut off at once, whether

@@ -1,11 +1,13 @@
 //! Frames that the fast path could not place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_proto::directory::{LateFrame, LateVerdict, LocalVerdict, Resolution};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify};
 use overlay_proto::ids::PeerId;
+use overlay_proto::session::Session;
 use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
 use overlay_proto::wire::{Forwarded, InnerHeader, SAFE_DATAGRAM, max_frame, split};
 
@@ -61,11 +63,9 @@ impl Driver {
             return;
         }
         let ips: Vec<_> = evidence.ips.iter().collect();
-        // It came out of a bridge: that the bridge's port has carrier says nothing about the guest.
-        let verdict =
-            network
-                .directory
-                .handle_local_frame(tick.now, src, evidence.class, &ips, false);
+        let verdict = network
+            .directory
+            .handle_local_frame(tick.now, src, evidence.class, &ips);
         self.touch_network(net);
         match verdict {
             // For us alone: a guest that nobody claimed answers our question.
@@ -99,10 +99,9 @@ impl Driver {
         if network.directory.owner(tick.now, &src) == Some(self.node.me) {
             let ips: Vec<_> = evidence.ips.iter().collect();
             // Our claim stands, so the verdict is to forward, which was done.
-            let _ =
-                network
-                    .directory
-                    .handle_local_frame(tick.now, src, evidence.class, &ips, false);
+            let _ = network
+                .directory
+                .handle_local_frame(tick.now, src, evidence.class, &ips);
             self.touch_network(net);
         }
     }
@@ -167,21 +166,26 @@ impl Driver {
     /// as they are connected. Without this the first ARP request of a guest would be lost.
     pub(crate) fn handle_partial_flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         for peer in self.members_of(net) {
-            if self.was_missed(tick, peer) {
+            if self.was_missed(tick, net, peer) {
                 self.send_or_wait(tick, net, peer, bytes.clone());
             }
         }
         self.keep_for_newcomers(tick, net, bytes);
     }
 
-    /// Could the fast path not send to `peer` when it punted? One that became ready just now may
-    /// get a frame twice; the other way it would get none.
-    fn was_missed(&self, tick: Tick, id: PeerId) -> bool {
-        let Some(peer) = self.peers.get(&id) else {
+    /// Could the fast path not send a frame of `net` to `peer` when it punted? One that became ready just now
+    /// may get a frame twice; the other way it would get none.
+    fn was_missed(&self, tick: Tick, net: NetIndex, id: PeerId) -> bool {
+        let network = self.networks.get(usize::from(net.0));
+        let (Some(peer), Some(network)) = (self.peers.get(&id), network) else {
             return true;
         };
         let just = |at| tick.now.duration_since(at) < PUNT_TIME;
-        self.tunnels.current(id).is_none()
+        let shares = |session: &Arc<Session>| {
+            let mut shared = session.networks.iter();
+            shared.any(|shared| shared.network == network.secret.id)
+        };
+        !self.tunnels.current(id).is_some_and(shares)
             || peer.agent.chosen().is_none()
             || peer.usable_since.is_some_and(just)
     }
@@ -199,7 +203,8 @@ impl Driver {
             return;
         };
         for frame in network.for_newcomers.peek(()) {
-            self.for_session.push(tick.now, (net, peer), frame);
+            let left = self.for_session.push(tick.now, (net, peer), frame);
+            self.drops.add(DropReason::PendingOverflow, left);
         }
     }
 

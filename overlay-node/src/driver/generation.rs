@@ -1,4 +1,4 @@
-//! Does time go on as it should? (trust.md 12)
+//! Does time go on as it should? (TRUST.md 12)
 //!
 //! What the clocks say is in [`overlay_proto::tunnels`]. Here are the news that this virtual machine
 //! was restored from a snapshot or cloned, which no clock shows at once.

@@ -15,25 +15,26 @@ use super::directory::LocalProbe;
 use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments::{AttachmentRecord, Switches};
 
-/// Frames for a MAC that is being looked up (directory.md, Storage and lookup).
+/// Frames for a MAC that is being looked up (DIRECTORY.md, Storage and lookup).
 const LOOKUP_ROOM: Bounds = Bounds {
     per_key: 16,
     in_all: 256,
     max_wait: Duration::from_secs(2),
 };
 
-/// Frames from a peer whose source MAC it has not claimed yet (directory.md, Moves).
+/// Frames from a peer whose source MAC it has not claimed yet (DIRECTORY.md, Moves).
 const SOURCE_ROOM: Bounds = Bounds {
     per_key: 64,
     in_all: 64,
     max_wait: Duration::from_millis(200),
 };
 
-/// Local frames whose source another host still owns: the owner is being asked.
+/// Local frames whose source another host still owns: the owner is being asked, which takes 1.5 s
+/// where there is no session yet.
 const ARBITRATION_ROOM: Bounds = Bounds {
     per_key: 16,
     in_all: 64,
-    max_wait: Duration::from_secs(1),
+    max_wait: Duration::from_secs(2),
 };
 
 /// Broadcasts of the last moments, for members that become known just after. The frames have been

@@ -13,7 +13,7 @@ use super::node::Tick;
 use super::run::Driver;
 use crate::workers::Punt;
 
-/// The slow path's lane (trust.md 12).
+/// The slow path's lane (TRUST.md 12).
 const SLOW_LANE: Lane = Lane(0);
 
 impl Driver {
@@ -102,8 +102,8 @@ impl Driver {
             .connect(tick.now, tick.wall, entropy, id, static_key, &[path]);
     }
 
-    /// Ends all sessions, because their counters or their age cannot be trusted any more (trust.md
-    /// 12), and begins new ones.
+    /// Ends all sessions, because their counters or their age cannot be trusted any more
+    /// (TRUST.md 12), and begins new ones.
     pub(crate) fn end_all_sessions(&mut self, tick: Tick, why: &str) {
         tracing::warn!(why, "all sessions end and begin anew");
         self.tunnels.close_all(tick.now);
@@ -297,7 +297,7 @@ impl Driver {
                     let shown = Chain::decode(&peer_chain).ok();
                     peer.invite = shown.map(|chain| chain.claimed_invite());
                     // A rekey moves no traffic: the address that a handshake came from proves
-                    // nothing (design.md 4). Without a path there is none to protect.
+                    // nothing. Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
                         peer.agent.handle_established(tick.now, path);
                     }

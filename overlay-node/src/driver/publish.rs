@@ -107,7 +107,7 @@ fn fib_network(
         let peer = usize::try_from(slot.0)
             .ok()
             .and_then(|slot| peers.get(slot));
-        peer.is_some_and(|peer| peer.session.is_some() && peer.path.is_some())
+        peer.is_some_and(|peer| peer.ready(network.secret.id).is_some())
     };
     // A broadcast that somebody misses, or that nobody gets yet, is the slow path's business.
     let punt_broadcast = flood.is_empty() || !flood.iter().all(ready);

@@ -1,4 +1,4 @@
-//! The receipts of our certificates (trust.md 4), and what changes with a membership.
+//! The receipts of our certificates (TRUST.md 4), and what changes with a membership.
 //!
 //! The first receipt comes with the admission at the witness: the gate has it when the bootstrap is
 //! reported up. Those of further invites are asked for over the control plane.

@@ -1,5 +1,5 @@
 //! Who is revoked: learnt from the control plane, in sessions or by hand; carried out; handed on
-//! (trust.md 8).
+//! (TRUST.md 8).
 //!
 //! The gate of the control plane holds the one copy, because an admission may teach it; here is what
 //! a change of it does to sessions and directories. Lists travel in sessions, too: members have no

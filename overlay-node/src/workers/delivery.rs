@@ -276,7 +276,7 @@ const fn from_the_wire(checksum: L4Checksum) -> FrameChecksum {
     }
 }
 
-/// A frame whose checksum is said to be partial, and that has none to complete (trust.md 16).
+/// A frame whose checksum is said to be partial, and that has none to complete (TRUST.md 16).
 const fn refused(_: offload::MergeError) -> DropReason {
     DropReason::MalformedFrame
 }

@@ -94,7 +94,7 @@ impl Incoming {
                 let (path, inside) = unwrap_relayed(&delivery.context, &path, datagram)?;
                 self.sort(delivery, path, inside)
             }
-            // No relay over a relay (trust.md 18).
+            // No relay over a relay (TRUST.md 18).
             DatagramKind::Relayed => Err(DropReason::RelayInvalid),
             // Nobody sends larger ones, and copies wait in a queue.
             _ if datagram.len() > sizes::MAX_UDP_PAYLOAD => Err(DropReason::MalformedDatagram),

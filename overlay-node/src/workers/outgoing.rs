@@ -114,7 +114,10 @@ impl Outgoing {
         for &slot in &network.flood {
             let Some((peer, session, path, selector)) = context.fib.sendable(slot, network.id)
             else {
-                context.drops.count(DropReason::NoSession);
+                // The slow path has it, too, where one of the members cannot be sent to.
+                if !network.punt_broadcast {
+                    context.drops.count(DropReason::NoSession);
+                }
                 continue;
             };
             let to = To {
@@ -307,7 +310,7 @@ fn looked_at(checksum: FrameChecksum, buffer: &[u8]) -> FrameChecksum {
     }
 }
 
-/// The sealed header's word for it (trust.md 15).
+/// The sealed header's word for it (TRUST.md 15).
 const fn on_the_wire(checksum: FrameChecksum) -> L4Checksum {
     match checksum {
         FrameChecksum::Complete => L4Checksum::Complete,

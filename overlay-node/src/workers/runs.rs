@@ -100,7 +100,7 @@ impl<'a> Runs<'a> {
     ///
     /// # Errors
     /// `MalformedFrame`: its checksum is said to be partial, and it has none to complete
-    /// (trust.md 16).
+    /// (TRUST.md 16).
     pub(super) fn begin(
         &mut self,
         target: Target<'a>,

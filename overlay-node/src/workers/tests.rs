@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
 
 mod again;
+mod full;
 mod several;
 mod switches;
 
@@ -469,14 +470,4 @@ fn taps_change_and_workers_stop_under_load() {
     assert_eq!(writer.write(NetIndex(9), &bytes), Err(DropReason::TapError));
     a.pool.set_taps(0, Vec::new());
     a.pool.stop();
-}
-
-#[test]
-fn a_full_queue_to_the_slow_path_is_counted() {
-    let (mut a, _b) = two_joined("127.0.0.1:0");
-    for _ in 0..100 {
-        a.says(&frame(STRANGER, MAC_A, 60));
-    }
-    a.counted(DropReason::PuntOverflow);
-    assert!(matches!(a.punted(), Punt::LocalFrame { .. }));
 }

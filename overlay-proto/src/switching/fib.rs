@@ -44,7 +44,7 @@ impl Hash for MacKey {
 
 /// A map that workers look into for each frame. Its hash is short instead of cryptographic: it has a seed
 /// of its own, nobody is shown the order of the entries, and their number is bounded: a member adds no
-/// more than the claims that directory.md grants it.
+/// more than the claims that DIRECTORY.md grants it.
 pub type FibMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A MAC that this node claims. Shared by all snapshots, so that workers can mark it as heard.
@@ -112,7 +112,8 @@ pub struct FibPeer {
 
 impl FibPeer {
     /// What to send to this peer with, if a frame of `network` can go out now.
-    fn ready(&self, network: NetworkId) -> Option<(&Arc<Session>, &Path, Selector)> {
+    #[must_use]
+    pub fn ready(&self, network: NetworkId) -> Option<(&Arc<Session>, &Path, Selector)> {
         let session = self.session.as_ref()?;
         let path = self.path.as_ref()?;
         let shared = session
