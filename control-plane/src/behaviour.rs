@@ -30,7 +30,7 @@ const CONCURRENT_REQUESTS: usize = 64;
 /// A query outlives no asker: `get_record` gives up after two seconds.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// "Up to 32 nodes every server stores all" (directory.md); also the fan-out of a put.
+/// "Up to 32 nodes every server stores all" (DIRECTORY.md); also the fan-out of a put.
 const REPLICATION: NonZeroUsize = match NonZeroUsize::new(32) {
     Some(count) => count,
     None => NonZeroUsize::MIN,

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::messages::{Allocation, RefusedReason, Request, Response};
 use crate::records::RecordRules;
 
-/// A lookup, or a put that only Kademlia can take, lasts this long at most (directory.md, "Storage
+/// A lookup, or a put that only Kademlia can take, lasts this long at most (DIRECTORY.md, "Storage
 /// and lookup").
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 

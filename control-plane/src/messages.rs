@@ -103,7 +103,7 @@ pub enum Response {
     Receipt(Result<SignedPart, WitnessRefusal>),
 }
 
-/// An allocation at a relay (trust.md 18).
+/// An allocation at a relay (TRUST.md 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
     /// Its name on the wire.

@@ -22,7 +22,7 @@ pub const MAX_RECORDS: usize = 65_536;
 /// Records that one connected member may have stored here.
 pub const MAX_RECORDS_PER_PEER: usize = 4_096;
 
-/// A record lapses after this long by the local clock (directory.md, "Storage and lookup").
+/// A record lapses after this long by the local clock (DIRECTORY.md, "Storage and lookup").
 pub const MAX_TTL: Duration = Duration::from_secs(600);
 
 /// Judges DHT records without knowing the network they belong to.
@@ -34,7 +34,7 @@ pub trait RecordRules: Send + Sync {
     fn supersedes(&self, key: &[u8; 32], new: &[u8], old: &[u8]) -> bool;
 }
 
-/// The rules of the directory's records (directory.md, "Storage and lookup").
+/// The rules of the directory's records (DIRECTORY.md, "Storage and lookup").
 #[derive(Debug, Clone, Copy)]
 pub struct SignedRecords {
     /// The overlay that the signatures cover.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Which of the node's UDP sockets a path uses. IPv4 and IPv6 are apart (design.md section 4).
+/// Which of the node's UDP sockets a path uses. IPv4 and IPv6 are apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SocketId {
     /// The IPv4 socket.
@@ -24,7 +24,7 @@ impl SocketId {
     }
 }
 
-/// The random 64-bit name of a relay allocation (trust.md 18).
+/// The random 64-bit name of a relay allocation (TRUST.md 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AllocationId(pub u64);
 

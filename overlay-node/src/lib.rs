@@ -1,7 +1,7 @@
 //! The program `farlan`: one node of the overlay.
 //!
 //! The rooms:
-//! - [`cli`]: the commands (design.md section 8).
+//! - [`cli`]: the commands.
 //! - [`state`]: the state directory: identity, membership, authority, what survives a restart.
 //! - [`config`]: the operator's file.
 //! - [`control_socket`]: how the commands talk to the running node.

@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for PeerId {
     }
 }
 
-/// The overlay's name: the hash of root document version 1 (trust.md 1).
+/// The overlay's name: the hash of root document version 1 (TRUST.md 1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OverlayId(pub [u8; 32]);
 
@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for OverlayId {
     }
 }
 
-/// A network's secret name: HKDF(seed, name) (trust.md 2). Members know it, the bootstrap does not.
+/// A network's secret name: HKDF(seed, name) (TRUST.md 2). Members know it, the bootstrap does not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NetworkId(pub [u8; 32]);
 
@@ -162,7 +162,7 @@ impl fmt::Debug for NetworkId {
 }
 
 /// A network's name for people: `[a-z0-9-]{1,12}`; `fl-` plus 12 is the kernel's limit for
-/// interface names (design.md section 2).
+/// interface names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NetworkName(String);

@@ -189,7 +189,7 @@ pub struct TxFrame<'a> {
 }
 
 impl<'a> TxFrame<'a> {
-    /// Payload slices a merged frame may have: trust.md 16 bounds a merge at 64 segments.
+    /// Payload slices a merged frame may have: TRUST.md 16 bounds a merge at 64 segments.
     pub const MAX_PARTS: usize = 63;
 
     /// A frame as it is.

@@ -21,7 +21,7 @@ const THREE: [NatKind; 3] = [
 /// roster carry claims, so that only the DHT knows them.
 const NO_REPLICATION: &str = "[directory]\nreplication = false\n";
 
-/// Own claims are in the DHT within 5 s of a connection, jittered (directory.md); a second more for
+/// Own claims are in the DHT within 5 s of a connection, jittered (DIRECTORY.md); a second more for
 /// the connection.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(6);
 

@@ -1,5 +1,5 @@
 //! `revoke` at an offline authority, `apply` on one member: everybody cuts the revoked node off, and
-//! it stays out (trust.md 8).
+//! it stays out (TRUST.md 8).
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What is revoked, as a gate knows it (trust.md 8).
+//! What is revoked, as a gate knows it (TRUST.md 8).
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -18,7 +18,7 @@ use super::pending::Pending;
 use super::{AdmissionError, AdmittedTable, Gatekeeper, exchange};
 use crate::addr;
 
-/// Crypto, muxer and admission together take no longer (trust.md 7): six round trips of 500 ms,
+/// Crypto, muxer and admission together take no longer (TRUST.md 7): six round trips of 500 ms,
 /// and room for one lost packet.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 

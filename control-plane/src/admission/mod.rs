@@ -1,4 +1,4 @@
-//! Nobody reaches the swarm who has not proved membership or role (trust.md 7).
+//! Nobody reaches the swarm who has not proved membership or role (TRUST.md 7).
 //!
 //! A connection is upgraded by crypto and muxer as usual. Then, still inside the transport, the
 //! dialer opens one substream and says who it is; the listener checks that, and only then answers
@@ -10,7 +10,7 @@
 //! so that the node is a member from then on, or answers why not and ends the connection.
 //!
 //! Whoever knows a newer revocation list hands it over in between, so that a node that is on it is
-//! refused in this very admission (trust.md 8). It hears that it is revoked, with the list as proof.
+//! refused in this very admission (TRUST.md 8). It hears that it is revoked, with the list as proof.
 //!
 //! - [`hello`]: the content of both messages.
 //! - `exchange`: the two messages on a muxer that nobody else drives yet.

@@ -1,4 +1,4 @@
-//! Who counts the uses of invites (trust.md 4).
+//! Who counts the uses of invites (TRUST.md 4).
 
 use std::fmt::Debug;
 

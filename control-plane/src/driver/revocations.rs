@@ -1,4 +1,4 @@
-//! What a revocation voids here, and who is told of it (trust.md 8).
+//! What a revocation voids here, and who is told of it (TRUST.md 8).
 
 use std::sync::Arc;
 use std::time::Instant;

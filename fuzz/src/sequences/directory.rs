@@ -274,8 +274,7 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
             ];
             let ips = [IpAddr::from([192, 0, 2, input.u8()])];
             let class = classes[input.below(3)];
-            let carrier = input.bool();
-            let verdict = world.nodes[n].handle_local_frame(world.now, key, class, &ips, carrier);
+            let verdict = world.nodes[n].handle_local_frame(world.now, key, class, &ips);
             seen.note(&verdict);
         }
         3 => seen.result(&world.nodes[n].handle_announce(world.now, key)),

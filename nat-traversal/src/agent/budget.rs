@@ -1,4 +1,4 @@
-//! How much may be sent to an address that has not answered (trust.md 19): 20 packets a minute,
+//! How much may be sent to an address that has not answered (TRUST.md 19): 20 packets a minute,
 //! over all peers, so that no peer and no set of peers can aim a host at a victim.
 
 use std::collections::BTreeMap;

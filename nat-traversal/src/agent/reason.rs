@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A rung of the ladder (design.md section 4), best first. The agent climbs those that
+/// A rung of the ladder (docs/NAT.md), best first. The agent climbs those that
 /// [`Rung::is_climbed`] names; the others have their names and their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,7 +2,7 @@
 //!
 //! A small cousin of STUN (RFC 8489): a request of 36 bytes, an answer of 36 bytes that carries the
 //! source address the request came from. Nobody needs a membership to ask, so an answer is never
-//! larger than its request, is never answered itself, and is limited per prefix (trust.md 20).
+//! larger than its request, is never answered itself, and is limited per prefix (TRUST.md 20).
 
 mod client;
 mod codec;

@@ -1,4 +1,4 @@
-//! The UDP relay between two allocations (trust.md 18).
+//! The UDP relay between two allocations (TRUST.md 18).
 //!
 //! Both ends make an allocation at the relay over the authenticated control plane and name the
 //! peers they accept. A relayed datagram names two allocations, never an address; its MAC stands

@@ -1,4 +1,4 @@
-//! The state directory: everything that must survive a restart (design.md sections 7 and 8).
+//! The state directory: everything that must survive a restart.
 //!
 //! Each file is written whole to a temporary file, synced and renamed, so that a crash leaves the
 //! old or the new content, never a mixture; what a killed writer left goes with the next lock. A file that is damaged or of a later version is

@@ -186,7 +186,7 @@ impl StateDir {
         self.save_small("ports", ports)
     }
 
-    /// A handshake timestamp that no message 1 of this node has reached yet (trust.md 11); 0 at
+    /// A handshake timestamp that no message 1 of this node has reached yet (TRUST.md 11); 0 at
     /// first.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ pub struct Claim {
     /// Who held the MAC before the contest; zeros while `contested` is 0. Only the defender may
     /// bring the count to [`FREEZE_AT`], so that it has the last word.
     pub defender: DefenderTag,
-    /// Addresses seen from the MAC (ARP, ND, DHCP), at most [`MAX_IPS`].
+    /// Addresses seen from the MAC (ARP, ND), at most [`MAX_IPS`].
     pub ips: Vec<IpAddr>,
     /// Grows while the claim lives; a higher one starts its age anew.
     pub refresh: u64,

@@ -16,7 +16,7 @@ use crate::switching::MacKey;
 /// refreshes three times within.
 pub const CLAIM_TTL: Duration = Duration::from_secs(600);
 
-/// Claims of a network that a node keeps (directory.md, Storage and lookup).
+/// Claims of a network that a node keeps (DIRECTORY.md, Storage and lookup).
 pub const MAX_CLAIMS: usize = 4096;
 
 /// Claims of one signer among them.

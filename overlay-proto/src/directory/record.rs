@@ -26,8 +26,6 @@ use crate::switching::MacKey;
 
 /// Bytes of a record.
 pub const RECORD_LEN: usize = CLEAR_LEN + NONCE_LEN + PADDED + TAG_LEN + SIGNATURE_LEN;
-/// Records under one DHT key that a storer keeps, of different signers: one liar hides nobody.
-pub const MAX_RECORDS_PER_KEY: usize = 4;
 
 const PUBLIC_LEN: usize = 32;
 const BLIND_LEN: usize = 32;
@@ -139,35 +137,14 @@ impl StoredRecord {
         &self.bytes
     }
 
-    /// Must `self` take the place of `other`, a record of the same DHT key? Higher generation; then
-    /// lower blind(signer); then higher refresh: the order of claims. Equal ones do not.
+    /// Must `self` take the place of `other`, the record that a storer has under the same DHT key? Higher
+    /// generation; then lower blind(signer); then higher refresh: the order of claims. Equal ones do not.
+    /// A member can so crowd out another's record: what generation it says no storer can check. Lookups
+    /// ask neighbours as well.
     #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         let rank = |record: &Self| (record.generation, record.blind.map(|b| !b), record.refresh);
         rank(self) > rank(other)
-    }
-
-    /// Adds `new` to the records that a storer keeps under one DHT key: one for each claimant, the
-    /// first in the order first, at most [`MAX_RECORDS_PER_KEY`]. `false` if it changes nothing.
-    pub fn keep(records: &mut Vec<Self>, new: Self) -> bool {
-        let same = records.iter().position(|old| old.blind == new.blind);
-        if let Some(index) = same {
-            let newer = |old: &Self| (new.generation, new.refresh) > (old.generation, old.refresh);
-            if !records.get(index).is_some_and(newer) {
-                return false;
-            }
-            records.remove(index);
-        }
-        let place = records
-            .iter()
-            .position(|old| new.supersedes(old))
-            .unwrap_or(records.len());
-        if place >= MAX_RECORDS_PER_KEY {
-            return false;
-        }
-        records.insert(place, new);
-        records.truncate(MAX_RECORDS_PER_KEY);
-        true
     }
 
     fn check(overlay: &OverlayId, dht_key_asked: &[u8], bytes: &[u8]) -> Option<Self> {

@@ -1,4 +1,4 @@
-//! What a node states and signs: a label, the overlay id and the exact bytes (trust.md 9).
+//! What a node states and signs: a label, the overlay id and the exact bytes (TRUST.md 9).
 //!
 //! [`Signed`] keeps the bytes as they were signed and passes them on unchanged; nobody encodes a
 //! document of somebody else again.

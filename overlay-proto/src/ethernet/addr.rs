@@ -32,7 +32,7 @@ impl MacAddr {
         matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
     }
 
-    /// May a node claim it? Not a group, zero or bridge-reserved address (directory.md, Claims).
+    /// May a node claim it? Not a group, zero or bridge-reserved address (DIRECTORY.md, Claims).
     #[must_use]
     pub const fn is_claimable(self) -> bool {
         !self.is_group() && !matches!(self.0, [0, 0, 0, 0, 0, 0])

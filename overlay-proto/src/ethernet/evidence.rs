@@ -1,4 +1,4 @@
-//! What a frame from a local guest tells about its source MAC (directory.md, Moves).
+//! What a frame from a local guest tells about its source MAC (DIRECTORY.md, Moves).
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
 //! Cookies: under load a responder asks whoever sends message 1 to show that it gets answers at
-//! its address (trust.md 11, after section 5.4.7 of the WireGuard paper).
+//! its address (TRUST.md 11, after section 5.4.7 of the WireGuard paper).
 //!
 //! A recorded message 1 can be sent from made-up addresses, and each costs the responder two
 //! Diffie-Hellman operations. The answer to it under load is a cookie, a MAC over the address it

@@ -125,7 +125,7 @@ impl LocalParty {
         self.identity.lists = lists;
     }
 
-    /// psk = HKDF(overlay secret, root version) (trust.md 10).
+    /// psk = HKDF(overlay secret, root version) (TRUST.md 10).
     fn psk(&self, root: u32) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(psk(&self.overlay_secret, root))
     }

@@ -10,11 +10,11 @@ use crate::wire::{DatagramKind, SAFE_DATAGRAM, Selector, SessionIndex};
 
 /// The version of the whole wire format; also in the prologue.
 pub const WIRE_VERSION: u8 = 1;
-/// The longest certificate chain, in bytes (trust.md 11).
+/// The longest certificate chain, in bytes (TRUST.md 11).
 pub const MAX_CHAIN: usize = MAX_CHAIN_BYTES;
 /// The longest signed x25519 static, in bytes.
 pub const MAX_SIGNED_STATIC: usize = SignedStatic::MAX_BYTES;
-/// Networks one handshake can agree on (trust.md 11).
+/// Networks one handshake can agree on (TRUST.md 11).
 pub const MAX_NETWORKS: usize = MAX_INVITE_NETWORKS;
 
 /// Clear header of either message.
@@ -120,7 +120,7 @@ pub(super) fn mac1(key: &[u8; 32], covered: &[u8]) -> [u8; MAC_LEN] {
 }
 
 /// The highest numbers of signed lists that a node knows; who has the lower one pulls the list
-/// over the control plane (trust.md 8).
+/// over the control plane (TRUST.md 8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListNumbers {
     /// Root document version.

@@ -1,4 +1,4 @@
-//! Noise IKpsk2 with the certificate chain bound in (trust.md 10 to 13).
+//! Noise IKpsk2 with the certificate chain bound in (TRUST.md 10 to 13).
 //!
 //! Two messages make a session. The initiator knows the responder's x25519 static key from the
 //! control plane, so message 1 already carries its sealed identity:

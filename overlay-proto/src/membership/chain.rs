@@ -1,4 +1,4 @@
-//! A node's certificate: authority -> invite -> node, checked offline by any member (trust.md 4).
+//! A node's certificate: authority -> invite -> node, checked offline by any member (TRUST.md 4).
 //!
 //! ```text
 //! chain   = 1 | invite part, authority's signature | node part, delegated key's signature
@@ -20,7 +20,7 @@ use super::signed::{DelegatedKey, Label, SignedPart};
 use crate::ids::{NetworkId, OverlayId, PeerId};
 use crate::time::UnixTime;
 
-/// The most bytes of a chain with its receipt: message 1 of the handshake must fit (trust.md 11).
+/// The most bytes of a chain with its receipt: message 1 of the handshake must fit (TRUST.md 11).
 pub const MAX_CHAIN_BYTES: usize = 800;
 
 /// A receipt with its signature and framing, for which a chain leaves room.

@@ -1,4 +1,4 @@
-//! A network's next epoch: a new key, signed by the authority, for members only (trust.md 8).
+//! A network's next epoch: a new key, signed by the authority, for members only (TRUST.md 8).
 //!
 //! ```text
 //! signed epoch = 1 | part, authority's signature

@@ -113,7 +113,7 @@ pub enum IssueError {
     /// An invite without a network lets nobody in.
     #[error("name at least one network")]
     NoNetwork,
-    /// The certificate must fit a handshake packet (trust.md 11).
+    /// The certificate must fit a handshake packet (TRUST.md 11).
     #[error("{0} networks are too many; an invite holds at most 8")]
     TooManyNetworks(usize),
     /// The same network twice.
@@ -125,7 +125,7 @@ pub enum IssueError {
     /// More bootstraps than an invite holds.
     #[error("{0} bootstraps are too many; an invite holds at most 8")]
     TooManyBootstraps(usize),
-    /// A bootstrap is pinned by its key (trust.md 6).
+    /// A bootstrap is pinned by its key (TRUST.md 6).
     #[error(
         "bootstrap `{0}` names no node; write its full address, which ends in /p2p/12D3.. \
          (farlan-bootstrap prints it)"

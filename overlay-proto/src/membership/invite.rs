@@ -1,4 +1,4 @@
-//! An invite: one line of text that lets a node in (trust.md 3).
+//! An invite: one line of text that lets a node in (TRUST.md 3).
 //!
 //! ```text
 //! farlan-invite-BASE64URL( version (1) | postcard body | checksum (8) )

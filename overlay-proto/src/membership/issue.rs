@@ -15,7 +15,7 @@ use super::signed::{AuthorityKey, DelegatedKey, Label};
 use crate::ids::PeerId;
 use crate::time::UnixTime;
 
-/// Networks in one invite: the certificate must fit a handshake packet (trust.md 11).
+/// Networks in one invite: the certificate must fit a handshake packet (TRUST.md 11).
 pub const MAX_INVITE_NETWORKS: usize = 8;
 /// Bootstraps in one invite.
 pub const MAX_BOOTSTRAPS: usize = 8;

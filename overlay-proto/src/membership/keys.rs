@@ -1,4 +1,4 @@
-//! Everything that is derived from a secret, in one place (trust.md 2, 10, 11).
+//! Everything that is derived from a secret, in one place (TRUST.md 2, 10, 11).
 //!
 //! `HKDF(secret, info)` is HKDF-SHA-256 (RFC 5869) without salt; `info` is a label, a zero byte
 //! and the context.
@@ -135,7 +135,7 @@ pub fn rendezvous_blind(epoch_key: &[u8; 32]) -> [u8; 32] {
     hmac_sha256(epoch_key, &[b"rendezvous"])
 }
 
-/// blind(signer) of a claim: HMAC(network id, `PeerId`); independent of epochs (directory.md).
+/// blind(signer) of a claim: HMAC(network id, `PeerId`); independent of epochs (DIRECTORY.md).
 #[must_use]
 pub fn signer_blind(network: &NetworkId, peer: PeerId) -> [u8; 32] {
     hmac_sha256(&network.0, &[&peer.0])

@@ -1,4 +1,4 @@
-//! Who may join: root documents, networks, invites, certificate chains (trust.md 1-10).
+//! Who may join: root documents, networks, invites, certificate chains (TRUST.md 1-10).
 //!
 //! The authority signs invites, an invite's delegated key signs one node, and any member checks
 //! that chain offline, once it has the receipt of the invite's witness. The straight line:

@@ -1,4 +1,4 @@
-//! A network: the seed at the authority, the keys at its members (trust.md 2).
+//! A network: the seed at the authority, the keys at its members (TRUST.md 2).
 
 use std::fmt;
 

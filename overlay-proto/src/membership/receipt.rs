@@ -1,4 +1,4 @@
-//! A witness's receipt: this node used this invite at this time (trust.md 4).
+//! A witness's receipt: this node used this invite at this time (TRUST.md 4).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The authority's revocation list: who is out, whatever its certificate says (trust.md 8).
+//! The authority's revocation list: who is out, whatever its certificate says (TRUST.md 8).
 //!
 //! ```text
 //! list   = 1 | postcard of root version, number, entries in growing order

@@ -1,4 +1,4 @@
-//! What a certificate allows (trust.md 5).
+//! What a certificate allows (TRUST.md 5).
 
 use std::fmt;
 use std::ops::BitOr;

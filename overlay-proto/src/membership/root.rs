@@ -1,4 +1,4 @@
-//! Root documents: who the authority is, and how its key is replaced (trust.md 1).
+//! Root documents: who the authority is, and how its key is replaced (TRUST.md 1).
 //!
 //! The overlay id is the hash of the exact bytes of version 1. Version n+1 is signed by the keys of
 //! n and n+1, so a node that trusts the id can follow the chain to the newest without asking
@@ -15,11 +15,11 @@ use super::signed::{AuthorityKey, Label, Signature, verify_signed};
 use crate::ids::OverlayId;
 use crate::time::UnixTime;
 
-/// How far a clock may be off before a date counts as passed (trust.md 9).
+/// How far a clock may be off before a date counts as passed (TRUST.md 9).
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
 /// Root versions that a store holds. All of them and a chain fit the 4 KiB of an admission
-/// (trust.md 7): 16 x 188 + 800 bytes.
+/// (TRUST.md 7): 16 x 188 + 800 bytes.
 pub const MAX_ROOTS: usize = 16;
 
 const VERSION: u8 = 1;
@@ -304,7 +304,7 @@ impl RootStore {
     }
 
     /// The time to judge dates by: the wall clock, but never before the highest time that the
-    /// authority signed (trust.md 9).
+    /// authority signed (TRUST.md 9).
     #[must_use]
     pub fn now(&self, wall: UnixTime) -> UnixTime {
         wall.max(self.floor)

@@ -1,4 +1,4 @@
-//! Signatures: a label, the overlay id and the exact bytes (trust.md 9).
+//! Signatures: a label, the overlay id and the exact bytes (TRUST.md 9).
 //!
 //! ```text
 //! signed message = label | 0x00 | overlay id (32) | bytes

@@ -1,4 +1,4 @@
-//! The chain's last link: a node's ed25519 key signs its x25519 static key (trust.md 10).
+//! The chain's last link: a node's ed25519 key signs its x25519 static key (TRUST.md 10).
 
 use serde::{Deserialize, Serialize};
 

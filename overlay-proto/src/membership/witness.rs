@@ -1,4 +1,4 @@
-//! The witness's side of a receipt: who used an invite, and who may still (trust.md 4).
+//! The witness's side of a receipt: who used an invite, and who may still (TRUST.md 4).
 //!
 //! The authority is offline and a delegated key can be copied, so one node counts: the witness that
 //! the invite names. What it has counted is one small file for each invite; the program that keeps

@@ -16,7 +16,7 @@ use ring::aead as ring_aead;
 use crate::drop_reason::DropReason;
 use crate::wire::TAG_LEN;
 
-/// How the data packets of a session are sealed (trust.md 12). The number is on the wire.
+/// How the data packets of a session are sealed (TRUST.md 12). The number is on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Suite {

@@ -1,7 +1,7 @@
 //! A session: the keys of one completed handshake, shared by the slow path and the workers.
 //!
 //! A handshake leaves two secrets, one for each direction. From them each *lane* gets its own
-//! pair of keys (trust.md 12). A lane belongs to one sending worker (lane 0 to the slow path), so
+//! pair of keys (TRUST.md 12). A lane belongs to one sending worker (lane 0 to the slow path), so
 //! that workers share no counter: the nonce is lane and counter, and two workers that seal at the
 //! same moment touch different cache lines. The receiver keeps a replay window for each lane.
 //!
@@ -16,7 +16,7 @@
 //! the forwarding table still holds it. Keys and counters never leave the process.
 //!
 //! A responder's session waits for its first good packet: until then the peer may be a replay.
-//! [`Session::awaits_confirmation`] tells the worker that opened a packet to report it.
+//! A worker reports the first packet that it opens under a session.
 
 mod cipher;
 mod keys;
@@ -325,8 +325,8 @@ impl Session {
         Ok(text)
     }
 
-    /// Is this a responder's session whose first good packet was not reported yet? A worker that
-    /// opened a packet asks this and then tells `Tunnels::handle_opened` through the slow path.
+    /// Is this a responder's session whose first good packet was not reported yet, by
+    /// `Tunnels::handle_opened`?
     #[must_use]
     pub fn awaits_confirmation(&self) -> bool {
         !self.confirmed.load(Ordering::Relaxed)

@@ -10,7 +10,7 @@ const BLOCKS: usize = 64;
 const BLOCK_BITS: u64 = 64;
 
 /// How far behind the newest counter a packet may come: 63 blocks of 64, above the 2,048 that
-/// trust.md 12 asks for. At a million packets per second on a lane it forgives 4 ms of reordering.
+/// TRUST.md 12 asks for. At a million packets per second on a lane it forgives 4 ms of reordering.
 pub const REPLAY_WINDOW: u64 = (BLOCKS as u64 - 1) * BLOCK_BITS;
 
 /// The counters of one lane that were seen.

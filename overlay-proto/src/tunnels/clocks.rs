@@ -1,4 +1,4 @@
-//! When the clocks say that this machine is not where it was (trust.md 12).
+//! When the clocks say that this machine is not where it was (TRUST.md 12).
 //!
 //! A machine that went back in time would seal with counters that it has used already. A restored
 //! snapshot of a virtual machine does that; so does a hibernation image that is started twice. No

@@ -51,7 +51,7 @@ impl Tunnels {
         }
     }
 
-    /// A packet opened under the session `index`, which [awaited](Session::awaits_confirmation)
+    /// A packet opened under the session `index`, which may have [awaited](Session::awaits_confirmation)
     /// it, and came on `path`.
     pub fn handle_opened(&mut self, now: Instant, index: SessionIndex, path: Path) {
         let Some(&peer) = self.by_index.get(&index) else {

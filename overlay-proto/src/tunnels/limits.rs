@@ -16,10 +16,10 @@ use crate::wire::SessionIndex;
 pub const MAX_HALF_OPEN: usize = 256;
 /// Half-open handshakes that one source prefix may cause: a /24 of IPv4, a /56 of IPv6.
 pub const MAX_HALF_OPEN_PER_SOURCE: usize = 8;
-/// Sessions and handshakes in all: 64 MiB of keys and windows at 16 KiB each.
+/// Sessions and handshakes in all: 128 MiB of keys and windows at 31 KiB each.
 pub const MAX_SESSIONS: usize = 4096;
 
-/// How long an index stays unused: three lives of a key (trust.md 13).
+/// How long an index stays unused: three lives of a key (TRUST.md 13).
 const INDEX_REST: Duration = Duration::from_secs(3 * DEAD_AFTER.as_secs());
 /// Resting indices; above it the one that rested longest is free early. 64 bytes each.
 const MAX_RESTING: usize = 16 * 1024;

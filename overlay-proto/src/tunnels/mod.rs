@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - A responder's session stays *next*, which only receives, until a packet opens under it
-//!   (trust.md 11): a replayed message 1 can neither replace a running session nor make a node
+//!   (TRUST.md 11): a replayed message 1 can neither replace a running session nor make a node
 //!   send. The initiator greets with keep-alives until it hears the peer under the new key, the
 //!   responder answers the first; so both ends know within a round trip even when no frame flows.
 //! - If both ends begin at once, both handshakes complete, and the session that the lower PeerId
@@ -332,7 +332,7 @@ impl Tunnels {
     }
 
     /// Ends everything: after a fork, a change of the VM's generation, or a jump of the clock
-    /// that a [`ClockWatch`] sees (trust.md 12).
+    /// that a [`ClockWatch`] sees (TRUST.md 12).
     pub fn close_all(&mut self, now: Instant) {
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {

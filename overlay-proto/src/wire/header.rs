@@ -12,7 +12,7 @@ use crate::drop_reason::DropReason;
 /// Bytes of the AEAD's tag behind the sealed bytes.
 pub const TAG_LEN: usize = 16;
 
-/// The largest counter of a lane. A session ends at 2^32 packets on a lane (trust.md 12), long
+/// The largest counter of a lane. A session ends at 2^32 packets on a lane (TRUST.md 12), long
 /// before it.
 pub const MAX_COUNTER: u64 = (1 << COUNTER_BITS) - 1;
 

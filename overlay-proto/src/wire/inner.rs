@@ -21,7 +21,7 @@ pub const INNER_LEN: usize = 8;
 /// Bytes of the piece extension.
 pub const PIECE_LEN: usize = 8;
 
-/// The most pieces of one frame (trust.md 17).
+/// The most pieces of one frame (TRUST.md 17).
 pub const MAX_PIECES: u8 = 8;
 
 const CHECKSUM_MASK: u8 = 0b011;
@@ -41,7 +41,7 @@ pub const fn max_piece(datagram_limit: usize) -> usize {
 }
 
 /// What the sender knows about the frame's TCP or UDP checksum: the only thing about offloads that
-/// crosses the wire (trust.md 16).
+/// crosses the wire (TRUST.md 16).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum L4Checksum {
@@ -54,7 +54,7 @@ pub enum L4Checksum {
     Verified = 2,
 }
 
-/// Which part of a split frame the body is (trust.md 17).
+/// Which part of a split frame the body is (TRUST.md 17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PieceHeader {
     /// The same for all pieces of a frame and different for all frames of the session within a
@@ -68,7 +68,7 @@ pub struct PieceHeader {
     pub frame_len: u16,
 }
 
-/// Whose frame it is, when not the sender's (trust.md 15; directory.md, Frames on behalf of
+/// Whose frame it is, when not the sender's (TRUST.md 15; DIRECTORY.md, Frames on behalf of
 /// others).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Forwarded {

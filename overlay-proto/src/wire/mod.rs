@@ -24,11 +24,11 @@ pub use nat_traversal::sizes::{self, SAFE_DATAGRAM};
 const _: () = assert!(sizes::SEALING == DataHeader::LEN + INNER_LEN + TAG_LEN);
 
 /// Names a session at its receiver: 32 random bits, a demultiplexer, never an authenticator
-/// (trust.md 13).
+/// (TRUST.md 13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionIndex(pub u32);
 
-/// A sending worker's own key and counter within a session (trust.md 12). Lane 0 is the slow path.
+/// A sending worker's own key and counter within a session (TRUST.md 12). Lane 0 is the slow path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane(pub u8);
 
@@ -50,7 +50,7 @@ impl Lane {
     }
 }
 
-/// Names a network within a session; chosen by the receiver in the handshake (trust.md 15).
+/// Names a network within a session; chosen by the receiver in the handshake (TRUST.md 15).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]

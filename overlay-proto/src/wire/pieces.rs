@@ -1,5 +1,5 @@
 //! Frames too large for one datagram: cut into at most eight pieces, rejoined at the other end
-//! (trust.md 17).
+//! (TRUST.md 17).
 //!
 //! The size of all pieces but the last is `ceil(frame length / count)`, so a piece's number says
 //! which bytes it holds: pieces cannot overlap, and one of any other size is a contradiction. A
@@ -76,7 +76,7 @@ pub struct PieceBudget {
 }
 
 impl PieceBudget {
-    /// 16 MiB (trust.md 17): 64 peers at their own limit at once.
+    /// 16 MiB (TRUST.md 17): 64 peers at their own limit at once.
     pub const DEFAULT_LIMIT: usize = 64 * Reassembler::MAX_BYTES;
 
     /// A budget of `limit` bytes.

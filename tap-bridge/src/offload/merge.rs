@@ -13,10 +13,10 @@ use super::{Family, FrameChecksum, Layout, Protocol, get_u16, get_u32, put_u16};
 use crate::batch::TxFrame;
 use crate::vnet::VnetHdr;
 
-/// Bytes of payload that a segment of a merge has at least (trust.md 16).
+/// Bytes of payload that a segment of a merge has at least (TRUST.md 16).
 pub(super) const MIN_SEGMENT: usize = 64;
 
-/// Segments of a merge at most (trust.md 16).
+/// Segments of a merge at most (TRUST.md 16).
 pub const MAX_SEGMENTS: usize = TxFrame::MAX_PARTS + 1;
 
 /// Bytes of IP packet that a length field can say.
@@ -33,7 +33,7 @@ const CWR: u8 = 0x80;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// The peer says its checksum is partial, and it is no unfragmented TCP or UDP with consistent
-    /// lengths (trust.md 16). Drop it.
+    /// lengths (TRUST.md 16). Drop it.
     #[error("a partial checksum on what is no unfragmented TCP or UDP with consistent lengths")]
     BadPartial,
     /// It does not continue the run: [`Merger::take`] that one first.

@@ -1,4 +1,4 @@
-//! A local frame says "here": claim, ask the owner, or refuse (directory.md, Moves).
+//! A local frame says "here": claim, ask the owner, or refuse (DIRECTORY.md, Moves).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -31,14 +31,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(8);
 
 impl Directory {
     /// A frame from a local attachment whose source the `Fib` does not have as local, or that tells
-    /// addresses. `carrier`: it came from a VM's own tap, which has carrier.
+    /// addresses.
     pub fn handle_local_frame(
         &mut self,
         now: Instant,
         key: MacKey,
         class: EvidenceClass,
         ips: &[IpAddr],
-        carrier: bool,
     ) -> LocalVerdict {
         if !key.mac.is_claimable() {
             return LocalVerdict::Drop(DropReason::MacReserved);
@@ -50,7 +49,6 @@ impl Directory {
             return LocalVerdict::Drop(DropReason::ClaimOverflow);
         };
         local.heard = Some(now);
-        local.carrier = carrier;
         let new_ips = local.learn(ips);
         let outcome = match self.claims.live(now, &key) {
             None => self.claim_here(now, key, class),
@@ -80,7 +78,7 @@ impl Directory {
     /// [`DropReason::ClaimOverflow`].
     pub fn handle_announce(&mut self, now: Instant, key: MacKey) -> Result<(), DropReason> {
         let owned = self.owner(now, &key) == Some(self.me);
-        match self.handle_local_frame(now, key, EvidenceClass::Announced, &[], false) {
+        match self.handle_local_frame(now, key, EvidenceClass::Announced, &[]) {
             LocalVerdict::Drop(reason) => return Err(reason),
             LocalVerdict::Forward | LocalVerdict::Hold => {}
         }

@@ -1,4 +1,4 @@
-//! Late frames: sent to where a MAC was a moment ago (directory.md, Moves).
+//! Late frames: sent to where a MAC was a moment ago (DIRECTORY.md, Moves).
 //!
 //! ```text
 //!   sender ── plain frame ──> old host ── forwarded, hops 1 ──> new host

@@ -82,8 +82,6 @@ pub(super) struct LocalMac {
     pub(super) heard: Option<Instant>,
     /// Its addresses, oldest first.
     pub(super) ips: Vec<IpAddr>,
-    /// It sits on a tap of its own that has carrier.
-    pub(super) carrier: bool,
     /// Set while this node claims it.
     pub(super) own: Option<Own>,
     /// Set while another has it that took it from here.

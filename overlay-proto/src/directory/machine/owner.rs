@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::local::{MAX_ASKERS, Own};
+use super::local::MAX_ASKERS;
 use super::lookup::WHO_HAS_PER_SECOND;
-use super::{Directory, DirectoryAction, DirectoryConfig};
+use super::{Directory, DirectoryAction};
 use crate::directory::messages::{DirectoryMessage, pack_claims};
 use crate::ethernet::EvidenceClass;
 use crate::ids::PeerId;
@@ -15,7 +15,7 @@ use crate::switching::MacKey;
 const HEARD_LATELY: Duration = Duration::from_millis(500);
 /// A local probe that is not answered so soon means gone: less than the asker's patience.
 const PROBE_TIME: Duration = Duration::from_millis(300);
-/// After so many without an answer the claim is withdrawn, unless its own tap has carrier.
+/// After so many without an answer the claim is withdrawn.
 const PROBES: u8 = 3;
 /// MACs that this node looks for on its bridge because others asked.
 const MAX_WANTED: usize = 64;
@@ -62,8 +62,7 @@ impl Directory {
         let lately = local
             .heard
             .is_some_and(|heard| now.saturating_duration_since(heard) < HEARD_LATELY);
-        // With no address to probe, a tap with carrier is all the evidence there can be.
-        if lately || (local.carrier && local.ips.is_empty()) {
+        if lately {
             self.answer(from, nonce, true);
             return;
         }
@@ -136,11 +135,12 @@ impl Directory {
             own.probes = 0;
             return;
         }
-        if own.probes >= PROBES && !local.carrier {
+        if own.probes >= PROBES {
             self.withdraw(now, key);
             return;
         }
-        probe_again(own, now, &self.config);
+        own.probes += 1;
+        own.probe_at = now + self.config.probe_interval();
         let ips = local.ips.clone();
         self.actions.push(DirectoryAction::ProbeLocal { key, ips });
     }
@@ -173,16 +173,5 @@ impl Directory {
     fn answer(&mut self, to: PeerId, nonce: u64, alive: bool) {
         self.actions
             .send(to, DirectoryMessage::OwnerAnswer { nonce, alive });
-    }
-}
-
-/// A tap with carrier is probed three times in a row, then left in peace until the next idle time.
-fn probe_again(own: &mut Own, now: Instant, config: &DirectoryConfig) {
-    if own.probes >= PROBES {
-        own.probes = 0;
-        own.probe_at = now + config.idle();
-    } else {
-        own.probes += 1;
-        own.probe_at = now + config.probe_interval();
     }
 }

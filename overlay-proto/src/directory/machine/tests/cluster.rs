@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     pub(super) attached: Vec<BTreeSet<MacKey>>,
     /// All that nodes said but for what is carried out here.
     pub(super) said: Vec<(usize, DirectoryAction)>,
-    pub(super) dht: HashMap<[u8; 32], Vec<StoredRecord>>,
+    pub(super) dht: HashMap<[u8; 32], StoredRecord>,
     pub(super) dht_gets: usize,
     chance: SeededEntropy,
     flying: Vec<(Instant, usize, usize, Vec<u8>)>,
@@ -135,14 +135,14 @@ impl Cluster {
     }
 
     pub(super) fn frame(&mut self, node: usize, key: MacKey, class: EvidenceClass) -> LocalVerdict {
-        let verdict = self.nodes[node].handle_local_frame(self.now, key, class, &[], false);
+        let verdict = self.nodes[node].handle_local_frame(self.now, key, class, &[]);
         self.drain(node);
         verdict
     }
 
     pub(super) fn frame_from(&mut self, node: usize, key: MacKey, ip: IpAddr) -> LocalVerdict {
         let ordinary = EvidenceClass::Ordinary;
-        let verdict = self.nodes[node].handle_local_frame(self.now, key, ordinary, &[ip], false);
+        let verdict = self.nodes[node].handle_local_frame(self.now, key, ordinary, &[ip]);
         self.drain(node);
         verdict
     }
@@ -232,7 +232,7 @@ impl Cluster {
             }
             DirectoryAction::DhtGet { key, dht_key } => {
                 self.dht_gets += 1;
-                for record in self.dht.get(&dht_key).cloned().unwrap_or_default() {
+                if let Some(record) = self.dht.get(&dht_key) {
                     let bytes = Some(record.bytes());
                     self.nodes[node]
                         .handle_dht_result(now, wall, key, bytes)
@@ -244,7 +244,10 @@ impl Cluster {
             }
             DirectoryAction::DhtPut { dht_key, record } => {
                 let stored = StoredRecord::verify(&OVERLAY, &dht_key, &record).unwrap();
-                StoredRecord::keep(self.dht.entry(dht_key).or_default(), stored);
+                let old = self.dht.get(&dht_key);
+                if old.is_none_or(|old| stored.supersedes(old)) {
+                    self.dht.insert(dht_key, stored);
+                }
             }
             DirectoryAction::ProbeLocal { key, .. } => {
                 let alive = self.attached[node].contains(&key);

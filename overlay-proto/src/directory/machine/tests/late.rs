@@ -1,4 +1,4 @@
-//! Frames that come too late: directory.md, Moves and Frames on behalf of others.
+//! Frames that come too late: DIRECTORY.md, Moves and Frames on behalf of others.
 
 use super::cluster::*;
 use crate::directory::machine::{DirectoryAction, LateFrame, LateVerdict};
