@@ -7,20 +7,18 @@
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::{NetworkName, PeerId};
-use overlay_proto::membership::Utc;
+use overlay_proto::membership::{Chain, Utc};
 use overlay_proto::time::UnixTime;
 
 use super::node::Tick;
 use super::run::Driver;
+use super::warnings::Topic;
 
 /// How often all certificates are judged again: below the two minutes of a rekey.
 const JUDGE_EVERY: Duration = Duration::from_secs(30);
 
 /// The user is warned of the end of the membership this long before.
 const WARN_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// How often the log says so.
-const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The x25519 key is signed for as long as a certificate lives by default, ..
 pub(crate) const STATIC_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,7 +33,6 @@ const RECEIPT_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Expiry {
     judge_at: Instant,
-    warn_at: Instant,
     /// A witness did not answer.
     pub(crate) receipts_at: Option<Instant>,
 }
@@ -45,7 +42,6 @@ impl Expiry {
     pub(crate) const fn new(now: Instant) -> Self {
         Self {
             judge_at: now,
-            warn_at: now,
             receipts_at: None,
         }
     }
@@ -88,24 +84,23 @@ impl Driver {
         self.judge_members(tick);
         self.renew_static(tick);
         self.drop_ended(tick);
-        if tick.now >= self.expiry.warn_at {
-            self.expiry.warn_at = tick.now + WARN_EVERY;
-            for warning in self.warnings(tick) {
-                tracing::warn!("{warning}");
-            }
-        }
+        self.warn_of_the_end(tick);
     }
 
-    /// What `status` and the log say about the end of our own membership, for each network.
-    pub(crate) fn warnings(&self, tick: Tick) -> impl Iterator<Item = String> {
+    /// Warns of the end of our own membership, for each network.
+    fn warn_of_the_end(&mut self, tick: Tick) {
         let membership = &self.node.membership;
         let now = membership.roots().now(tick.wall);
-        let networks = membership.networks().iter();
-        networks.filter_map(move |network| {
-            let chain = membership.chain_for(&network.id);
-            let until = chain.or_else(|| membership.chain())?.claimed_end();
-            warning(&network.name, until, now)
-        })
+        let mine = membership.networks();
+        let stays = |about: &str| mine.iter().any(|one| one.name.as_str() == about);
+        self.warnings.retain(Topic::Membership, stays);
+        for network in mine {
+            let chain = membership.chain_for(&network.id).or(membership.chain());
+            let until = chain.map(Chain::claimed_end);
+            let text = until.and_then(|until| warning(&network.name, until, now));
+            let name = network.name.as_str();
+            self.warnings.set(tick.now, Topic::Membership, name, text);
+        }
     }
 
     /// Cuts off whoever's certificates have ended: its claims are void, its sessions closed.

@@ -25,6 +25,7 @@
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
+//! - [`warnings`]: what the user should do something about.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod attaching;
@@ -53,5 +54,6 @@ mod run;
 mod startup;
 mod underlay;
 mod waiting_room;
+mod warnings;
 
 pub use startup::up;

@@ -34,7 +34,8 @@ impl Driver {
                 .ok()
                 .map(|member| member.member_until),
             warnings: self
-                .warnings(tick)
+                .warnings
+                .lines()
                 .chain(self.silent_bootstraps())
                 .collect(),
             refused: self.last_refusal.clone(),

@@ -28,6 +28,7 @@ use super::questions::OpenQuestions;
 use super::revocations::Followed;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
+use super::warnings::Warnings;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
@@ -116,6 +117,7 @@ pub(crate) struct Driver {
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
     pub(crate) firewall: FirewallWatch,
+    pub(crate) warnings: Warnings,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
     pub(crate) move_due: Option<Instant>,
     /// Set once `farlan leave` was asked for.

@@ -28,11 +28,13 @@ use super::bridges::{self, Looks};
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
+use super::introductions::Answer;
 use super::node::{Node, Tick};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
 use super::underlay::Underlay;
 use super::waiting_room::WaitingRoom;
+use super::warnings::Warnings;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
@@ -62,68 +64,23 @@ pub fn up(setup: NodeSetup) -> Result<()> {
 }
 
 async fn run(setup: NodeSetup) -> Result<()> {
-    let epoch = Instant::now();
-    let mut entropy = OsEntropy;
-    let state = setup.state.clone();
-    let mut ports = state.load_ports()?;
+    let mut ports = setup.state.load_ports()?;
     let sockets = bind_data_path(&setup.config, &mut ports)?;
-    let control_server = ControlServer::bind(&state.socket(), &setup.config.control.users)?;
+    let control_server = ControlServer::bind(&setup.state.socket(), &setup.config.control.users)?;
     let gate = Arc::new(member_gate(&setup)?);
     let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
-    state.save_ports(&ports)?;
+    setup.state.save_ports(&ports)?;
 
-    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
-    let drops = Arc::new(DropCounters::default());
-    let node = node(&setup, epoch, &mut entropy)?;
-    let (workers, punts) = start_workers(&sockets, setup.config.workers, &fib, &drops, &node)?;
-    let tick = Tick::read();
     let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
     let (call_sender, calls) = mpsc::channel(32);
-    let mut driver = Driver {
-        tunnels: tunnels(&setup, &node)?,
-        node,
-        entropy,
-        replication: setup.config.directory.replication,
-        claim_ttl: setup.config.directory.claim_ttl(),
+    let outside = Outside {
+        sockets,
+        gate,
         control,
         answers: answer_sender,
-        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
-        underlay: Underlay::new(socket_ports(&sockets), Vec::new(), tick.wall.0 << 20),
-        sender: SlowSender::new(sockets),
-        taps: TapWriter::new(Vec::new()),
-        workers,
-        fib,
-        fib_stale: true,
-        drops,
-        refused: 0,
-        peers: HashMap::new(),
-        infra: BTreeSet::new(),
-        last_refusal: revoked_already(&setup),
-        unreachable: BTreeMap::new(),
-        networks: Vec::new(),
-        for_session: WaitingRoom::new(super::run::SESSION_ROOM),
-        next_frame_id: 0,
-        signal_sequence: 0,
-        signal_inbox: overlay_proto::directory::SignalInbox::default(),
-        probe_budget: nat_traversal::agent::ProbeBudget::new(),
-        open_questions: super::questions::OpenQuestions::default(),
-        touched_peers: BTreeSet::new(),
-        touched_networks: BTreeSet::new(),
-        next_look: tick.now,
-        next_housekeeping: tick.now,
-        expiry: Expiry::new(tick.now),
-        peers_changed: false,
-        next_save: tick.now,
-        time: TimeWatch::start(),
-        revocations: Followed::new(gate.revocations()),
-        gate,
-        saved_timestamp: 0,
-        looks: Looks::start(),
-        firewall: FirewallWatch::start(),
-        move_due: None,
-        leaving: None,
-        state,
     };
+    let tick = Tick::read();
+    let (mut driver, punts) = driver(&setup, outside, tick)?;
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
     driver.attach_configured(&setup, tick.now).await?;
@@ -142,6 +99,79 @@ async fn run(setup: NodeSetup) -> Result<()> {
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
+}
+
+/// What a driver reaches the outside by.
+struct Outside {
+    sockets: UdpSockets,
+    gate: Arc<MemberGate>,
+    control: ControlHandle,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// The driver with its workers started, without networks yet; and what the workers punt.
+fn driver(
+    setup: &NodeSetup,
+    outside: Outside,
+    tick: Tick,
+) -> Result<(Driver, mpsc::Receiver<Punt>)> {
+    let mut entropy = OsEntropy;
+    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
+    let drops = Arc::new(DropCounters::default());
+    let node = node(setup, tick.now, &mut entropy)?;
+    let workers = setup.config.workers;
+    let (workers, punts) = start_workers(&outside.sockets, workers, &fib, &drops, &node)?;
+    let driver = Driver {
+        tunnels: tunnels(setup, &node)?,
+        node,
+        entropy,
+        replication: setup.config.directory.replication,
+        claim_ttl: setup.config.directory.claim_ttl(),
+        control: outside.control,
+        answers: outside.answers,
+        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        underlay: Underlay::new(
+            socket_ports(&outside.sockets),
+            Vec::new(),
+            tick.wall.0 << 20,
+        ),
+        sender: SlowSender::new(outside.sockets),
+        taps: TapWriter::new(Vec::new()),
+        workers,
+        fib,
+        fib_stale: true,
+        drops,
+        refused: 0,
+        peers: HashMap::new(),
+        infra: BTreeSet::new(),
+        last_refusal: revoked_already(setup),
+        unreachable: BTreeMap::new(),
+        networks: Vec::new(),
+        for_session: WaitingRoom::new(super::run::SESSION_ROOM),
+        next_frame_id: 0,
+        signal_sequence: 0,
+        signal_inbox: overlay_proto::directory::SignalInbox::default(),
+        probe_budget: nat_traversal::agent::ProbeBudget::new(),
+        open_questions: super::questions::OpenQuestions::default(),
+        touched_peers: BTreeSet::new(),
+        touched_networks: BTreeSet::new(),
+        next_look: tick.now,
+        next_housekeeping: tick.now,
+        expiry: Expiry::new(tick.now),
+        peers_changed: false,
+        next_save: tick.now,
+        time: TimeWatch::start(),
+        revocations: Followed::new(outside.gate.revocations()),
+        gate: outside.gate,
+        saved_timestamp: 0,
+        looks: Looks::start(),
+        firewall: FirewallWatch::start(),
+        warnings: Warnings::default(),
+        move_due: None,
+        leaving: None,
+        state: setup.state.clone(),
+    };
+    Ok((driver, punts))
 }
 
 /// The sockets of each worker. A kernel that does not let several share a port has one worker.
