@@ -5,6 +5,8 @@
 //! interface that nobody knows. An interface is ours if it carries our mark; one that does not is
 //! never touched, whatever its name.
 
+mod detaching;
+mod making;
 mod moving;
 mod nic;
 mod passage;
@@ -17,12 +19,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use overlay_proto::ids::NetworkName;
-use tap_bridge::host::{self, Isolation, NewTap};
-use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{Link, LinkKind, Links};
+use tap_bridge::{Links, host, tap};
 
 use crate::state::{StateDir, StateError, StateLock};
 
+pub use detaching::{detach, detach_nic, detach_vm};
+use making::{clear, interfaces, make_whole};
 pub use moving::{CONFIRM_WITHIN, confirm, roll_back, waits};
 pub use passage::keep_open;
 use store::Book;
@@ -148,79 +150,6 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
     Ok(lines.join("\n"))
 }
 
-/// Detaches a network: removes its tap, its VMs' taps and the bridge if it was made here.
-///
-/// # Errors
-/// Not attached, or an interface cannot be removed.
-pub async fn detach(dir: &Path, network: &NetworkName) -> anyhow::Result<String> {
-    let _lock = hold(dir)?;
-    let links = Links::connect()?;
-    let mut book = Book::load(dir)?;
-    let record = attached(&book, network)?;
-    if let Some(nic) = &record.nic {
-        nic::unplug(&links, record, nic).await?;
-    }
-    for name in interfaces(record) {
-        remove_if_ours(&links, name, &book.mark).await?;
-    }
-    let done = format!(
-        "{network} is detached: {} and its taps are gone",
-        record.tap
-    );
-    let bridge = record.bridge_is_ours.then(|| record.bridge.clone());
-    book.attachments.retain(|one| one.network != *network);
-    book.save(dir)?;
-    if let Some(bridge) = bridge {
-        passage::close(bridge).await;
-    }
-    Ok(done)
-}
-
-/// Removes the VM tap `vm` of a network; the network stays attached.
-///
-/// # Errors
-/// No such VM tap, or it cannot be removed.
-pub async fn detach_vm(dir: &Path, network: &NetworkName, vm: &str) -> anyhow::Result<String> {
-    let _lock = hold(dir)?;
-    let links = Links::connect()?;
-    let mut book = Book::load(dir)?;
-    let vms = &attached(&book, network)?.vms;
-    if !vms.iter().any(|one| one.name == vm) {
-        let names: Vec<&str> = vms.iter().map(|one| one.name.as_str()).collect();
-        bail!(
-            "{vm} is no VM tap of {network}; its VM taps: [{}]",
-            names.join(" ")
-        );
-    }
-    remove_if_ours(&links, vm, &book.mark).await?;
-    if let Some(record) = book.find_mut(network) {
-        record.vms.retain(|one| one.name != vm);
-    }
-    book.save(dir)?;
-    Ok(format!("tap {vm} is gone from {network}"))
-}
-
-/// Gives the NIC `name` of a network back; the network stays attached.
-///
-/// # Errors
-/// No such NIC, or the kernel refuses.
-pub async fn detach_nic(dir: &Path, network: &NetworkName, name: &str) -> anyhow::Result<String> {
-    let _lock = hold(dir)?;
-    let links = Links::connect()?;
-    let mut book = Book::load(dir)?;
-    let record = attached(&book, network)?;
-    let Some(nic) = record.nic.as_ref().filter(|nic| nic.name == name) else {
-        let has = record.nic.as_ref().map_or("none", |nic| &nic.name);
-        bail!("{name} is no NIC of {network}; its NIC: {has}");
-    };
-    nic::unplug(&links, record, nic).await?;
-    if let Some(record) = book.find_mut(network) {
-        record.nic = None;
-    }
-    book.save(dir)?;
-    Ok(format!("the NIC {name} is no longer on {network}"))
-}
-
 /// What is attached, as recorded.
 ///
 /// # Errors
@@ -267,12 +196,6 @@ pub fn nic_waits(record: &AttachmentRecord) -> bool {
     };
     let link = Path::new("/sys/class/net").join(&nic.name);
     link.exists() && !link.join("master").exists()
-}
-
-fn attached<'a>(book: &'a Book, network: &NetworkName) -> anyhow::Result<&'a AttachmentRecord> {
-    book.find(network).with_context(|| {
-        format!("network {network} is not attached here; `farlan networks` lists those that are")
-    })
 }
 
 /// Refuses what contradicts the record or the host, before anything is changed.
@@ -403,174 +326,6 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
         });
     }
     Ok(())
-}
-
-/// Makes what is recorded and missing. A name that somebody else has taken meanwhile is replaced by
-/// the next free one, in the record, too.
-async fn make_whole(
-    links: &Links,
-    record: &mut AttachmentRecord,
-    mark: &str,
-    told: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let bridge = make_bridge(links, record, mark, told).await?;
-    let network = record.network.to_string();
-    let mtu = if record.bridge_is_ours {
-        record.mtu
-    } else {
-        bridge.mtu
-    };
-    if find_ours(links, &record.tap, mark).await? == Found::Foreign {
-        record.tap = host::free_name(links, "fl-", &network).await?;
-        told.push(format!("network {network} now uses the tap {}", record.tap));
-    }
-    let tap = NewTap {
-        name: &record.tap,
-        kind: TapKind::Overlay,
-        owner: None,
-        mtu,
-        mark,
-    };
-    make_port(links, tap, &bridge, told).await?;
-    for vm in &record.vms {
-        let tap = NewTap {
-            name: &vm.name,
-            kind: TapKind::Vm,
-            owner: Some(vm.owner),
-            ..tap
-        };
-        make_port(links, tap, &bridge, told).await?;
-    }
-    if let Some(nic) = &mut record.nic {
-        nic::plug(links, nic, &bridge, told).await?;
-    }
-    Ok(())
-}
-
-async fn make_bridge(
-    links: &Links,
-    record: &mut AttachmentRecord,
-    mark: &str,
-    told: &mut Vec<String>,
-) -> anyhow::Result<Link> {
-    if !record.bridge_is_ours {
-        return Ok(links.bridge(&record.bridge).await?);
-    }
-    let bridge = match find_ours(links, &record.bridge, mark).await? {
-        Found::Ours(link) if link.kind == LinkKind::Bridge => link,
-        found => {
-            if found != Found::Nothing {
-                let network = record.network.to_string();
-                record.bridge = host::free_name(links, "br-", &network).await?;
-                told.push(format!(
-                    "network {network} now uses the bridge {}",
-                    record.bridge
-                ));
-            }
-            let (link, isolation) =
-                host::make_bridge(links, &record.bridge, record.mtu, mark).await?;
-            tell(told, &record.bridge, isolation);
-            link
-        }
-    };
-    if !bridge.up {
-        links.set_up(&bridge).await?;
-    }
-    for address in &record.addresses {
-        let ipv6 = matches!(address, IpNet::V6(_));
-        tell(
-            told,
-            &bridge.name,
-            host::open_for_address(links, &bridge, ipv6).await,
-        );
-        links
-            .add_address(&bridge, address.addr(), address.prefix_len())
-            .await?;
-    }
-    Ok(bridge)
-}
-
-async fn make_port(
-    links: &Links,
-    tap: NewTap<'_>,
-    bridge: &Link,
-    told: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    match find_ours(links, tap.name, tap.mark).await? {
-        Found::Nothing => {
-            let (_, isolation) = host::make_tap(links, tap, bridge).await?;
-            tell(told, tap.name, isolation);
-        }
-        Found::Foreign => {
-            let name = tap.name;
-            bail!("interface {name} is not ours; remove it, or detach and choose another name");
-        }
-        Found::Ours(link) => {
-            if link.master != Some(bridge.index) {
-                links.set_master(&link, Some(bridge.index)).await?;
-            }
-            if !link.up {
-                links.set_up(&link).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Ours(Link),
-    Foreign,
-}
-
-async fn find_ours(links: &Links, name: &str, mark: &str) -> anyhow::Result<Found> {
-    Ok(match links.find(name).await? {
-        None => Found::Nothing,
-        Some(link) if link.alias.as_deref() == Some(mark) => Found::Ours(link),
-        Some(_) => Found::Foreign,
-    })
-}
-
-async fn remove_if_ours(links: &Links, name: &str, mark: &str) -> anyhow::Result<()> {
-    if let Found::Ours(link) = find_ours(links, name, mark).await? {
-        links.delete(&link).await?;
-    }
-    Ok(())
-}
-
-/// Removes the interfaces of `now` that `before` did not have.
-async fn clear(
-    links: &Links,
-    now: &AttachmentRecord,
-    before: Option<&AttachmentRecord>,
-    mark: &str,
-) {
-    if let Some(nic) = &now.nic
-        && before.is_none_or(|record| record.nic.is_none())
-        && let Err(error) = nic::unplug(links, now, nic).await
-    {
-        tracing::warn!(%error, interface = nic.name, "cannot give the NIC back");
-    }
-    let had = |name: &str| before.is_some_and(|record| interfaces(record).any(|one| one == name));
-    for name in interfaces(now).filter(|name| !had(name)) {
-        if let Err(error) = remove_if_ours(links, name, mark).await {
-            tracing::warn!(%error, interface = name, "cannot remove what was made half");
-        }
-    }
-}
-
-/// The interfaces made for a network, ports first.
-fn interfaces(record: &AttachmentRecord) -> impl Iterator<Item = &str> {
-    let vms = record.vms.iter().map(|vm| vm.name.as_str());
-    let bridge = record.bridge_is_ours.then_some(record.bridge.as_str());
-    vms.chain([record.tap.as_str()]).chain(bridge)
-}
-
-fn tell(told: &mut Vec<String>, name: &str, isolation: Isolation) {
-    for reason in isolation.not_applied {
-        told.push(format!("warning: the host may be seen on {name}: {reason}"));
-    }
 }
 
 fn summary(record: &AttachmentRecord) -> String {

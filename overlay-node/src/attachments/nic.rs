@@ -44,7 +44,7 @@ pub(super) async fn check(
         }
     }
     let other = book.attachments.iter().find(|other| {
-        super::interfaces(other).any(|one| one == name)
+        super::making::interfaces(other).any(|one| one == name)
             || other.nic.as_ref().is_some_and(|nic| nic.name == name)
     });
     if let Some(other) = other {
