@@ -182,6 +182,17 @@ impl ControlHandle {
         }
     }
 
+    /// What time it is at `infra`, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`RequestError`] says; a bootstrap of an earlier version does not know the question.
+    pub async fn clock(&self, infra: PeerId) -> Result<u64, RequestError> {
+        match self.request_once(infra, Request::Clock).await? {
+            Response::Clock(millis) => Ok(millis),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Brings an envelope to `to`: over the direct connection if there is one, else through the
     /// connected bootstraps, one after the other. `Ok` means that `to` has it.
     ///

@@ -80,6 +80,8 @@ pub enum Request {
         /// Encoded, at most [`SignedRevocations::MAX_BYTES`].
         list: Vec<u8>,
     },
+    /// To any node: what time is it at your place?
+    Clock,
 }
 
 /// The answer. Variants are only ever added at the end.
@@ -101,6 +103,8 @@ pub enum Response {
     Refused(RefusedReason),
     /// To `Receipt`.
     Receipt(Result<SignedPart, WitnessRefusal>),
+    /// To `Clock`: milliseconds since 1970, UTC. Nothing is decided by it: it is for the user.
+    Clock(u64),
 }
 
 /// An allocation at a relay (TRUST.md 18).
@@ -148,7 +152,7 @@ impl Request {
             Self::PutRecord { value, .. } => value.len() <= MAX_RECORD,
             Self::Receipt { chain } => chain.len() <= MAX_CHAIN_BYTES,
             Self::Revocations { list } => list.len() <= SignedRevocations::MAX_BYTES,
-            Self::Allocate | Self::GetRecord { .. } => true,
+            Self::Allocate | Self::GetRecord { .. } | Self::Clock => true,
         }
     }
 }

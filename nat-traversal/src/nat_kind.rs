@@ -4,11 +4,12 @@
 //! independence of the address. The kind adds rungs to the ladder, it never takes one away.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::is_private;
 use crate::path::SocketId;
 use crate::wire_bytes::canonical;
 
@@ -17,6 +18,9 @@ const MAX_OBSERVERS: usize = 32;
 /// Observations that far apart may straddle a change of the mapping and are not compared. Two
 /// rounds of the reflector client and its retries.
 const COMPARABLE: Duration = Duration::from_secs(60);
+/// An observation is current for this long: three rounds of the reflector client less its jitter. Direct peers
+/// answer every 15 s.
+const CURRENT: Duration = Duration::from_secs(75);
 /// Outer addresses of a socket that are told to others. Behind a NAT that maps by destination there are as
 /// many as observers, and none is of use to anybody else.
 const MAX_TOLD: usize = 4;
@@ -112,6 +116,8 @@ struct Seen {
     by: Observer,
     observed: SocketAddr,
     at: Instant,
+    /// It has not been silent since.
+    confirmed: bool,
 }
 
 impl NatKind {
@@ -145,6 +151,7 @@ impl NatKind {
             by,
             observed,
             at: now,
+            confirmed: true,
         };
         self.seen.insert(canonical(observer), seen);
         if self.seen.len() > MAX_OBSERVERS {
@@ -163,14 +170,17 @@ impl NatKind {
     /// The kind of mapping that the observations prove.
     #[must_use]
     pub fn mapping(&self) -> Mapping {
-        let recent: Vec<_> = self.recent().collect();
-        if recent.is_empty() {
-            return Mapping::Unknown;
-        }
         let is_local = |seen: &Seen| self.local.contains(&seen.observed);
-        if recent.iter().all(|(_, seen)| is_local(seen)) {
-            return Mapping::None;
+        let (seen_bare, seen_translated): (Vec<_>, Vec<_>) =
+            self.recent().partition(|(_, seen)| is_local(seen));
+        if seen_translated.is_empty() {
+            return if seen_bare.is_empty() {
+                Mapping::Unknown
+            } else {
+                Mapping::None
+            };
         }
+        let recent = self.through_the_same_nat(seen_translated);
         let (mut port_matters, mut address_matters, mut independent) = (false, false, false);
         for (index, (observer, seen)) in recent.iter().enumerate() {
             for (other, other_seen) in recent.iter().skip(index + 1) {
@@ -189,6 +199,55 @@ impl NatKind {
             (false, false, true) => Mapping::EndpointIndependent,
             (false, false, false) => Mapping::Unknown,
         }
+    }
+
+    /// Without what observers see through another NAT, or through none: a peer on our own side sees the
+    /// socket bare, by a hairpin, or behind the inner one of two NATs. It says nothing about how the
+    /// NAT towards everybody else maps.
+    fn through_the_same_nat<'a>(
+        &self,
+        mut seen: Vec<(&'a SocketAddr, &'a Seen)>,
+    ) -> Vec<(&'a SocketAddr, &'a Seen)> {
+        let outer: Vec<IpAddr> = seen.iter().map(|(_, seen)| seen.observed.ip()).collect();
+        seen.retain(|(observer, _)| !outer.contains(&observer.ip()));
+        let reflected = |(_, seen): &(_, &Seen)| seen.by == Observer::Reflector;
+        if let Some((reflector, outermost)) = seen.iter().copied().find(reflected) {
+            let scopes = |observer: &SocketAddr, seen: &Seen| {
+                (is_private(observer.ip()), is_private(seen.observed.ip()))
+            };
+            let theirs = scopes(reflector, outermost);
+            seen.retain(|(observer, seen)| scopes(observer, seen) == theirs);
+        }
+        seen
+    }
+
+    /// The observer did not answer: what it saw last may be true no more.
+    pub fn handle_silence(&mut self, observer: SocketAddr) {
+        if let Some(seen) = self.seen.get_mut(&canonical(observer)) {
+            seen.confirmed = false;
+        }
+    }
+
+    /// The outer addresses that somebody has seen within [`CURRENT`] and not been silent since, without the host's own.
+    #[must_use]
+    pub fn current(&self, now: Instant) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
+        for seen in self.seen.values() {
+            let lately = now.saturating_duration_since(seen.at) <= CURRENT;
+            let addr = seen.observed;
+            let outer = !self.local.contains(&addr) && !found.contains(&addr);
+            if seen.confirmed && lately && outer && self.reflexive().contains(&addr) {
+                found.push(addr);
+            }
+        }
+        found
+    }
+
+    /// By how many addresses of observers the mapping is judged: one alone cannot show how the NAT
+    /// maps.
+    #[must_use]
+    pub fn observers(&self) -> usize {
+        self.recent().count()
     }
 
     /// The kind of filtering, as far as shown.
@@ -332,6 +391,47 @@ mod tests {
         let later = now + Duration::from_secs(61);
         kind.handle_observation(later, second, "203.0.113.5:9".parse().unwrap());
         assert_eq!(kind.mapping(), Mapping::Unknown);
+    }
+
+    #[test]
+    fn who_is_on_our_side_of_the_nat_says_nothing_about_it() {
+        let now = Instant::now();
+        let two = [
+            ("192.0.2.1:1", "203.0.113.5:7"),
+            ("192.0.2.77:1", "203.0.113.5:7"),
+        ];
+        for (observer, observed) in [
+            // Another node on the LAN sees the socket bare, ..
+            ("10.0.0.3:22611", "10.0.0.2:22611"),
+            // .. or, by a hairpin, another port of the outer address, ..
+            ("203.0.113.5:900", "203.0.113.5:901"),
+            // .. or sits between the two NATs.
+            ("100.64.0.9:22611", "100.64.0.2:40000"),
+        ] {
+            let mut kind = kind_of(&two);
+            let peer = (Observer::Peer, observer.parse().unwrap());
+            kind.handle_observation(now, peer, observed.parse().unwrap());
+            let mapping = kind.mapping();
+            assert_eq!(mapping, Mapping::EndpointIndependent, "{observer}");
+        }
+        // With one reflector alone nothing is shown, with or without it.
+        let mut kind = kind_of(&two[..1]);
+        let peer = (Observer::Peer, "10.0.0.3:22611".parse().unwrap());
+        kind.handle_observation(now, peer, "10.0.0.2:22611".parse().unwrap());
+        assert_eq!(kind.mapping(), Mapping::Unknown);
+    }
+
+    #[test]
+    fn an_address_that_nobody_confirms_is_not_current() {
+        let now = Instant::now();
+        let mut kind = kind_of(&[("192.0.2.1:1", "203.0.113.5:7")]);
+        let told: Vec<SocketAddr> = vec!["203.0.113.5:7".parse().unwrap()];
+        assert_eq!(kind.current(now), told);
+        assert!(kind.current(now + Duration::from_secs(80)).is_empty());
+        kind.handle_silence("192.0.2.1:1".parse().unwrap());
+        assert!(kind.current(now).is_empty());
+        // It is still told: the silence may be the reflector's.
+        assert_eq!(kind.reflexive(), told);
     }
 
     #[test]

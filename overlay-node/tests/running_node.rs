@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use nat_traversal::path::PathKind;
 use overlay_node::control_socket::api::{
-    MacReport, NatReport, NetworkReport, PathReport, PeerReport, Request, Response, StatusReport,
+    BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PathReport, PeerReport,
+    Request, Response, StatusReport,
 };
 use overlay_node::control_socket::server::{ControlCall, ControlServer};
 use overlay_node::state::StateDir;
@@ -87,11 +88,13 @@ fn peer() -> PeerReport {
             kind: PathKind::Relayed,
             remote: Some("192.0.2.1:22611".parse().unwrap()),
             via: Some(PeerId([8; 32])),
-            why: Some("nat-random-ports".to_owned()),
+            why: Some("no-answer".to_owned()),
+            why_text: Some("no address of the peer answered".to_owned()),
             rtt_ms: Some(50.25),
             mtu: Some(1_280),
         },
         suite: Some("chacha20-poly1305".to_owned()),
+        heard_s: Some(4),
         tx_bytes: 10,
         rx_bytes: 20,
     }
@@ -109,6 +112,14 @@ fn status() -> StatusReport {
         member_until: Some(UnixTime(2_000_000_000)),
         warnings: Vec::new(),
         refused: None,
+        bootstraps: vec![BootstrapReport {
+            node: PeerId([8; 32]),
+            addresses: vec!["/ip4/192.0.2.1/tcp/22611".to_owned()],
+            state: BootstrapState::Up,
+            why: None,
+            data: vec!["192.0.2.1:22611".parse().unwrap()],
+            udp: Some(false),
+        }],
         listen: vec!["0.0.0.0:22611".parse().unwrap()],
         nat: NatReport::default(),
         networks: vec![NetworkReport {
@@ -161,7 +172,7 @@ async fn status_for_people_and_programs() {
         "web1 web2",
         "0.0.0.0:22611",
         "relayed",
-        "nat-random-ports",
+        "no-answer",
         "50.2ms",
         "unknown_mac",
         "1m 1s",

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libp2p::request_response::ResponseChannel;
 use overlay_proto::ids::PeerId;
@@ -134,6 +134,7 @@ impl Driver {
             Request::PutRecord { key, value } => self.put_record(peer, key, value),
             Request::Receipt { chain } => Response::Receipt(self.gate.receipt(peer, &chain)),
             Request::Revocations { list } => self.take_revocations(peer, &list),
+            Request::Clock => Response::Clock(unix_millis()),
             request => self.server.infra(peer, request, now),
         };
         self.respond(channel, response);
@@ -217,4 +218,13 @@ impl Driver {
             .control
             .send_response(channel, response);
     }
+}
+
+/// The wall clock, in milliseconds since 1970; 0 where it is set before that.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since
+        .ok()
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or(0)
 }

@@ -16,6 +16,9 @@ use crate::wire_bytes::canonical;
 pub const MAX_REFLECTORS: usize = 8;
 /// Time between two rounds at one reflector, less up to a tenth.
 pub const REFLECTOR_INTERVAL: Duration = Duration::from_secs(25);
+/// A reflector that was silent for a whole round is asked again after this: the way to it may have been
+/// opened, and somebody waits.
+const SILENT_INTERVAL: Duration = Duration::from_secs(5);
 /// Waiting for an answer: three tries, 3.5 s in all. RFC 8489 section 6.2.1 starts at 500 ms too.
 const TRIES_MS: [u64; 3] = [500, 1_000, 2_000];
 /// Events that wait for the driver; older ones are dropped first.
@@ -155,7 +158,7 @@ impl ReflectorClient {
                 *asked = Asked {
                     open: None,
                     tries: 0,
-                    due: now + jittered(entropy),
+                    due: now + SILENT_INTERVAL,
                 };
                 continue;
             };

@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration for people, its two largest units: `1d 2h`.
-pub(super) fn show(seconds: u64) -> String {
+pub(crate) fn show(seconds: u64) -> String {
     let mut rest = seconds;
     let mut parts = Vec::new();
     for (name, unit) in UNITS.iter().filter(|(name, _)| *name != 'w') {

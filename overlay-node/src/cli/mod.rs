@@ -28,6 +28,7 @@ use crate::state::{DEFAULT_STATE, StateDir};
 
 pub(crate) use apply::{said, take_epochs, take_roots};
 pub use attach::{attach_now, detach_now};
+pub(crate) use duration::show as show_duration;
 pub use leave::detach_all;
 pub use show::networks_on_disk;
 pub use up::{NodeSetup, UpArgs, notify};

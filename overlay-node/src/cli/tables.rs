@@ -1,11 +1,14 @@
 //! Reports as tables for people.
 
+use nat_traversal::nat_kind::Mapping;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::membership::Utc;
 
 use super::duration;
 use super::output::{Table, or_dash};
-use crate::control_socket::api::{MacReport, NetworkReport, PeerReport, StatusReport};
+use crate::control_socket::api::{
+    BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PeerReport, StatusReport,
+};
 
 pub(super) fn status(report: &StatusReport) -> String {
     let name = if report.name.is_empty() {
@@ -27,7 +30,7 @@ pub(super) fn status(report: &StatusReport) -> String {
         "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
          version   {}, up {}, workers {}\n\
          listen    {}\n\
-         nat       mapping {}, filtering {}, seen as {seen}\n\n",
+         nat       mapping {}{}, filtering {}, seen as {seen}\n{}\n",
         report.node,
         report.overlay,
         report.version,
@@ -35,7 +38,9 @@ pub(super) fn status(report: &StatusReport) -> String {
         report.workers,
         list(&report.listen, ", "),
         report.nat.mapping.name(),
+        unknown_mapping(&report.nat),
         report.nat.filtering.name(),
+        bootstraps(&report.bootstraps),
     );
     text.push_str(&networks(&report.networks));
     text.push('\n');
@@ -56,6 +61,31 @@ pub(super) fn status(report: &StatusReport) -> String {
         text.push_str(&table.text());
     }
     text
+}
+
+/// Why the mapping is not known: one observer's word cannot show it.
+fn unknown_mapping(nat: &NatReport) -> &'static str {
+    match (nat.mapping, nat.observers) {
+        (Mapping::Unknown, 0) => " (nobody has seen this node yet)",
+        (Mapping::Unknown, _) => " (a second bootstrap, or a direct peer, would show it)",
+        _ => "",
+    }
+}
+
+/// A line for each bootstrap.
+fn bootstraps(bootstraps: &[BootstrapReport]) -> String {
+    let line = |report: &BootstrapReport| {
+        let state = match (report.state, report.udp) {
+            (BootstrapState::Down, _) => "down",
+            (BootstrapState::Up, Some(true)) => "up, answers by UDP",
+            (BootstrapState::Up, Some(false)) => "up, but SILENT by UDP",
+            (BootstrapState::Up, None) => "up",
+        };
+        let why = report.why.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        format!("bootstrap {} {state}{why}\n", report.addresses.join(" "))
+    };
+    bootstraps.iter().map(line).collect()
 }
 
 pub(super) fn networks(networks: &[NetworkReport]) -> String {

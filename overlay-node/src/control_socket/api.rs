@@ -231,6 +231,9 @@ pub struct StatusReport {
     pub warnings: Vec<String>,
     /// Why a bootstrap last refused this node; `null` once one has let it in.
     pub refused: Option<String>,
+    /// The bootstraps of the membership, and how each is.
+    #[serde(default)]
+    pub bootstraps: Vec<BootstrapReport>,
     /// Where the data path takes UDP: a firewall that lets this in makes paths direct.
     #[serde(default)]
     pub listen: Vec<SocketAddr>,
@@ -244,6 +247,33 @@ pub struct StatusReport {
     pub drops: BTreeMap<String, u64>,
 }
 
+/// `status.bootstraps[]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootstrapReport {
+    /// The bootstrap.
+    pub node: PeerId,
+    /// Its addresses, as the invites name them.
+    pub addresses: Vec<String>,
+    /// Is there a control connection?
+    pub state: BootstrapState,
+    /// Why it was not reached, when last tried.
+    pub why: Option<String>,
+    /// Where its reflector and relay take UDP, once it was up.
+    pub data: Vec<SocketAddr>,
+    /// Does one of these answer by UDP? `null`: not known yet.
+    pub udp: Option<bool>,
+}
+
+/// `status.bootstraps[].state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootstrapState {
+    /// Connected, and it has admitted this node.
+    Up,
+    /// Not connected.
+    Down,
+}
+
 /// `status.nat`.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatReport {
@@ -253,6 +283,9 @@ pub struct NatReport {
     pub filtering: Filtering,
     /// This node's addresses as others see them.
     pub reflexive: Vec<SocketAddr>,
+    /// How many addresses of others the mapping is judged by; one alone cannot show it.
+    #[serde(default)]
+    pub observers: usize,
 }
 
 /// `status.networks[]`, and `farlan networks --json`.
@@ -295,6 +328,9 @@ pub struct PeerReport {
     /// How its session seals: `aes-256-gcm` or `chacha20-poly1305`; `null` without a session.
     #[serde(default)]
     pub suite: Option<String>,
+    /// Seconds since something sealed came from it; `null`: nothing since this node started.
+    #[serde(default)]
+    pub heard_s: Option<u64>,
     /// Bytes of guest frames sent to it.
     pub tx_bytes: u64,
     /// Bytes of guest frames received from it.
@@ -312,6 +348,9 @@ pub struct PathReport {
     pub via: Option<PeerId>,
     /// Why no better path is in use: a reason code.
     pub why: Option<String>,
+    /// The same as a sentence: what is wrong, what helps.
+    #[serde(default)]
+    pub why_text: Option<String>,
     /// Round trip, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// The largest UDP payload proven, in bytes; on a relayed path without the relay header.
@@ -358,11 +397,20 @@ mod tests {
             member_until: None,
             warnings: Vec::new(),
             refused: None,
+            bootstraps: vec![BootstrapReport {
+                node: peer,
+                addresses: vec!["/ip4/192.0.2.1/tcp/22611".to_owned()],
+                state: BootstrapState::Up,
+                why: None,
+                data: vec!["192.0.2.1:22611".parse().unwrap()],
+                udp: Some(true),
+            }],
             listen: vec!["0.0.0.0:22611".parse().unwrap()],
             nat: NatReport {
                 mapping: Mapping::AddressAndPortDependent,
                 filtering: Filtering::Unknown,
                 reflexive: vec!["192.0.2.4:5".parse().unwrap()],
+                observers: 2,
             },
             networks: vec![NetworkReport {
                 name: "lab".parse().unwrap(),
@@ -383,10 +431,12 @@ mod tests {
                     remote: Some("192.0.2.4:5".parse().unwrap()),
                     via: None,
                     why: None,
+                    why_text: None,
                     rtt_ms: Some(1.2),
                     mtu: Some(1_472),
                 },
                 suite: Some("aes-256-gcm".to_owned()),
+                heard_s: Some(3),
                 tx_bytes: 0,
                 rx_bytes: 0,
             }],
@@ -395,15 +445,17 @@ mod tests {
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
             "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
+            "bootstraps": [{"node": peer.to_string(), "addresses": ["/ip4/192.0.2.1/tcp/22611"],
+                "state": "up", "why": null, "data": ["192.0.2.1:22611"], "udp": true}],
             "uptime_s": 1, "workers": 2, "tasks": 9, "listen": ["0.0.0.0:22611"],
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
-                    "reflexive": ["192.0.2.4:5"]},
+                    "reflexive": ["192.0.2.4:5"], "observers": 2},
             "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "nic": "eth1",
                 "vms": ["web1"], "mtu": 1500, "epoch": 1, "offload": true, "clamp": false}],
             "peers": [{"node": peer.to_string(), "name": "",
-                "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null,
+                "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null, "why_text": null,
                          "rtt_ms": 1.2, "mtu": 1472},
-                "suite": "aes-256-gcm",
+                "suite": "aes-256-gcm", "heard_s": 3,
                 "tx_bytes": 0, "rx_bytes": 0}],
             "drops": {"unknown_mac": 0}
         });

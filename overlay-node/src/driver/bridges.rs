@@ -16,7 +16,7 @@ use overlay_proto::ethernet::{EvidenceClass, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, Links};
 
-use super::introductions::Answer;
+use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
 

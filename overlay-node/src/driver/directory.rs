@@ -12,7 +12,7 @@ use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
-use super::introductions::Answer;
+use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
 

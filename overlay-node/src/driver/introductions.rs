@@ -7,8 +7,7 @@
 
 use std::time::Duration;
 
-use control_plane::messages::Allocation;
-use control_plane::{ControlEvent, ControlHandle};
+use control_plane::RequestError;
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
 use overlay_proto::Entropy;
@@ -18,180 +17,23 @@ use overlay_proto::directory::{
 };
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::{Chain, OldEpoch, rendezvous_blind};
-use overlay_proto::switching::{MacKey, NetIndex};
+use overlay_proto::membership::{OldEpoch, rendezvous_blind};
+use overlay_proto::switching::NetIndex;
 use overlay_proto::wire::peer_message::PeerMessage;
 
-use super::bridges::BridgeLook;
+use super::answers::Answer;
 use super::node::Tick;
 use super::peer::Peer;
-use super::receipts::Outcome;
+use super::reasons::Greeted;
 use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
 
-/// After a bootstrap did not take a card.
-const REGISTER_AGAIN: Duration = Duration::from_secs(5);
-
-/// Waits before the tries to get a relay allocation: without one a pair behind two hard NATs has no
-/// path at all.
-const ALLOCATE_TRIES: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-];
-
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
 pub(crate) const MAX_PEERS: usize = 4096;
 
-/// What a question to the control plane brought.
-pub(crate) enum Answer {
-    /// Cards of a network from the bootstraps; `None` if none answered.
-    Cards {
-        net: NetIndex,
-        cards: Option<Vec<(PeerId, Vec<u8>)>>,
-    },
-    /// A relay allocation.
-    Allocation {
-        infra: PeerId,
-        allocation: Option<Allocation>,
-    },
-    /// What the DHT holds about a MAC.
-    Record {
-        net: NetIndex,
-        key: MacKey,
-        record: Option<Vec<u8>>,
-    },
-    /// What the bridges look like; `None` if the kernel did not tell.
-    Bridges(Option<Vec<BridgeLook>>),
-    /// What a witness said about a certificate of ours.
-    Receipt { chain: Box<Chain>, outcome: Outcome },
-}
-
 impl Driver {
-    /// Something happened on the control plane.
-    pub(crate) fn handle_control_event(&mut self, tick: Tick, event: ControlEvent) {
-        match event {
-            ControlEvent::InfraUp {
-                peer, data_addrs, ..
-            } => {
-                tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
-                self.take_receipts(tick, peer);
-                self.underlay.add_infra(tick.now, peer, &data_addrs);
-                self.ask_for_allocation(tick, peer);
-                self.infra.insert(peer);
-                for network in &mut self.networks {
-                    network.register_at = None;
-                    network.directory.handle_dht_ready(tick.now);
-                    self.touched_networks.insert(network.index);
-                }
-            }
-            ControlEvent::InfraDown { peer } => {
-                tracing::info!(bootstrap = %peer, "bootstrap is down");
-                self.infra.remove(&peer);
-                if self.infra.is_empty() {
-                    self.networks
-                        .iter_mut()
-                        .for_each(|n| n.directory.handle_dht_lost());
-                }
-            }
-            ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
-            ControlEvent::RevocationsGrew => self.follow_revocations(tick),
-            ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
-            ControlEvent::Unreachable { addr, reason } => self.note_unreachable(addr, reason),
-            other => tracing::debug!(event = ?other, "control plane"),
-        }
-    }
-
-    /// An answer came to what was asked with [`Driver::ask`].
-    pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
-        match answer {
-            Answer::Cards { net, cards: None } => {
-                if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
-                    network.register_at = Some(tick.now + REGISTER_AGAIN);
-                }
-            }
-            Answer::Cards {
-                net,
-                cards: Some(cards),
-            } => {
-                for (_, bytes) in cards {
-                    self.open_and_learn(tick, net, &bytes);
-                }
-            }
-            Answer::Allocation { infra, allocation } => match allocation {
-                Some(allocation) => {
-                    self.underlay.add_allocation(tick.now, infra, &allocation);
-                    self.fib_stale = true;
-                    let known: Vec<PeerId> = self.peers.keys().copied().collect();
-                    self.permit(&known);
-                }
-                None => tracing::warn!(bootstrap = %infra, "no relay allocation"),
-            },
-            Answer::Bridges(seen) => self.handle_looks(tick, seen),
-            Answer::Record { net, key, record } => {
-                self.handle_record(tick, net, key, record.as_deref());
-            }
-            Answer::Receipt { chain, outcome } => self.handle_receipt(tick, *chain, outcome),
-        }
-    }
-
-    /// What the DHT has for a MAC; there is no more to come.
-    fn handle_record(&mut self, tick: Tick, net: NetIndex, key: MacKey, record: Option<&[u8]>) {
-        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
-            return;
-        };
-        for answer in record.map(Some).into_iter().chain([None]) {
-            let taken = network
-                .directory
-                .handle_dht_result(tick.now, tick.wall, key, answer);
-            if let Err(reason) = taken {
-                self.drops.count(reason);
-            }
-        }
-        self.touch_network(net);
-    }
-
-    /// Asks for an allocation at the relay of `infra`.
-    pub(crate) fn ask_for_allocation(&mut self, tick: Tick, infra: PeerId) {
-        self.underlay.note_asked(tick.now, infra);
-        self.ask(move |control| async move {
-            for wait in ALLOCATE_TRIES {
-                tokio::time::sleep(wait).await;
-                if let Ok(allocation) = control.allocate(infra).await {
-                    let allocation = Some(allocation);
-                    return Some(Answer::Allocation { infra, allocation });
-                }
-            }
-            Some(Answer::Allocation {
-                infra,
-                allocation: None,
-            })
-        });
-    }
-
-    /// Asks the control plane in a task of its own; the answer comes to [`Driver::handle_answer`].
-    /// At most `MAX_QUESTIONS` tasks at once; above it the question is dropped and counted.
-    pub(crate) fn ask<F, Fut>(&self, question: F)
-    where
-        F: FnOnce(ControlHandle) -> Fut,
-        Fut: Future<Output = Option<Answer>> + Send + 'static,
-    {
-        let Ok(permit) = std::sync::Arc::clone(&self.questions).try_acquire_owned() else {
-            return self.drops.count(DropReason::ControlOverflow);
-        };
-        let future = question(self.control.clone());
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            if let Some(answer) = future.await {
-                let _ = answers.send(answer).await;
-            }
-            drop(permit);
-        });
-    }
-
     /// Lays our card down at the bootstraps for each network where it is missing or old.
     pub(crate) fn lay_down_cards(&mut self, tick: Tick) {
         if self.infra.is_empty() || !self.underlay.is_settled(tick.now) {
@@ -295,7 +137,7 @@ impl Driver {
         Signed::seal(&card, &self.node.key, &self.node.membership.overlay()).ok()
     }
 
-    fn open_and_learn(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
+    pub(crate) fn open_and_learn(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
         let Some(network) = self.networks.get(usize::from(net.0)) else {
             return;
         };
@@ -401,7 +243,7 @@ impl Driver {
     }
 
     /// A signal came through a third party.
-    fn handle_signal(&mut self, tick: Tick, from: PeerId, envelope: &[u8]) {
+    pub(crate) fn handle_signal(&mut self, tick: Tick, from: PeerId, envelope: &[u8]) {
         // A greeting under the old key is from a member that was off when the epoch changed.
         let net = self.networks.iter().find_map(|network| {
             let old = network.old_epoch.as_ref().map(OldEpoch::key);
@@ -501,10 +343,15 @@ impl Driver {
             return;
         };
         self.ask(move |control| async move {
-            if let Err(error) = control.forward(id, envelope).await {
-                tracing::debug!(peer = %id, %error, "greeting not delivered");
-            }
-            None
+            let greeted = match control.forward(id, envelope).await {
+                Ok(()) => Greeted::Delivered,
+                Err(RequestError::NotConnected) => Greeted::Absent,
+                Err(error) => {
+                    tracing::debug!(peer = %id, %error, "greeting not delivered");
+                    Greeted::NotCarried
+                }
+            };
+            Some(Answer::Greeted { peer: id, greeted })
         });
         // Whoever is greeted may be heard by the relay; an earlier permit may have got lost.
         self.permit(&[id]);

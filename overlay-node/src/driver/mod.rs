@@ -21,15 +21,19 @@
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
+//! - [`answers`]: events of the control plane, and questions to it.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
-//! - [`warnings`]: what the user should do something about.
+//! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
+//!   from passing. [`reasons`]: why a peer is not reached, or not directly.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
 
+mod answers;
 mod attaching;
 mod bridges;
+mod conditions;
 mod directory;
 mod epochs;
 mod expiry;
@@ -46,12 +50,14 @@ mod peer;
 mod peers;
 mod publish;
 mod questions;
+mod reasons;
 mod receipts;
 mod reports;
 mod requests;
 mod revocations;
 mod run;
 mod startup;
+mod udp_reach;
 mod underlay;
 mod waiting_room;
 mod warnings;

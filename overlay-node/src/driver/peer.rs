@@ -16,6 +16,7 @@ use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
 
 use super::memory::Remembered;
+use super::reasons::Greeted;
 use super::underlay::RelaySpot;
 
 /// Paths on which one handshake is tried: the relay and the best candidates.
@@ -103,10 +104,12 @@ pub(crate) struct Peer {
     pub(crate) usable_since: Option<Instant>,
     /// When it became known.
     pub(crate) since: Instant,
-    /// The kind of the path chosen last.
-    pub(crate) last_kind: PathKind,
-    /// That path was a relayed one, it died, and there is no other.
-    pub(crate) relay_lost: bool,
+    /// The path chosen last.
+    pub(crate) last_path: Option<Path>,
+    /// When a sealed packet of it was last opened.
+    pub(crate) last_heard: Option<Instant>,
+    /// What became of the last greeting.
+    pub(crate) greeted: Option<Greeted>,
     attempts: Attempts,
     seen: Seen,
 }
@@ -133,8 +136,9 @@ impl Peer {
             epochs: BTreeMap::new(),
             usable_since: None,
             since: now,
-            last_kind: PathKind::None,
-            relay_lost: false,
+            last_path: None,
+            last_heard: None,
+            greeted: None,
             attempts: Attempts::default(),
             seen: Seen::default(),
         }
@@ -182,8 +186,7 @@ impl Peer {
 
     /// A path was chosen. `true`: a direct one from where it was not met before.
     pub(crate) fn choose(&mut self, path: Path) -> bool {
-        self.last_kind = path.kind();
-        self.relay_lost = false;
+        self.last_path = Some(path);
         let met_at = (path.kind() == PathKind::Direct).then_some(path.remote);
         let new = met_at.is_some() && met_at != self.met_at;
         self.met_at = met_at.or(self.met_at);
@@ -270,6 +273,18 @@ impl Peer {
         true
     }
 
+    /// Do the repetitions of the first handshake still run?
+    pub(crate) fn just_dialled(&self, now: Instant) -> bool {
+        let first = self.attempts.in_vain == 0;
+        let dialled = self.attempts.dialled;
+        first && dialled.is_none_or(|at| now.duration_since(at) < FIRST_REDIAL)
+    }
+
+    /// Has it told a relay at which we have an allocation, too?
+    pub(crate) fn has_relay_in_common(&self, routes: &[RelaySpot]) -> bool {
+        self.relay_path(routes).is_some()
+    }
+
     /// What failed before may work now.
     pub(crate) fn try_again(&mut self) {
         self.attempts = self.attempts.renewed();
@@ -325,10 +340,11 @@ impl Peer {
         if tx_frames != self.seen.tx_frames {
             self.agent.handle_sent(now);
         }
-        if rx_frames != self.seen.rx_frames
-            && let Some(path) = self.heard_on
-        {
-            self.agent.handle_traffic(now, path);
+        if rx_frames != self.seen.rx_frames {
+            self.last_heard = Some(now);
+            if let Some(path) = self.heard_on {
+                self.agent.handle_traffic(now, path);
+            }
         }
         let talked = tx_frames != self.seen.tx_frames || rx_frames != self.seen.rx_frames;
         self.seen = Seen {

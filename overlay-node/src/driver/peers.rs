@@ -1,7 +1,7 @@
 //! What goes to and from peers: handshakes, probes, messages on the channel.
 
 use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
-use nat_traversal::path::{Path, PathKind};
+use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
@@ -68,6 +68,7 @@ impl Driver {
         self.tunnels.handle_opened(tick.now, session, path);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.heard_on = Some(path);
+            peer.last_heard = Some(tick.now);
             peer.agent.handle_traffic(tick.now, path);
             self.touch_peer(id);
         }
@@ -403,7 +404,6 @@ impl Driver {
                 PathEvent::Lost => {
                     tracing::info!(peer = %id, "no path works");
                     lost = true;
-                    peer.relay_lost = peer.last_kind == PathKind::Relayed;
                     self.fib_stale = true;
                 }
                 PathEvent::Mtu { path, payload } => {

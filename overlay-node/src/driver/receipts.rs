@@ -4,13 +4,13 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::{Gatekeeper, Multiaddr, RequestError};
+use control_plane::{Gatekeeper, Multiaddr, RequestError, addr};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
 };
 
-use super::introductions::Answer;
+use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
 use super::startup;
@@ -28,29 +28,20 @@ impl Driver {
         self.last_refusal = Some(format!("{addr}: {reason}"));
     }
 
-    /// A bootstrap does not answer; it is dialled again and again. Said once for each address, and
-    /// not while another one is up: a single one that is down is no trouble.
+    /// An address of a bootstrap does not answer; it is dialled again and again. `status` shows why, and
+    /// warns if no bootstrap is up at all.
     pub(crate) fn note_unreachable(&mut self, addr: Multiaddr, reason: String) {
-        if !self.infra.is_empty() || self.unreachable.len() >= MAX_UNREACHABLE {
+        if self.unreachable.len() >= MAX_UNREACHABLE && !self.unreachable.contains_key(&addr) {
             return;
         }
-        if !self.unreachable.contains_key(&addr) {
-            tracing::warn!(%addr, reason, "bootstrap does not answer");
-        }
         self.unreachable.insert(addr, reason);
-    }
-
-    /// What `status` says as long as no bootstrap is up.
-    pub(crate) fn silent_bootstraps(&self) -> impl Iterator<Item = String> {
-        let said = |(addr, reason)| format!("no bootstrap answers: {addr}: {reason}");
-        let silent = self.infra.is_empty().then_some(&self.unreachable);
-        silent.into_iter().flatten().map(said)
     }
 
     /// A bootstrap is up: takes the receipt that it may have given, and asks it for others.
     pub(crate) fn take_receipts(&mut self, tick: Tick, infra: PeerId) {
         self.last_refusal = None;
-        self.unreachable.clear();
+        let of_this = |at: &Multiaddr| addr::peer_of(at) == Some(infra);
+        self.unreachable.retain(|at, _| !of_this(at));
         let shown = self.gate.chain();
         if shown != self.node.chain
             && let Ok(chain) = Chain::decode(&shown)

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use nat_traversal::path::{Path, PathKind};
+use nat_traversal::path::PathKind;
 use overlay_proto::directory::Entry;
 use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::Chain;
 
 use super::network::Network;
 use super::node::Tick;
 use super::peer::Peer;
+use super::reasons::{self, Facts};
 use super::run::Driver;
+use super::underlay::RelaySpot;
 use crate::control_socket::api::{
     MacOrIp, MacReport, NatReport, NetworkReport, PathReport, PeerReport, StatusReport,
 };
@@ -33,26 +37,24 @@ impl Driver {
                 .own_member(tick.wall)
                 .ok()
                 .map(|member| member.member_until),
-            warnings: self
-                .warnings
-                .lines()
-                .chain(self.silent_bootstraps())
-                .collect(),
+            warnings: self.warnings.lines().collect(),
             refused: self.last_refusal.clone(),
+            bootstraps: self.bootstrap_reports(),
             listen: self.sender.local_addrs(),
-            nat: self.nat_report(),
+            nat: self.nat_report(tick.now),
             networks: self.network_reports(),
-            peers: self.peer_reports(),
+            peers: self.peer_reports(tick.now),
             drops: self.drop_report(),
         }
     }
 
-    fn nat_report(&self) -> NatReport {
+    fn nat_report(&self, now: Instant) -> NatReport {
         let nat = self.underlay.nat();
         NatReport {
             mapping: nat.mapping(),
             filtering: nat.filtering(),
-            reflexive: self.underlay.reflexive(),
+            reflexive: self.underlay.current_reflexive(now),
+            observers: nat.observers(),
         }
     }
 
@@ -72,28 +74,31 @@ impl Driver {
     }
 
     /// `farlan peers`: by name, then by id.
-    pub(crate) fn peer_reports(&self) -> Vec<PeerReport> {
+    pub(crate) fn peer_reports(&self, now: Instant) -> Vec<PeerReport> {
+        let routes = self.underlay.routes();
         let mut reports: Vec<PeerReport> = self
             .peers
             .values()
-            .map(|peer| self.peer_report(peer))
+            .map(|peer| self.peer_report(now, peer, &routes))
             .collect();
         reports.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         reports
     }
 
-    fn peer_report(&self, peer: &Peer) -> PeerReport {
+    fn peer_report(&self, now: Instant, peer: &Peer, routes: &[RelaySpot]) -> PeerReport {
         let session = self.tunnels.current(peer.id);
         let connected = session.is_some();
         let path = peer.agent.chosen().filter(|_| connected);
+        let why = reasons::why(&self.facts(now, peer, routes));
         PeerReport {
             node: peer.id,
-            name: peer.name.clone().unwrap_or_default(),
+            name: self.name_of(peer).unwrap_or_default(),
             path: PathReport {
                 kind: path.map_or(PathKind::None, |path| path.kind()),
                 remote: path.map(|path| path.remote),
                 via: path.and_then(|path| self.underlay.relay_at(&path)),
-                why: self.why_no_better(peer, connected),
+                why: why.map(|why| why.name().to_owned()),
+                why_text: why.map(|why| why.text().to_owned()),
                 rtt_ms: peer.agent.rtt().filter(|_| connected).map(|rtt| {
                     // Tenths of a millisecond are what a person reads.
                     (rtt.as_secs_f64() * 10_000.0).round() / 10.0
@@ -101,22 +106,44 @@ impl Driver {
                 mtu: path.and_then(|_| u16::try_from(peer.agent.path_mtu_payload()).ok()),
             },
             suite: session.map(|session| session.suite().name().to_owned()),
+            heard_s: peer
+                .last_heard
+                .map(|at| now.saturating_duration_since(at).as_secs()),
             tx_bytes: peer.counters.tx_bytes.load(Ordering::Relaxed),
             rx_bytes: peer.counters.rx_bytes.load(Ordering::Relaxed),
         }
     }
 
-    fn why_no_better(&self, peer: &Peer, connected: bool) -> Option<String> {
-        let silent = |path: Path| path.relay.is_some() && !self.underlay.relay_answers(&path);
-        if peer.relay_lost || peer.agent.chosen().is_some_and(silent) {
-            return Some("relay-lost".to_owned());
+    /// The name that the authority has signed: the peer showed it, or its certificate came with the
+    /// roster.
+    fn name_of(&self, peer: &Peer) -> Option<String> {
+        peer.name.clone().or_else(|| {
+            let mut directories = self.networks.iter().map(|network| &network.directory);
+            let chain = directories.find_map(|directory| directory.certificate(&peer.id))?;
+            Chain::decode(chain).ok()?.claimed_name().map(str::to_owned)
+        })
+    }
+
+    fn facts(&self, now: Instant, peer: &Peer, routes: &[RelaySpot]) -> Facts {
+        let path = peer.agent.chosen();
+        let last = path.or(peer.last_path);
+        let relayed = last.filter(|path| path.relay.is_some());
+        Facts {
+            infra_up: !self.infra.is_empty(),
+            admitted: self.last_refusal.is_none()
+                && self.node.membership.without_receipt().next().is_none(),
+            udp_blocked: self.underlay.is_udp_blocked(),
+            session: self.tunnels.current(peer.id).is_some(),
+            was_reached: peer.usable_since.is_some(),
+            path: last.map_or(PathKind::None, |path| path.kind()),
+            has_path: path.is_some(),
+            relay_answers: relayed.map(|path| self.underlay.relay_answers(&path)),
+            introduced: peer.static_key.is_some(),
+            greeted: peer.greeted,
+            relay_in_common: peer.has_relay_in_common(routes),
+            just_dialled: peer.just_dialled(now),
+            agent: peer.agent.reason(),
         }
-        if !connected {
-            // No path was probed: nothing can be sealed for it.
-            return Some("no-session".to_owned());
-        }
-        let reason = peer.agent.reason()?;
-        Some(reason.name().to_owned())
     }
 
     /// `farlan macs`.

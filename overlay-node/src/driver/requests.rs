@@ -23,7 +23,7 @@ impl Driver {
         }
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status(tick))),
-            Request::Peers => Response::Peers(self.peer_reports()),
+            Request::Peers => Response::Peers(self.peer_reports(tick.now)),
             Request::Networks => Response::Networks(self.network_reports()),
             Request::Macs { network } => match self.check_network(network.as_ref()) {
                 Ok(()) => Response::Macs(self.mac_reports(tick, network.as_ref())),

@@ -15,11 +15,11 @@ use overlay_proto::tunnels::Tunnels;
 use tap_bridge::{FdbNews, FdbWatch};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::answers::Answer;
 use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
-use super::introductions::Answer;
 use super::leaving::Leaving;
 use super::network::Network;
 use super::node::{Node, Tick};
@@ -78,7 +78,7 @@ pub(crate) struct Driver {
     pub(crate) infra: BTreeSet<PeerId>,
     /// Why a bootstrap last refused us, for people.
     pub(crate) last_refusal: Option<String>,
-    /// The addresses of bootstraps that did not answer since one was up, with the reason.
+    /// The addresses of bootstraps that did not answer since that bootstrap was up, with the reason.
     pub(crate) unreachable: BTreeMap<Multiaddr, String>,
     pub(crate) sender: SlowSender,
     pub(crate) taps: TapWriter,
@@ -268,6 +268,7 @@ impl Driver {
             self.touched_peers.insert(peer.id);
         }
         self.note_talkers(tick, &talkers);
+        self.check_conditions(tick);
         if self.peers_changed && tick.now >= self.next_save {
             self.save_state();
         }

@@ -24,11 +24,11 @@ use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::answers::Answer;
 use super::bridges::{self, Looks};
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
-use super::introductions::Answer;
 use super::node::{Node, Tick};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};

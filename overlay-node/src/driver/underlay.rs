@@ -21,6 +21,8 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::wire::DatagramKind;
 
+use super::udp_reach::{UdpAnswer, UdpReach};
+
 /// Relays in use at once: one per bootstrap of the invite, and no more than this.
 const MAX_RELAYS: usize = 4;
 
@@ -90,6 +92,7 @@ pub(crate) struct Underlay {
     hosts: Vec<IpAddr>,
     reflector: ReflectorClient,
     nats: NatKinds,
+    udp: UdpReach,
     /// At most [`MAX_RELAYS`], all of them pinned by an invite; they stay for the life of the node.
     infra: BTreeMap<PeerId, Infra>,
     relay_keys: HashMap<AllocationId, RelayKey>,
@@ -118,6 +121,7 @@ impl Underlay {
             hosts: Vec::new(),
             reflector: ReflectorClient::new(),
             nats: NatKinds::default(),
+            udp: UdpReach::default(),
             infra: BTreeMap::new(),
             relay_keys: HashMap::new(),
             candidates: Vec::new(),
@@ -210,6 +214,7 @@ impl Underlay {
             .flat_map(|infra| infra.data_addrs.iter().copied())
             .collect();
         self.reflector.set_reflectors(now, &all);
+        self.udp.set(&all);
         self.settled_at.get_or_insert(now + SETTLING);
     }
 
@@ -354,12 +359,18 @@ impl Underlay {
             });
         }
         while let Some(event) = self.reflector.poll_event() {
-            if let ReflectorEvent::Observed {
-                reflector, addr, ..
-            } = event
-            {
-                self.observe(now, (Observer::Reflector, reflector), addr);
-                changed = true;
+            match event {
+                ReflectorEvent::Observed {
+                    reflector, addr, ..
+                } => {
+                    self.udp.note(reflector, true);
+                    self.observe(now, (Observer::Reflector, reflector), addr);
+                    changed = true;
+                }
+                ReflectorEvent::Unanswered { socket, reflector } => {
+                    self.udp.note(reflector, false);
+                    self.nats.of_mut(socket).handle_silence(reflector);
+                }
             }
         }
         for (peer, infra) in &mut self.infra {
@@ -511,6 +522,29 @@ impl Underlay {
         } else {
             v4
         }
+    }
+
+    /// Our addresses as others see them now.
+    pub(crate) fn current_reflexive(&self, now: Instant) -> Vec<SocketAddr> {
+        let both = [SocketId::V4, SocketId::V6].into_iter();
+        both.flat_map(|socket| self.nats.of(socket).current(now))
+            .collect()
+    }
+
+    /// Reflectors were asked, and none answers by UDP.
+    pub(crate) fn is_udp_blocked(&self) -> bool {
+        self.udp.is_blocked()
+    }
+
+    /// The data addresses of a bootstrap that is or was up, and whether one of them answers by UDP.
+    pub(crate) fn udp_of(&self, peer: &PeerId) -> Option<(&[SocketAddr], UdpAnswer)> {
+        let infra = self.infra.get(peer)?;
+        Some((&infra.data_addrs, self.udp.of(&infra.data_addrs)))
+    }
+
+    /// Has this host an address that others could send to?
+    pub(crate) const fn has_address(&self) -> bool {
+        !self.hosts.is_empty()
     }
 
     /// Our addresses as others see them.

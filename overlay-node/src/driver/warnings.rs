@@ -20,8 +20,20 @@ const TELL_CHANGE: Duration = Duration::from_secs(60);
 /// What kind of thing is wrong. The order is that of `farlan status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
+    /// Nobody lets this node in.
+    Admission,
     /// The membership in a network ends or has ended.
     Membership,
+    /// A network has no tap here.
+    Attachment,
+    /// This host has no address.
+    Underlay,
+    /// A bootstrap is not connected.
+    Bootstrap,
+    /// A bootstrap does not answer by UDP.
+    Udp,
+    /// The clock is not that of a bootstrap.
+    Clock,
 }
 
 #[derive(Debug)]

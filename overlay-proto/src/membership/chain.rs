@@ -252,6 +252,12 @@ impl Chain {
         self
     }
 
+    /// The name that it gives the node; not verified.
+    #[must_use]
+    pub fn claimed_name(&self) -> Option<&str> {
+        self.invite.name.as_deref()
+    }
+
     /// The last second of the membership; not verified.
     #[must_use]
     pub const fn claimed_end(&self) -> UnixTime {

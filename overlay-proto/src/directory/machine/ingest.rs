@@ -132,6 +132,12 @@ impl Directory {
         self.standing.chains()
     }
 
+    /// The certificate of `node`, if it is a member whose chain is known.
+    #[must_use]
+    pub fn certificate(&self, node: &PeerId) -> Option<&[u8]> {
+        self.standing.chain(node)
+    }
+
     fn forget_member(&mut self, now: Instant, node: PeerId) {
         self.void_claims(&node);
         self.handle_neighbour_down(now, node);

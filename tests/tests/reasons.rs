@@ -1,0 +1,102 @@
+//! What `farlan status` says when frames do not pass, or not directly: the cause, and no other one.
+
+use std::time::{Duration, Instant};
+
+use farlan_tests::nat::NatKind;
+use farlan_tests::overlay::Node;
+use farlan_tests::proc::wait_for;
+use farlan_tests::require_lab;
+use farlan_tests::site::Family;
+use farlan_tests::wan::model::LinkModel;
+use farlan_tests::world::World;
+
+const RANDOM: [NatKind; 2] = [NatKind::Symmetric, NatKind::Symmetric];
+const TWO: [NatKind; 2] = [NatKind::PortRewriting, NatKind::PortPreserving];
+const SOON: Duration = Duration::from_secs(15);
+
+/// The first warning that contains `text`, if any.
+fn warning(node: &Node, text: &str) -> Option<String> {
+    let status = node.status().ok()?;
+    let mut warnings = status["warnings"].as_array()?.iter();
+    let found = warnings.find_map(|one| one.as_str().filter(|one| one.contains(text)))?;
+    Some(found.to_owned())
+}
+
+#[test]
+fn a_bootstrap_without_udp_is_named_within_five_seconds() {
+    require_lab!();
+    let mut world = World::build(&TWO, Family::V4, LinkModel::default()).unwrap();
+    let boot = world.boot.host.ns.clone();
+    let block = "nft 'add table inet shut; add chain inet shut in { type filter hook input priority 0; }; \
+                 add rule inet shut in udp dport 22611 drop'";
+    boot.sh(block).unwrap();
+    for node in &mut world.nodes {
+        node.up_and_ready().unwrap();
+    }
+    let ready = Instant::now();
+    let node = &world.nodes[0];
+    let named = || warning(node, ":22611 does not answer by UDP");
+    let (text, took) = wait_for("a warning about UDP", Duration::from_secs(10), named).unwrap();
+    println!("after {took:?}: {text}");
+    assert!(ready.elapsed() < Duration::from_secs(6));
+    assert!(text.contains("no frame passes"), "{text}");
+    let why = node.wait_path("b", SOON, |path| path.why == "udp-blocked");
+    println!("{:?}", why.unwrap());
+    // It is opened, and all is well by itself.
+    boot.sh("nft delete table inet shut").unwrap();
+    node.wait_kind("b", "direct", SOON).unwrap();
+    let gone = || warning(node, "UDP").is_none().then_some(());
+    wait_for("no warning", SOON, gone).unwrap();
+}
+
+#[test]
+fn a_stopped_peer_is_no_lost_relay_and_who_left_is_no_ghost() {
+    require_lab!();
+    let mut world = World::running(&RANDOM, Family::V4, LinkModel::default()).unwrap();
+    world.nodes[0].wait_kind("b", "relayed", SOON).unwrap();
+    world.nodes[1].stop().unwrap();
+    // Traffic goes on being asked for.
+    let ping = world.vms[1].ip.clone();
+    let ping = farlan_tests::probe::Ping::new(&ping).count(1000);
+    let _ping = ping.spawn(&world.vms[0].ns).unwrap();
+    let gone = |why: &str| why == "peer-offline" || why == "peer-silent";
+    let end = Duration::from_secs(30);
+    let seen = |path: &farlan_tests::overlay::PathView| {
+        assert_ne!(path.why, "relay-lost", "the relay answers");
+        gone(&path.why)
+    };
+    let (path, took) = world.nodes[0].wait_path("b", end, seen).unwrap();
+    println!("{path:?} after {took:?}");
+    let offline = |path: &farlan_tests::overlay::PathView| path.why == "peer-offline";
+    let (_, took) = world.nodes[0].wait_path("b", end, offline).unwrap();
+    println!("known to be offline after {took:?}");
+    // It comes back and leaves for good.
+    world.nodes[1].up_and_ready().unwrap();
+    world.nodes[0].wait_kind("b", "relayed", end).unwrap();
+    world.nodes[1].farlan(&["leave"]).unwrap();
+    let parted = || {
+        let status = world.nodes[0].status().ok()?;
+        status["peers"].as_array()?.is_empty().then_some(())
+    };
+    let ((), took) = wait_for("the leaver is gone from status", SOON, parted).unwrap();
+    println!("no ghost after {took:?}");
+}
+
+#[test]
+fn a_healthy_overlay_counts_no_drops_and_warns_of_nothing() {
+    require_lab!();
+    let world = World::running(&TWO, Family::V4, LinkModel::default()).unwrap();
+    for (node, peer) in [(0, "b"), (1, "a")] {
+        world.nodes[node].wait_kind(peer, "direct", SOON).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    for node in &world.nodes {
+        let status = node.status().unwrap();
+        let drops = status["drops"].as_object().unwrap();
+        assert!(drops.is_empty(), "{}: {drops:?}", node.name);
+        let warnings = status["warnings"].as_array().unwrap();
+        assert!(warnings.is_empty(), "{}: {warnings:?}", node.name);
+        assert_eq!(status["bootstraps"][0]["state"], "up");
+        assert_eq!(status["bootstraps"][0]["udp"], true);
+    }
+}
