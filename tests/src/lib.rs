@@ -11,10 +11,12 @@
 
 pub mod frames;
 pub mod lab;
+pub mod machine;
 pub mod nat;
 pub mod overlay;
 pub mod probe;
 pub mod proc;
+pub mod rig;
 pub mod site;
 pub mod ssh;
 pub mod sums;

@@ -5,34 +5,22 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use farlan_tests::lab::{Lab, Ns};
+use farlan_tests::machine::{Contents, Image};
 use farlan_tests::nat::NatKind;
 use farlan_tests::probe::{Ping, first_ping};
-use farlan_tests::proc::{Proc, check, finish, wait_for};
+use farlan_tests::proc::{Proc, wait_for};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::traffic::{Received, no_offloads};
 use farlan_tests::wan::model::LinkModel;
 use farlan_tests::world::{NETWORK, World};
 
-/// What a distribution calls its small kernel for virtual machines.
-const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-virtual"];
-
-/// In the order in which they need each other; some kernels have some of them built in.
-const MODULES: [&str; 8] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_modern_dev",
-    "virtio_pci_legacy_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
+/// With what they need; some kernels have some of them built in.
+const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
 
 /// The machine's first program: an address from the kernel's command line, a TCP echo, UDP
 /// to the first guest, and what it received and refused, each second, on the console.
@@ -41,7 +29,7 @@ const INIT: &str = r"#!/bin/busybox sh
 export PATH=/bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
-for name in MODULES; do [ -e /$name.ko ] && insmod /$name.ko; done
+INSMOD
 for word in $(cat /proc/cmdline); do
     case $word in vmip=*) ip address add ${word#vmip=} dev eth0 ;; esac
 done
@@ -52,84 +40,13 @@ echo the machine is up
 while :; do nc -l -p 7001 -e cat; done
 ";
 
-/// Kernel and initial file system of the machine.
-struct Image {
-    kernel: PathBuf,
-    initrd: PathBuf,
-}
-
-/// The package that the distribution's kernel package stands for, and the one with its modules
-/// where they are apart.
-fn kernel_packages() -> Result<Vec<String>> {
-    for name in KERNELS {
-        let out = finish(Command::new("apt-cache").args(["depends", name]))?;
-        let image = out.stdout.lines().find_map(|line| {
-            let package = line.trim().strip_prefix("Depends: ")?;
-            package
-                .starts_with("linux-image-")
-                .then(|| package.to_owned())
-        });
-        if let Some(image) = image {
-            let modules = image.replacen("linux-image-", "linux-modules-", 1);
-            let known =
-                finish(Command::new("apt-cache").args(["show", "--no-all-versions", &modules]))?;
-            let apart = known.code == 0 && !known.stdout.is_empty();
-            return Ok([Some(image), apart.then_some(modules)]
-                .into_iter()
-                .flatten()
-                .collect());
-        }
-    }
-    anyhow::bail!("apt knows none of {KERNELS:?}")
-}
-
-/// Downloads a kernel and a static busybox (nothing is installed) and packs what the machine needs.
 fn image(lab: &Lab) -> Result<Image> {
-    let dir = lab.dir().join("image");
-    let root = dir.join("root");
-    fs::create_dir_all(root.join("bin"))?;
-    for empty in ["proc", "dev", "sys"] {
-        fs::create_dir_all(root.join(empty))?;
-    }
-    // A machine whose lists are missing or old gets new ones.
-    let mut packages = kernel_packages().or_else(|_| {
-        check(Command::new("apt-get").arg("update"))?;
-        kernel_packages()
-    })?;
-    packages.push("busybox-static".to_owned());
-    let mut download = Command::new("apt-get");
-    download.arg("download").args(&packages).current_dir(&dir);
-    if finish(&mut download)?.code != 0 {
-        check(Command::new("apt-get").arg("update"))?;
-        check(&mut download)?;
-    }
-    let unpack = "for deb in *.deb; do dpkg-deb --fsys-tarfile $deb | \
-                  tar -x --wildcards './boot/vmlinuz-*' '*/drivers/virtio/*' '*/net/core/*' \
-                  '*/drivers/net/virtio_net*' '*/drivers/net/net_failover*' '*bin/busybox' 2>/dev/null; done; true";
-    check(Command::new("sh").args(["-c", unpack]).current_dir(&dir))?;
-    for module in MODULES {
-        let find = format!(
-            "for f in $(find lib usr -name '{module}.ko*' 2>/dev/null); do case $f in \
-             *.zst) zstd -dqf $f -o root/{module}.ko;; *.xz) xz -dc $f >root/{module}.ko;; \
-             *) cp $f root/{module}.ko;; esac; done"
-        );
-        check(Command::new("sh").args(["-c", &find]).current_dir(&dir))?;
-    }
-    let busybox = ["bin/busybox", "usr/bin/busybox"].map(|path| dir.join(path));
-    let busybox = busybox.iter().find(|path| path.exists());
-    fs::copy(busybox.context("no busybox")?, root.join("bin/busybox"))?;
-    fs::write(
-        root.join("init"),
-        INIT.replace("MODULES", &MODULES.join(" ")),
-    )?;
-    let pack =
-        "chmod 755 root/init && cd root && find . | cpio -o -H newc --quiet | gzip -1 >../initrd";
-    check(Command::new("sh").args(["-c", pack]).current_dir(&dir))?;
-    let boot = fs::read_dir(dir.join("boot"))?.next();
-    Ok(Image {
-        kernel: boot.context("no kernel in the package")??.path(),
-        initrd: dir.join("initrd"),
-    })
+    let contents = Contents {
+        modules: &MODULES,
+        programs: &[],
+        init: INIT,
+    };
+    Image::pack(lab.dir(), &contents)
 }
 
 /// What QEMU leaves to the machine's driver unless it is told otherwise.
@@ -148,27 +65,12 @@ fn boot(
     (mac, options): (&str, &str),
     address: &str,
 ) -> Result<Proc> {
-    let mut cmd = ns.command("qemu-system-x86_64");
-    cmd.args([
-        "-accel",
-        "tcg",
-        "-m",
-        "128",
-        "-display",
-        "none",
-        "-nodefaults",
-        "-no-reboot",
-    ]);
-    cmd.arg("-kernel")
-        .arg(&image.kernel)
-        .arg("-initrd")
-        .arg(&image.initrd);
-    let words = format!("console=ttyS0 quiet panic=-1 vmip={address}");
+    let words = format!("vmip={address}");
+    let qemu = ns.command("qemu-system-x86_64");
+    let mut cmd = image.qemu(qemu, 128, &serial(ns), &words);
     let netdev = format!("tap,id=n,ifname={tap},script=no,downscript=no");
     let device = format!("virtio-net-pci,netdev=n,mac={mac},romfile={options}");
-    cmd.args(["-append", &words, "-netdev", &netdev, "-device", &device]);
-    cmd.arg("-serial")
-        .arg(format!("file:{}", serial(ns).display()));
+    cmd.args(["-netdev", &netdev, "-device", &device]);
     Proc::spawn(&mut cmd, &ns.lab().dir().join("machine.log"))
 }
 
