@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::path::AllocationId;
+use crate::path::{AllocationId, RelayName};
 
 /// How a node knows an address of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,10 +29,12 @@ pub enum CandidateKind {
 pub struct Candidate {
     /// How the node knows it.
     pub kind: CandidateKind,
-    /// The address; for a relayed candidate the relay's.
+    /// The address; for a relayed candidate the one at which its node uses the relay.
     pub addr: SocketAddr,
     /// The allocation, for a relayed candidate.
     pub allocation: Option<AllocationId>,
+    /// The relay of a relayed candidate.
+    pub relay: Option<RelayName>,
 }
 
 /// Candidates of one peer that are looked at; more are ignored (TRUST.md 19).
@@ -53,8 +55,8 @@ pub enum CandidateError {
     /// A private or link-local address that is not ours to reach.
     #[error("the candidate is private and the peer is on no subnet of ours")]
     ForeignPrivate,
-    /// A relayed candidate names its allocation, the others have none.
-    #[error("the candidate's allocation does not fit its kind")]
+    /// A relayed candidate names its relay and its allocation there, the others neither.
+    #[error("the candidate's relay or allocation does not fit its kind")]
     Allocation,
 }
 
@@ -82,7 +84,7 @@ impl CandidateFilter {
         peer_reflexive: &[IpAddr],
     ) -> Result<(), CandidateError> {
         let relayed = candidate.kind == CandidateKind::Relayed;
-        if relayed != candidate.allocation.is_some() {
+        if relayed != candidate.allocation.is_some() || relayed != candidate.relay.is_some() {
             return Err(CandidateError::Allocation);
         }
         self.admit_source(candidate.addr)?;
@@ -212,6 +214,7 @@ mod tests {
             kind: CandidateKind::Host,
             addr: addr.parse().unwrap(),
             allocation: None,
+            relay: None,
         }
     }
 
@@ -272,12 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn a_relayed_candidate_names_its_allocation() {
+    fn a_relayed_candidate_names_its_relay_and_allocation() {
         let mut candidate = host("192.0.2.1:22611");
         candidate.kind = CandidateKind::Relayed;
         let without = filter().admit(&candidate, &[]);
         assert_eq!(without, Err(CandidateError::Allocation));
         candidate.allocation = Some(AllocationId(7));
+        let without = filter().admit(&candidate, &[]);
+        assert_eq!(without, Err(CandidateError::Allocation));
+        candidate.relay = Some(RelayName([8; 32]));
         assert_eq!(filter().admit(&candidate, &[]), Ok(()));
     }
 

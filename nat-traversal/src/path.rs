@@ -28,6 +28,11 @@ impl SocketId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AllocationId(pub u64);
 
+/// Which relay: the name of the node that runs it. One relay may have many addresses, and who knows
+/// which of them depends on who looks, so none of them is its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RelayName(pub [u8; 32]);
+
 /// The two allocations that a relayed datagram names: the sender's and the receiver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayRoute {

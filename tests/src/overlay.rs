@@ -209,14 +209,24 @@ impl Bootstrap {
     /// # Errors
     /// When it does not print its address within 10 s.
     pub fn start(host: &Host, id: &str) -> Result<Self> {
+        let at = |addr: &std::net::IpAddr| std::net::SocketAddr::new(*addr, PORT).to_string();
+        let listen: Vec<String> = host.addrs.iter().map(at).collect();
+        Self::start_on(host, id, &listen)
+    }
+
+    /// As [`Bootstrap::start`], with `--listen` for each of `listen`; without any it listens on every
+    /// address there is, and does not know which of them others use.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::start`].
+    pub fn start_on(host: &Host, id: &str, listen: &[String]) -> Result<Self> {
         let name = host.ns.name();
         let dir = host.ns.lab().dir();
         let mut cmd = host.ns.command(program("farlan-bootstrap"));
         cmd.args(["--overlay", id, "--state"])
             .arg(dir.join(format!("{name}-state")));
-        for addr in &host.addrs {
-            let listen = std::net::SocketAddr::new(*addr, PORT).to_string();
-            cmd.args(["--listen", &listen]);
+        for one in listen {
+            cmd.args(["--listen", one]);
         }
         let log = dir.join(format!("{name}-bootstrap.log"));
         // How many tasks it has is said in the debug log.

@@ -8,7 +8,7 @@ use nat_traversal::candidate::{
     Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
 };
 use nat_traversal::entropy::SeededEntropy;
-use nat_traversal::path::{AllocationId, RelayRoute};
+use nat_traversal::path::{AllocationId, RelayName, RelayRoute};
 use nat_traversal::reflector::{
     MESSAGE_LEN, ReflectorClient, TransactionId, decode_request, decode_response, encode_request,
     encode_response,
@@ -77,6 +77,7 @@ pub(super) fn some_candidates() -> Vec<Candidate> {
         kind,
         addr: an_addr(),
         allocation: (kind == CandidateKind::Relayed).then_some(AllocationId(8)),
+        relay: (kind == CandidateKind::Relayed).then_some(RelayName([9; 32])),
     })
     .collect()
 }
@@ -242,6 +243,7 @@ pub(crate) fn candidate(input: &mut Input<'_>) -> Candidate {
         kind,
         addr: address(input),
         allocation: (kind == CandidateKind::Relayed).then(|| AllocationId(u64::from(input.u8()))),
+        relay: (kind == CandidateKind::Relayed).then(|| RelayName([input.u8(); 32])),
     }
 }
 

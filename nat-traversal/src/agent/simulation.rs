@@ -165,6 +165,7 @@ impl World {
             kind: CandidateKind::Reflexive,
             addr: reflexive,
             allocation: None,
+            relay: None,
         };
         let now = self.now;
         self.sides[index]

@@ -262,6 +262,7 @@ fn refused_candidates_are_left_for_the_next_list() {
         kind: crate::candidate::CandidateKind::Host,
         addr: "192.168.1.10:22611".parse().unwrap(),
         allocation: None,
+        relay: None,
     };
     let mut world = World::new([PORT_RESTRICTED, PORT_RESTRICTED]);
     world.direct_up = false;
@@ -298,6 +299,7 @@ fn refused_candidates_are_looked_at_again_when_the_filter_changes() {
         kind,
         addr: at.parse().unwrap(),
         allocation: None,
+        relay: None,
     };
     let list = [
         candidate(crate::candidate::CandidateKind::Host, "192.168.1.10:22611"),
@@ -327,6 +329,7 @@ fn reasons_name_what_is_missing() {
         kind: crate::candidate::CandidateKind::Host,
         addr: "10.1.2.3:4".parse().unwrap(),
         allocation: None,
+        relay: None,
     };
     assert_eq!(agent.set_remote_candidates(now, &[private], 3), 1);
     assert_eq!(agent.reason(), Some(FallbackReason::CandidatesRefused));

@@ -19,7 +19,7 @@ use super::run::Driver;
 const BLOB: &str = "peers";
 
 /// A list of another version is not read: peers are then met through a bootstrap, as at first.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One peer. At most [`MAX_PEERS`] of about 700 bytes are kept, 3 MB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,7 @@ mod tests {
                 kind: CandidateKind::Reflexive,
                 addr: "192.0.2.4:22611".parse().unwrap(),
                 allocation: None,
+                relay: None,
             }],
             met_at: Some("[2001:db8::4]:9".parse().unwrap()),
         };

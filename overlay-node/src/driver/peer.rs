@@ -219,7 +219,8 @@ impl Peer {
             .iter()
             .filter(|c| c.kind == CandidateKind::Relayed);
         relayed.into_iter().find_map(|candidate| {
-            let spot = routes.iter().find(|spot| spot.named == candidate.addr)?;
+            let at = candidate.relay?;
+            let spot = routes.iter().find(|spot| spot.relay == at)?;
             let route = RelayRoute {
                 own: spot.own,
                 peer: candidate.allocation?,
@@ -357,6 +358,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use nat_traversal::path::{AllocationId, RelayName};
+
     use super::*;
 
     fn peer(now: Instant) -> Peer {
@@ -374,6 +377,38 @@ mod tests {
         let soon = now + Duration::from_millis(999);
         assert!(!peer.may_answer_stray(soon));
         assert!(peer.may_answer_stray(now + STRAY_EVERY));
+    }
+
+    /// Invites may name several addresses of one bootstrap, or the same ones in another order.
+    #[test]
+    fn a_relay_is_known_by_its_node_whatever_address_each_side_uses() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        let [theirs, ours, other]: [SocketAddr; 3] =
+            ["192.0.2.11:5", "192.0.2.12:5", "192.0.2.13:5"].map(|at| at.parse().unwrap());
+        let (near, far) = (RelayName([2; 32]), RelayName([3; 32]));
+        let at = |addr, relay, id| Candidate {
+            kind: CandidateKind::Relayed,
+            addr,
+            allocation: Some(AllocationId(id)),
+            relay: Some(relay),
+        };
+        let spot = |relay, ours, id| RelaySpot {
+            relay,
+            ours,
+            own: AllocationId(id),
+        };
+        peer.set_candidates(now, 1, vec![at(other, far, 7), at(theirs, near, 8)]);
+        assert_eq!(
+            peer.relay_path(&[spot(RelayName([4; 32]), theirs, 1)]),
+            None
+        );
+        let route = RelayRoute {
+            own: AllocationId(2),
+            peer: AllocationId(8),
+        };
+        let spots = [spot(RelayName([4; 32]), theirs, 1), spot(near, ours, 2)];
+        assert_eq!(peer.relay_path(&spots), Some(Path::relayed(ours, route)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nat_traversal::candidate::{
 };
 use nat_traversal::entropy::Entropy;
 use nat_traversal::nat_kind::{Mapping, NatKind, NatKinds, Observer};
-use nat_traversal::path::{AllocationId, Path, SocketId};
+use nat_traversal::path::{AllocationId, Path, RelayName, SocketId};
 use nat_traversal::reflector::{ReflectorClient, ReflectorEvent};
 use nat_traversal::relay::{RelayClient, RelayClientEvent, RelayKey};
 use overlay_proto::drop_reason::DropReason;
@@ -52,9 +52,9 @@ pub(crate) enum UnderlayEvent {
 /// A relay that we have an allocation at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RelaySpot {
-    /// One of its addresses: what a peer's candidate may say.
-    pub(crate) named: SocketAddr,
-    /// The address that we use.
+    /// Its bootstrap: what a peer's candidate says.
+    pub(crate) relay: RelayName,
+    /// The address that we use; the peer may use another.
     pub(crate) ours: SocketAddr,
     /// Our allocation.
     pub(crate) own: AllocationId,
@@ -63,9 +63,7 @@ pub(crate) struct RelaySpot {
 /// A bootstrap with its reflectors, and its relay once we have an allocation.
 #[derive(Debug)]
 struct Infra {
-    /// Its addresses, of all families: peers may use one that we cannot.
-    all_addrs: Vec<SocketAddr>,
-    /// Those that we have a socket for.
+    /// Its addresses that we have a socket for.
     data_addrs: Vec<SocketAddr>,
     relay: Option<Relay>,
     /// When an allocation was last asked for.
@@ -200,14 +198,12 @@ impl Underlay {
             .copied()
             .collect();
         let infra = self.infra.entry(peer).or_insert(Infra {
-            all_addrs: Vec::new(),
             data_addrs: Vec::new(),
             relay: None,
             asked: None,
             failures: 0,
         });
         infra.data_addrs = usable;
-        infra.all_addrs = data_addrs.to_vec();
         let all: Vec<SocketAddr> = self
             .infra
             .values()
@@ -411,11 +407,13 @@ impl Underlay {
     /// Makes the list of candidates anew; a change is an event.
     fn rebuild(&mut self) {
         let mut all = Vec::new();
-        let mut add = |kind, addr, allocation| {
+        let mut add = |kind, addr, relay: Option<(RelayName, AllocationId)>| {
+            let (relay, allocation) = relay.unzip();
             all.push(Candidate {
                 kind,
                 addr,
                 allocation,
+                relay,
             })
         };
         for socket in [SocketId::V4, SocketId::V6] {
@@ -430,12 +428,9 @@ impl Underlay {
                 add(CandidateKind::Host, addr, None);
             }
         }
-        for relay in self.infra.values().filter_map(|infra| infra.relay.as_ref()) {
-            add(
-                CandidateKind::Relayed,
-                relay.client.relay(),
-                Some(relay.client.allocation()),
-            );
+        for (name, relay) in self.relays() {
+            let at = (name, relay.client.allocation());
+            add(CandidateKind::Relayed, relay.client.relay(), Some(at));
         }
         self.filter.own_reflexive = self.reflexive().iter().map(SocketAddr::ip).collect();
         let mut all = select_local(&all);
@@ -461,18 +456,19 @@ impl Underlay {
         &self.filter
     }
 
-    /// The relays that we have an allocation at, by every address that a peer may name.
+    /// The relays that we have an allocation at.
     pub(crate) fn routes(&self) -> Vec<RelaySpot> {
-        let mut spots = Vec::new();
-        for infra in self.infra.values() {
-            let Some(relay) = &infra.relay else { continue };
-            spots.extend(infra.all_addrs.iter().map(|&named| RelaySpot {
-                named,
-                ours: relay.client.relay(),
-                own: relay.client.allocation(),
-            }));
-        }
-        spots
+        let spot = |(name, relay): (RelayName, &Relay)| RelaySpot {
+            relay: name,
+            ours: relay.client.relay(),
+            own: relay.client.allocation(),
+        };
+        self.relays().map(spot).collect()
+    }
+
+    fn relays(&self) -> impl Iterator<Item = (RelayName, &Relay)> {
+        let all = self.infra.iter();
+        all.filter_map(|(peer, infra)| Some((RelayName(peer.0), infra.relay.as_ref()?)))
     }
 
     /// Bootstraps with our allocation there.

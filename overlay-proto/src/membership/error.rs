@@ -99,6 +99,13 @@ pub enum InviteError {
     /// Whole, but its signatures or contents contradict each other.
     #[error("the invite is forged: {0}; ask the authority for a new one")]
     Forged(String),
+    /// It leads to an address that this node cannot dial.
+    #[error(
+        "this node cannot dial the bootstrap `{0}` of the invite: names are not looked up, and over UDP a \
+         bootstrap answers QUIC only; ask the authority for an invite whose bootstraps look like \
+         /ip4/A.B.C.D/udp/PORT/quic-v1/p2p/12D3.. or /ip4/A.B.C.D/tcp/PORT/p2p/12D3.."
+    )]
+    BootstrapForm(String),
     /// The time to join has passed.
     #[error("the invite expired on {}; ask the authority for a new one", Utc(*until))]
     Expired {
@@ -131,6 +138,14 @@ pub enum IssueError {
          (farlan-bootstrap prints it)"
     )]
     BootstrapWithoutPeerId(String),
+    /// Joiners could not dial it.
+    #[error(
+        "no node can dial the bootstrap `{0}`: names are not looked up, and over UDP a bootstrap \
+         answers QUIC only; use /ip4/A.B.C.D/udp/PORT/quic-v1/p2p/12D3.. or \
+         /ip4/A.B.C.D/tcp/PORT/p2p/12D3.., the same with /ip6/ (farlan-bootstrap prints them; behind a \
+         router with --external)"
+    )]
+    BootstrapForm(String),
     /// The name is no host name.
     #[error("`{0}` is no host name; use 1 to 63 of A-Z, a-z, 0-9, - . and _")]
     BadName(String),

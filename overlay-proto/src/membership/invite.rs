@@ -9,6 +9,7 @@
 //! same in every version, so that a damaged invite is told from one of a later version.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,7 @@ impl Invite {
     /// Can it be used at `wall`?
     ///
     /// # Errors
-    /// [`InviteError::Forged`], [`InviteError::Expired`].
+    /// [`InviteError::Forged`], [`InviteError::BootstrapForm`], [`InviteError::Expired`].
     pub fn verify(&self, wall: UnixTime) -> Result<(), InviteError> {
         self.verified_roots(wall).map(|_| ())
     }
@@ -228,6 +229,9 @@ impl Invite {
                 "its networks were exchanged".to_owned(),
             ));
         }
+        if let Some(address) = self.bootstraps.iter().find(|at| !is_dialled(at)) {
+            return Err(InviteError::BootstrapForm(address.clone()));
+        }
         roots.raise_floor(part.issued);
         let now = roots.now(wall);
         for until in [part.join_until, part.member_until] {
@@ -269,7 +273,7 @@ pub(super) fn bootstraps_hash(bootstraps: &[String]) -> [u8; 32] {
 }
 
 /// The `PeerId` that a bootstrap's multiaddr ends in; `None` if it names no single node or is
-/// longer than 256 bytes. The rest of the address is for the transport to judge.
+/// longer than 256 bytes. Whether the rest of the address can be dialled is another question.
 #[must_use]
 pub fn bootstrap_peer(address: &str) -> Option<PeerId> {
     let (place, peer) = address.split_once("/p2p/")?;
@@ -278,4 +282,26 @@ pub fn bootstrap_peer(address: &str) -> Option<PeerId> {
         return None;
     }
     peer.parse().ok()
+}
+
+/// Is `address`, which names its node, of a form that a node dials? QUIC and TCP at an IP address: names
+/// are not looked up, and nothing answers on UDP alone.
+pub(super) fn is_dialled(address: &str) -> bool {
+    let place = address
+        .split_once("/p2p/")
+        .map_or(address, |(place, _)| place);
+    let parts: Vec<&str> = place.split('/').collect();
+    let (family, ip, port) = match parts[..] {
+        ["", family, ip, "tcp", port] | ["", family, ip, "udp", port, "quic-v1"] => {
+            (family, ip, port)
+        }
+        _ => return false,
+    };
+    let ip: Option<IpAddr> = match family {
+        "ip4" => ip.parse().ok().map(IpAddr::V4),
+        "ip6" => ip.parse().ok().map(IpAddr::V6),
+        _ => None,
+    };
+    ip.is_some_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
 }

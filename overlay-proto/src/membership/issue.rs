@@ -6,7 +6,7 @@ use super::chain::{
     Chain, InvitePart, MAX_CHAIN_BYTES, NetworkGrant, RECEIPT_ROOM, is_host_name, overlay_hint,
 };
 use super::error::IssueError;
-use super::invite::{Invite, bootstrap_peer, bootstraps_hash};
+use super::invite::{Invite, bootstrap_peer, bootstraps_hash, is_dialled};
 use super::keys::{InviteId, OverlaySecret, network_tag};
 use super::network::NetworkSecret;
 use super::rights::Rights;
@@ -132,6 +132,9 @@ fn check_bootstraps(bootstraps: &[String]) -> Result<PeerId, IssueError> {
     for address in bootstraps {
         let peer = bootstrap_peer(address)
             .ok_or_else(|| IssueError::BootstrapWithoutPeerId(address.clone()))?;
+        if !is_dialled(address) {
+            return Err(IssueError::BootstrapForm(address.clone()));
+        }
         first = first.or(Some(peer));
     }
     first.ok_or(IssueError::NoBootstrap)

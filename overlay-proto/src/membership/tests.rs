@@ -67,6 +67,64 @@ fn nothing_secret_is_shown() {
     assert!(!shown.contains(&format!("{:?}", overlay.networks[0].id().0)));
 }
 
+/// `place` with the node of the full address `full`.
+fn address_of(full: &str, place: &str) -> String {
+    let (_, peer) = full.split_once("/p2p/").unwrap();
+    format!("{place}/p2p/{peer}")
+}
+
+#[test]
+fn bootstraps_that_cannot_be_dialled_are_refused_by_issuer_and_joiner() {
+    for (place, good) in [
+        ("/ip4/192.0.2.1/tcp/22611", true),
+        ("/ip4/192.0.2.1/udp/22612/quic-v1", true),
+        ("/ip6/2001:db8::1/tcp/22611", true),
+        ("/ip6/2001:db8::1/udp/22612/quic-v1", true),
+        ("/dns/boot.example.org/tcp/22611", false),
+        ("/dns4/boot.example.org/udp/22612/quic-v1", false),
+        ("/dns6/boot.example.org/tcp/22611", false),
+        ("/dnsaddr/boot.example.org", false),
+        ("/ip4/192.0.2.1/udp/22612", false),
+        ("/ip4/192.0.2.1/udp/22612/quic", false),
+        ("/ip4/192.0.2.1/tcp/22611/ws", false),
+        ("/ip4/192.0.2.1/tcp/22611/tls", false),
+        ("/ip4/192.0.2.1/tcp/0", false),
+        ("/ip4/0.0.0.0/tcp/22611", false),
+        ("/ip6/::/udp/22612/quic-v1", false),
+        ("/ip4/224.0.0.1/udp/22612/quic-v1", false),
+        ("/ip6/192.0.2.1/tcp/22611", false),
+        ("/ip4/boot.example.org/tcp/22611", false),
+        ("/ip4/192.0.2.1", false),
+        ("/unix/tmp/socket", false),
+    ] {
+        let mut overlay = TestOverlay::new(30, &["lab"]);
+        let mut request = overlay.request(&["lab"]);
+        let address = address_of(&request.bootstraps[0], place);
+        request.bootstraps.push(address.clone());
+        let issued = overlay.issue(request);
+        if good {
+            assert!(issued.unwrap().verify(BORN).is_ok(), "{place}");
+            continue;
+        }
+        let refused = issued.unwrap_err();
+        assert_eq!(refused, IssueError::BootstrapForm(address.clone()));
+        // One that names what works, and one that a program without this check has issued.
+        assert!(refused.to_string().contains("/quic-v1/p2p/"));
+        let mut invite = overlay.issue(overlay.request(&["lab"])).unwrap();
+        invite.bootstraps.push(address.clone());
+        invite.part.bootstraps = super::invite::bootstraps_hash(&invite.bootstraps);
+        let overlay_id = overlay.roots.overlay();
+        let bytes = invite.part.encode();
+        invite.signed = overlay
+            .authority
+            .sign_part(Label::INVITE, overlay_id, bytes);
+        assert_eq!(
+            invite.verify(BORN),
+            Err(InviteError::BootstrapForm(address))
+        );
+    }
+}
+
 #[test]
 fn issue_refuses() {
     let mut overlay = TestOverlay::new(5, &["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8", "n9"]);
@@ -77,6 +135,7 @@ fn issue_refuses() {
         change(&mut request);
         request
     };
+    let named = |place: &str| address_of(&base.bootstraps[0], place);
     let cases = [
         (overlay.request(&names), IssueError::TooManyNetworks(9)),
         (overlay.request(&[]), IssueError::NoNetwork),
@@ -84,6 +143,10 @@ fn issue_refuses() {
         (
             with(&|r| r.bootstraps.push("/ip4/192.0.2.1/tcp/1".to_owned())),
             IssueError::BootstrapWithoutPeerId("/ip4/192.0.2.1/tcp/1".to_owned()),
+        ),
+        (
+            with(&|r| r.bootstraps.push(named("/dns4/boot.example.org/tcp/22611"))),
+            IssueError::BootstrapForm(named("/dns4/boot.example.org/tcp/22611")),
         ),
         (
             with(&|r| r.name = Some("a b".to_owned())),

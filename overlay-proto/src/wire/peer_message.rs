@@ -196,6 +196,7 @@ mod tests {
             kind: CandidateKind::Reflexive,
             addr: (ip, port).into(),
             allocation: None,
+            relay: None,
         })
     }
 

@@ -47,6 +47,7 @@ fn card(node: &NodeKey) -> Card {
                 kind: CandidateKind::Host,
                 addr: "[2001:db8::1]:22611".parse().unwrap(),
                 allocation: None,
+                relay: None,
             };
             16
         ],
