@@ -146,6 +146,7 @@ fn mac(network: &str) -> MacReport {
         node: PeerId([7; 32]),
         local: false,
         generation: 3,
+        contested: 0,
         ips: vec!["10.0.0.5".parse().unwrap()],
         age_s: 1.5,
     }

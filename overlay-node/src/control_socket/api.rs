@@ -372,6 +372,9 @@ pub struct MacReport {
     pub local: bool,
     /// The claim's generation.
     pub generation: u64,
+    /// How often in a row two hosts took it from each other.
+    #[serde(default)]
+    pub contested: u8,
     /// The IP addresses known of it.
     pub ips: Vec<IpAddr>,
     /// Seconds since the claim was last refreshed.
@@ -471,11 +474,13 @@ mod tests {
             node: PeerId([7; 32]),
             local: true,
             generation: 3,
+            contested: 0,
             ips: vec!["10.0.0.5".parse().unwrap()],
             age_s: 1.0,
         }];
         let expected = json!([{"network": "lab", "vlan": 0, "mac": "52:54:00:00:00:01",
             "node": PeerId([7; 32]).to_string(), "local": true, "generation": 3,
+            "contested": 0,
             "ips": ["10.0.0.5"], "age_s": 1.0}]);
         assert_eq!(serde_json::to_value(&report).unwrap(), expected);
     }

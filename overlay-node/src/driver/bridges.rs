@@ -95,8 +95,37 @@ struct Learned {
 impl Bridge {
     /// Does the bridge have `key` behind a live port other than our tap?
     pub(crate) fn has(&self, key: &MacKey) -> bool {
-        let learned = self.learned.get(key);
+        let learned = self.learned.get(&self.slot(*key));
         learned.is_some_and(|one| one.current && self.ports.contains(&one.port))
+    }
+
+    /// Under which key the bridge knows `key`: one that does not filter VLANs learns by MAC alone.
+    fn slot(&self, key: MacKey) -> MacKey {
+        let vlan = if self.untagged.is_some() {
+            key.vlan
+        } else {
+            VlanId::UNTAGGED
+        };
+        MacKey { vlan, ..key }
+    }
+
+    /// Forgets what was behind ports that live no more, and what the bridge has forgotten, unless it
+    /// is one of `local`. Returns those of `local`, in all their VLANs, whose port is gone.
+    fn lose<'a>(&mut self, local: impl Iterator<Item = &'a MacKey> + Clone) -> Vec<MacKey> {
+        let slots: BTreeSet<MacKey> = local.clone().map(|key| self.slot(*key)).collect();
+        let ports = &self.ports;
+        let mut gone = BTreeSet::new();
+        self.learned.retain(|slot, learned| {
+            let alive = ports.contains(&learned.port);
+            if !alive {
+                gone.insert(*slot);
+            }
+            alive && (learned.current || slots.contains(slot))
+        });
+        local
+            .filter(|key| gone.contains(&self.slot(**key)))
+            .copied()
+            .collect()
     }
 
     fn key_of(&self, entry: &FdbEntry) -> MacKey {
@@ -154,17 +183,29 @@ impl Driver {
                 let Some(net) = self.bridge_of(&entry) else {
                     return;
                 };
-                if let Some(bridge) = self.bridge_mut(net) {
-                    let key = bridge.key_of(&entry);
-                    let learned = bridge.learned.get_mut(&key);
-                    if let Some(learned) = learned.filter(|one| one.port == entry.port) {
-                        learned.current = false;
-                        self.look_at_bridges(false);
-                    }
-                }
+                self.forgotten_by_bridge(tick, net, &entry);
             }
             FdbNews::Overrun => self.look_at_bridges(true),
         }
+    }
+
+    /// The bridge of `net` forgot a MAC: it aged, or its port is gone. Until a look at the ports tells,
+    /// nobody is told from memory that the MAC is alive.
+    fn forgotten_by_bridge(&mut self, tick: Tick, net: NetIndex, entry: &FdbEntry) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let bridge = &mut network.bridge;
+        let key = bridge.key_of(entry);
+        let learned = bridge.learned.get_mut(&key);
+        let Some(learned) = learned.filter(|one| one.port == entry.port) else {
+            return;
+        };
+        learned.current = false;
+        let local = network.local.keys().copied();
+        let doubtful: Vec<MacKey> = local.filter(|one| bridge.slot(*one) == key).collect();
+        network.directory.handle_port_doubt(tick.now, &doubtful);
+        self.look_at_bridges(false);
     }
 
     /// Looks at the ports of the bridges, with `whole` at all they have learnt, too. One look at a
@@ -232,15 +273,8 @@ impl Driver {
                 bridge.learn(entry);
             }
         }
-        let mut lost = Vec::new();
-        let (ports, local) = (&bridge.ports, &network.local);
-        bridge.learned.retain(|key, learned| {
-            let alive = ports.contains(&learned.port);
-            if !alive && local.contains_key(key) {
-                lost.push(*key);
-            }
-            alive && (learned.current || local.contains_key(key))
-        });
+        let local = &network.local;
+        let lost = bridge.lose(local.keys());
         let here: Vec<MacKey> = bridge
             .learned
             .iter()
@@ -276,11 +310,25 @@ impl Driver {
         self.touch_network(net);
     }
 
+    /// Another node has given `key` up: is it here, known to the bridge alone?
+    pub(crate) fn claim_if_on_bridge(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+        if self.bridge_mut(net).is_some_and(|bridge| bridge.has(&key)) {
+            self.feed_learned(tick, net, key);
+        }
+    }
+
     /// `key` has left this host: a stale entry would keep its frames from our tap.
-    pub(crate) fn forget_on_bridge(&mut self, net: NetIndex, key: MacKey) {
-        let Some(bridge) = self.bridge_mut(net) else {
+    pub(crate) fn forget_on_bridge(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
+        let bridge = &mut network.bridge;
+        let key = bridge.slot(key);
+        let mut still_here = network.directory.held_here(tick.now, key.mac);
+        if still_here.any(|other| bridge.slot(other) == key) {
+            // In another VLAN, which is the same to this bridge.
+            return;
+        }
         let (tap, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
         if let Some(links) = self.looks.links.clone().filter(|_| known) {
             tokio::spawn(async move {
@@ -291,7 +339,10 @@ impl Driver {
 
     /// `key` has come to this host: it is no longer behind our tap.
     pub(crate) fn free_on_bridge(&mut self, net: NetIndex, key: MacKey) {
-        let tap = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
+        let Some(bridge) = self.bridge_mut(net) else {
+            return;
+        };
+        let (tap, key) = (bridge.tap, bridge.slot(key));
         if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
             tokio::spawn(async move {
                 said(links.fdb_delete(tap, key.mac, key.vlan).await);
@@ -360,4 +411,74 @@ fn untagged_vlan(bridge: &str) -> Option<VlanId> {
     let filters = read("vlan_filtering")?.trim() == "1";
     let id = read("default_pvid")?.trim().parse().ok()?;
     VlanId::new(id).filter(|_| filters)
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::ethernet::MacAddr;
+
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
+
+    fn key(vlan: u16) -> MacKey {
+        MacKey {
+            vlan: VlanId::new(vlan).unwrap(),
+            mac: MAC,
+        }
+    }
+
+    fn entry(vlan: u16, port: u32) -> FdbEntry {
+        FdbEntry {
+            bridge: 1,
+            port,
+            mac: MAC,
+            vlan: VlanId::new(vlan).unwrap(),
+        }
+    }
+
+    fn bridge(untagged: Option<u16>) -> Bridge {
+        Bridge {
+            index: 1,
+            tap: 2,
+            untagged: untagged.and_then(VlanId::new),
+            ports: BTreeSet::from([3, 4]),
+            learned: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_bridge_that_does_not_filter_has_a_mac_in_all_its_vlans() {
+        let mut bridge = bridge(None);
+        let local = [key(0), key(100)];
+        bridge.learn(&entry(0, 3));
+        assert!(bridge.has(&key(0)) && bridge.has(&key(100)));
+        assert!(bridge.lose(local.iter()).is_empty());
+        bridge.ports.remove(&3);
+        assert!(!bridge.has(&key(100)));
+        assert_eq!(bridge.lose(local.iter()), local);
+        assert!(bridge.lose(local.iter()).is_empty(), "once");
+    }
+
+    #[test]
+    fn a_port_that_the_bridge_forgot_first_is_remembered_for_our_own() {
+        let mut bridge = bridge(None);
+        let local = [key(100)];
+        bridge.learn(&entry(0, 3));
+        bridge.learned.get_mut(&key(0)).unwrap().current = false;
+        assert!(bridge.lose(local.iter()).is_empty());
+        bridge.ports.remove(&3);
+        assert_eq!(bridge.lose(local.iter()), local);
+    }
+
+    #[test]
+    fn a_bridge_that_filters_has_a_port_for_each_vlan() {
+        let mut bridge = bridge(Some(1));
+        let local = [key(0), key(100)];
+        bridge.learn(&entry(1, 3));
+        bridge.learn(&entry(100, 4));
+        bridge.ports.remove(&4);
+        assert!(bridge.has(&key(0)) && !bridge.has(&key(100)));
+        assert_eq!(bridge.lose(local.iter()), [key(100)]);
+    }
 }

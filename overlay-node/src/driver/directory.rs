@@ -86,12 +86,13 @@ impl Driver {
                 tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");
                 match to {
                     Place::Remote(_) => {
-                        self.forget_on_bridge(net, key);
+                        self.forget_on_bridge(tick, net, key);
                         self.teach_bridge(net, key, &ips);
                     }
                     Place::Local => self.free_on_bridge(net, key),
                 }
             }
+            DirectoryAction::Vacated { key } => self.claim_if_on_bridge(tick, net, key),
             DirectoryAction::Unresolved { key } => {
                 let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
                     return;

@@ -63,9 +63,12 @@ impl Driver {
             return;
         }
         let ips: Vec<_> = evidence.ips.iter().collect();
-        let verdict = network
-            .directory
-            .handle_local_frame(tick.now, src, evidence.class, &ips);
+        let directory = &mut network.directory;
+        let verdict = if evidence.whole_machine {
+            directory.handle_machine_frame(tick.now, src, evidence.class)
+        } else {
+            directory.handle_local_frame(tick.now, src, evidence.class, &ips)
+        };
         self.touch_network(net);
         match verdict {
             // For us alone: a guest that nobody claimed answers our question.
@@ -86,7 +89,8 @@ impl Driver {
         }
     }
 
-    /// A frame of one of our guests tells an address of it; the fast path has sent it.
+    /// A frame of one of our guests tells an address of it, or that the machine has come here; the fast
+    /// path has sent it.
     pub(crate) fn learn_addresses(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
         let Ok(frame) = EthernetFrame::parse(bytes) else {
             return;
@@ -98,10 +102,13 @@ impl Driver {
         };
         if network.directory.owner(tick.now, &src) == Some(self.node.me) {
             let ips: Vec<_> = evidence.ips.iter().collect();
+            let directory = &mut network.directory;
             // Our claim stands, so the verdict is to forward, which was done.
-            let _ = network
-                .directory
-                .handle_local_frame(tick.now, src, evidence.class, &ips);
+            let _ = if evidence.whole_machine {
+                directory.handle_machine_frame(tick.now, src, evidence.class)
+            } else {
+                directory.handle_local_frame(tick.now, src, evidence.class, &ips)
+            };
             self.touch_network(net);
         }
     }

@@ -17,6 +17,7 @@
 //! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`conflicts`]: warnings of MACs that two hosts hear.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
@@ -34,6 +35,7 @@ mod answers;
 mod attaching;
 mod bridges;
 mod conditions;
+mod conflicts;
 mod directory;
 mod epochs;
 mod expiry;

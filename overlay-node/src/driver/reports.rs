@@ -116,7 +116,7 @@ impl Driver {
 
     /// The name that the authority has signed: the peer showed it, or its certificate came with the
     /// roster.
-    fn name_of(&self, peer: &Peer) -> Option<String> {
+    pub(crate) fn name_of(&self, peer: &Peer) -> Option<String> {
         peer.name.clone().or_else(|| {
             let mut directories = self.networks.iter().map(|network| &network.directory);
             let chain = directories.find_map(|directory| directory.certificate(&peer.id))?;
@@ -169,6 +169,7 @@ impl Driver {
             node: entry.owner,
             local: entry.local,
             generation: entry.generation,
+            contested: entry.contested,
             ips: entry.ips.clone(),
             age_s: (entry.age.as_secs_f64() * 10.0).round() / 10.0,
         }

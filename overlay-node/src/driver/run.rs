@@ -269,6 +269,7 @@ impl Driver {
         }
         self.note_talkers(tick, &talkers);
         self.check_conditions(tick);
+        self.warn_of_conflicts(tick);
         if self.peers_changed && tick.now >= self.next_save {
             self.save_state();
         }

@@ -34,6 +34,8 @@ pub(crate) enum Topic {
     Udp,
     /// The clock is not that of a bootstrap.
     Clock,
+    /// A MAC is at two hosts.
+    Conflict,
 }
 
 #[derive(Debug)]

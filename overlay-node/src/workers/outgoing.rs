@@ -144,14 +144,19 @@ impl Outgoing {
         frame: &EthernetFrame<'_>,
         bytes: &[u8],
     ) {
-        if !matches!(frame.ethertype(), ethertype::ARP | ethertype::IPV6) {
+        if !matches!(
+            frame.ethertype(),
+            ethertype::ARP | ethertype::RARP | ethertype::IPV6
+        ) {
             return;
         }
         let second = context.now_ms / 1000;
         if second != self.told.0 {
             self.told = (second, 0);
         }
-        if self.told.1 < TOLD_PER_SECOND && !classify(frame).ips.is_empty() {
+        let evidence = classify(frame);
+        let tells = evidence.whole_machine || !evidence.ips.is_empty();
+        if self.told.1 < TOLD_PER_SECOND && tells {
             self.told.1 += 1;
             let frame = bytes.into();
             context.punt(Punt::LocalEvidence { net, frame });

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::claim::{SignedClaim, VerifiedClaim};
 use crate::drop_reason::DropReason;
+use crate::ethernet::{MacAddr, VlanId};
 use crate::ids::PeerId;
 use crate::switching::MacKey;
 
@@ -88,6 +89,8 @@ impl StoredClaim {
 #[derive(Debug)]
 pub struct ClaimStore {
     winners: BTreeMap<MacKey, StoredClaim>,
+    /// The VLANs in which there is a winner for a MAC.
+    vlans: HashMap<MacAddr, Vec<VlanId>>,
     per_signer: HashMap<PeerId, usize>,
     ttl: Duration,
 }
@@ -104,6 +107,7 @@ impl ClaimStore {
     pub fn with_ttl(ttl: Duration) -> Self {
         Self {
             winners: BTreeMap::new(),
+            vlans: HashMap::new(),
             per_signer: HashMap::new(),
             ttl,
         }
@@ -160,6 +164,16 @@ impl ClaimStore {
     #[must_use]
     pub fn live(&self, now: Instant, key: &MacKey) -> Option<&StoredClaim> {
         self.winners.get(key).filter(|stored| stored.is_live(now))
+    }
+
+    /// The live winners for `mac`, in whatever VLAN.
+    pub fn live_of_mac(
+        &self,
+        now: Instant,
+        mac: MacAddr,
+    ) -> impl Iterator<Item = &StoredClaim> + use<'_> {
+        let vlans = self.vlans.get(&mac).into_iter().flatten();
+        vlans.filter_map(move |vlan| self.live(now, &MacKey { vlan: *vlan, mac }))
     }
 
     /// All winners, live or not, in the order of their keys.
@@ -244,6 +258,7 @@ impl ClaimStore {
 
     fn put(&mut self, now: Instant, key: MacKey, claim: VerifiedClaim, contested_since: Instant) {
         *self.per_signer.entry(claim.signer()).or_insert(0) += 1;
+        self.vlans.entry(key.mac).or_default().push(key.vlan);
         self.winners.insert(
             key,
             StoredClaim {
@@ -259,6 +274,12 @@ impl ClaimStore {
         let Some(old) = self.winners.remove(key) else {
             return;
         };
+        if let Some(vlans) = self.vlans.get_mut(&key.mac) {
+            vlans.retain(|vlan| *vlan != key.vlan);
+            if vlans.is_empty() {
+                self.vlans.remove(&key.mac);
+            }
+        }
         let signer = old.claim.signer();
         if let Some(count) = self.per_signer.get_mut(&signer) {
             *count = count.saturating_sub(1);

@@ -49,8 +49,8 @@ pub use card::{Card, OpenedCard, SignedCard, open_card, seal_card};
 pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
 pub use claims::{CLAIM_TTL, ClaimStore, Outcome, StoredClaim};
 pub use machine::{
-    Directory, DirectoryAction, DirectoryConfig, Entry, LateFrame, LateVerdict, LocalVerdict,
-    Place, Resolution,
+    ConflictReport, Directory, DirectoryAction, DirectoryConfig, Entry, LateFrame, LateVerdict,
+    LocalVerdict, Place, Resolution,
 };
 pub use messages::DirectoryMessage;
 pub use order::Rank;

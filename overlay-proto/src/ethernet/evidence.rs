@@ -56,13 +56,21 @@ pub struct FrameEvidence {
     pub class: EvidenceClass,
     /// Addresses that belong to the source MAC.
     pub ips: LearnedIps,
+    /// It speaks of the machine as a whole, whatever VLANs it is in: RARP, which a hypervisor sends
+    /// for a guest whose VLANs it does not know.
+    pub whole_machine: bool,
 }
 
 impl FrameEvidence {
     const fn without_ips(class: EvidenceClass) -> Self {
+        Self::with_ips(class, LearnedIps([None, None]))
+    }
+
+    const fn with_ips(class: EvidenceClass, ips: LearnedIps) -> Self {
         Self {
             class,
-            ips: LearnedIps([None, None]),
+            ips,
+            whole_machine: false,
         }
     }
 }
@@ -88,19 +96,22 @@ pub fn classify(frame: &EthernetFrame<'_>) -> FrameEvidence {
 
 fn judge_arp(packet: &ArpPacket) -> FrameEvidence {
     match packet.operation {
-        ArpOperation::ReverseRequest => FrameEvidence::without_ips(EvidenceClass::Strong),
+        ArpOperation::ReverseRequest => FrameEvidence {
+            whole_machine: true,
+            ..FrameEvidence::without_ips(EvidenceClass::Strong)
+        },
         ArpOperation::ReverseReply => FrameEvidence::without_ips(EvidenceClass::Ordinary),
         ArpOperation::Request | ArpOperation::Reply if packet.is_probe() => {
             FrameEvidence::without_ips(EvidenceClass::Leaked)
         }
-        ArpOperation::Request | ArpOperation::Reply => FrameEvidence {
-            class: if packet.is_gratuitous() {
+        ArpOperation::Request | ArpOperation::Reply => {
+            let class = if packet.is_gratuitous() {
                 EvidenceClass::Strong
             } else {
                 EvidenceClass::Ordinary
-            },
-            ips: LearnedIps::one(packet.sender_ip),
-        },
+            };
+            FrameEvidence::with_ips(class, LearnedIps::one(packet.sender_ip))
+        }
     }
 }
 
@@ -113,18 +124,17 @@ fn judge_nd(frame: &EthernetFrame<'_>, message: &NdMessage) -> FrameEvidence {
         NdMessage::Solicitation(ns) if ns.is_dad() => {
             FrameEvidence::without_ips(EvidenceClass::Leaked)
         }
-        NdMessage::Solicitation(ns) if own(&ns.source_lladdr) => FrameEvidence {
-            class: EvidenceClass::Ordinary,
-            ips: LearnedIps::one(ns.source),
-        },
-        NdMessage::Advertisement(na) if own(&na.target_lladdr) => FrameEvidence {
-            class: if na.is_unsolicited() {
+        NdMessage::Solicitation(ns) if own(&ns.source_lladdr) => {
+            FrameEvidence::with_ips(EvidenceClass::Ordinary, LearnedIps::one(ns.source))
+        }
+        NdMessage::Advertisement(na) if own(&na.target_lladdr) => {
+            let class = if na.is_unsolicited() {
                 EvidenceClass::Strong
             } else {
                 EvidenceClass::Ordinary
-            },
-            ips: LearnedIps::one(na.target),
-        },
+            };
+            FrameEvidence::with_ips(class, LearnedIps::one(na.target))
+        }
         NdMessage::Solicitation(_) | NdMessage::Advertisement(_) => {
             FrameEvidence::without_ips(EvidenceClass::Ordinary)
         }
@@ -174,6 +184,12 @@ mod tests {
             target_ip: Ipv4Addr::UNSPECIFIED,
         };
         assert_eq!(frame(rarp), (EvidenceClass::Strong, vec![]));
+        let whole = |packet: ArpPacket| {
+            let bytes = packet.to_frame(MacAddr::BROADCAST, VLAN);
+            classify(&EthernetFrame::parse(&bytes).unwrap()).whole_machine
+        };
+        assert!(whole(rarp));
+        assert!(!whole(garp), "the guest itself, in one VLAN");
     }
 
     #[test]

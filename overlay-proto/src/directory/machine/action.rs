@@ -96,6 +96,12 @@ pub enum DirectoryAction {
         /// Its addresses.
         ips: Vec<IpAddr>,
     },
+    /// Another node has given `key` up, and no frame of it was heard here: it may be on the bridge all
+    /// the same.
+    Vacated {
+        /// The MAC.
+        key: MacKey,
+    },
     /// A look-up found the owner.
     Resolved {
         /// The MAC.
@@ -139,6 +145,8 @@ pub struct Entry {
     pub generation: u64,
     /// How the owner knows.
     pub kind: ClaimKind,
+    /// Contested moves in a row.
+    pub contested: u8,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// Time since the owner's last refresh.

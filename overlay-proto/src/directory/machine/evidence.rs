@@ -26,13 +26,35 @@ const OWNER_SILENT: Duration = Duration::from_millis(400);
 /// Without a session one has to come up first.
 const OWNER_SILENT_NO_SESSION: Duration = Duration::from_millis(1500);
 /// An owner that is alive is asked again after this, then after twice that, up to the maximum.
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
+/// The owner of a frozen MAC is asked so often: a freeze ends with whoever does not answer, and that
+/// must show within 5 s.
+const BACKOFF_FROZEN: Duration = Duration::from_secs(1);
 
 impl Directory {
     /// A frame from a local attachment whose source the `Fib` does not have as local, or that tells
     /// addresses.
     pub fn handle_local_frame(
+        &mut self,
+        now: Instant,
+        key: MacKey,
+        class: EvidenceClass,
+        ips: &[IpAddr],
+    ) -> LocalVerdict {
+        let rival = self.owner(now, &key).filter(|owner| *owner != self.me);
+        let verdict = self.hear(now, key, class, ips);
+        if verdict == LocalVerdict::Forward
+            && class >= EvidenceClass::Strong
+            && let Some(rival) = rival
+        {
+            self.ask_for_other_vlans(now, key, rival);
+        }
+        verdict
+    }
+
+    /// As [`Directory::handle_local_frame`], for this VLAN alone.
+    pub(super) fn hear(
         &mut self,
         now: Instant,
         key: MacKey,
@@ -78,7 +100,7 @@ impl Directory {
     /// [`DropReason::ClaimOverflow`].
     pub fn handle_announce(&mut self, now: Instant, key: MacKey) -> Result<(), DropReason> {
         let owned = self.owner(now, &key) == Some(self.me);
-        match self.handle_local_frame(now, key, EvidenceClass::Announced, &[]) {
+        match self.handle_machine_frame(now, key, EvidenceClass::Announced) {
             LocalVerdict::Drop(reason) => return Err(reason),
             LocalVerdict::Forward | LocalVerdict::Hold => {}
         }
@@ -129,6 +151,7 @@ impl Directory {
                 until: now + backoff,
                 backoff,
             });
+            local.note_conflict(now, from);
         }
         let reason = DropReason::MacHeldElsewhere;
         self.actions
@@ -149,6 +172,7 @@ impl Directory {
             self.owner_is_gone(now, key);
         }
         self.answer_late_askers(now);
+        self.ask_followers_again(now);
     }
 
     /// Bumps or makes the claim to `key`.
@@ -159,10 +183,22 @@ impl Directory {
         class: EvidenceClass,
     ) -> Result<(), DropReason> {
         let claim = self.next_claim(now, key, class);
+        self.claim(now, &claim)
+    }
+
+    /// As [`Directory::claim_here`] over an owner that is gone: there is nobody to contest with.
+    fn claim_deserted(&mut self, now: Instant, key: MacKey) -> Result<(), DropReason> {
+        let mut claim = self.next_claim(now, key, EvidenceClass::Ordinary);
+        claim.contested = 0;
+        claim.defender = DefenderTag::default();
+        self.claim(now, &claim)
+    }
+
+    fn claim(&mut self, now: Instant, claim: &Claim) -> Result<(), DropReason> {
         if claim.generation > self.generation_limit(now) {
             return Err(DropReason::GenerationTooFar);
         }
-        self.sign_and_insert(now, &claim)
+        self.sign_and_insert(now, claim)
     }
 
     /// Withdraws the claim to `key`, if this node holds it.
@@ -223,12 +259,23 @@ impl Directory {
             .local
             .get(&key)
             .map_or_else(Vec::new, |local| local.ips.clone());
+        let mut asked = false;
         if let Some(local) = self.local.get_mut(&key) {
-            local.ask = None;
+            asked = local.ask.take().is_some();
             local.askers.clear();
             local.answer_by = None;
             if owner == self.me {
                 local.lost = None;
+            }
+            let other = if owner == self.me {
+                previous
+            } else {
+                Some(owner)
+            };
+            if let Some(other) = other.filter(|other| *other != self.me)
+                && claim.claim.contested > 0
+            {
+                local.note_conflict(now, other);
             }
         }
         if owner == self.me {
@@ -244,11 +291,25 @@ impl Directory {
             let to = Place::Remote(owner);
             self.actions.push(DirectoryAction::Moved { key, to, ips });
             self.tell_talkers(now, &claim, from);
+        } else if !claim.claim.is_live() && previous.is_some() {
+            self.vacated(now, key, asked);
+        }
+    }
+
+    /// Its owner has given `key` up. Whoever heard it meanwhile need not ask any more.
+    fn vacated(&mut self, now: Instant, key: MacKey, asked: bool) {
+        if asked {
+            // What cannot be claimed is told when its next frame comes.
+            let _ = self.claim_deserted(now, key);
+        } else {
+            self.actions.push(DirectoryAction::Vacated { key });
         }
     }
 
     /// Another node holds `key`, and it was heard here.
-    fn judge_rival(
+    ///
+    /// A freeze does not say no by itself: the owner does, for as long as it answers.
+    pub(super) fn judge_rival(
         &mut self,
         now: Instant,
         key: MacKey,
@@ -260,11 +321,15 @@ impl Directory {
             return held_elsewhere;
         }
         if class < EvidenceClass::Announced {
-            if self.is_held_down(now, key) || self.is_frozen(now, key, rival) {
+            if self.is_held_down(now, key) {
                 return held_elsewhere;
             }
+            let owner = rival.claim.signer();
+            if self.is_frozen(now, key, rival) {
+                return self.ask_owner(now, key, owner, BACKOFF_FROZEN);
+            }
             if class == EvidenceClass::Ordinary {
-                return self.ask_owner(now, key, rival.claim.signer());
+                return self.ask_owner(now, key, owner, BACKOFF_MAX);
             }
         }
         verdict(self.claim_here(now, key, class))
@@ -307,7 +372,14 @@ impl Directory {
         frozen
     }
 
-    fn ask_owner(&mut self, now: Instant, key: MacKey, owner: PeerId) -> LocalVerdict {
+    /// `most`: how long an owner that is alive is not asked again.
+    fn ask_owner(
+        &mut self,
+        now: Instant,
+        key: MacKey,
+        owner: PeerId,
+        most: Duration,
+    ) -> LocalVerdict {
         let silent = if self.neighbours.contains(&owner) {
             OWNER_SILENT
         } else {
@@ -319,10 +391,10 @@ impl Directory {
         };
         let backoff = match local.ask {
             Some(Ask::Waiting { .. }) => return LocalVerdict::Hold,
-            Some(Ask::Alive { until, .. }) if now < until => {
+            Some(Ask::Alive { until, backoff }) if now + backoff < until + backoff.min(most) => {
                 return LocalVerdict::Drop(DropReason::MacHeldElsewhere);
             }
-            Some(Ask::Alive { backoff, .. }) => (backoff * 2).min(BACKOFF_MAX),
+            Some(Ask::Alive { backoff, .. }) => (backoff * 2).min(most),
             None => BACKOFF_MIN,
         };
         local.ask = Some(Ask::Waiting {
@@ -342,9 +414,16 @@ impl Directory {
         if let Some(local) = self.local.get_mut(&key) {
             local.ask = None;
         }
-        if let Err(reason) = self.claim_here(now, key, EvidenceClass::Ordinary) {
-            self.actions
-                .push(DirectoryAction::HeldRefused { key, reason });
+        let rival = self.owner(now, &key).filter(|owner| *owner != self.me);
+        match self.claim_deserted(now, key) {
+            Ok(()) => {
+                if let Some(rival) = rival {
+                    self.ask_for_other_vlans(now, key, rival);
+                }
+            }
+            Err(reason) => self
+                .actions
+                .push(DirectoryAction::HeldRefused { key, reason }),
         }
     }
 

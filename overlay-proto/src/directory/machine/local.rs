@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::conflicts::Conflict;
 use crate::directory::claim::MAX_IPS;
 use crate::ids::PeerId;
 use crate::switching::MacKey;
@@ -94,6 +95,12 @@ pub(super) struct LocalMac {
     pub(super) answer_by: Option<Instant>,
     /// The last claim before a restart.
     pub(super) restored: Option<Restored>,
+    /// Another VLAN of this MAC moved here; the owner of this one is asked once more at that time.
+    pub(super) follow_at: Option<Instant>,
+    /// Its port may be gone since: frames from before prove nothing.
+    pub(super) doubted: Option<Instant>,
+    /// Another node hears it, too.
+    pub(super) conflict: Option<Conflict>,
 }
 
 impl LocalMac {
@@ -124,7 +131,7 @@ impl LocalMac {
             .own
             .and_then(|own| own.publish_at)
             .filter(|_| dht_ready);
-        [ask, own, publish, self.answer_by]
+        [ask, own, publish, self.answer_by, self.follow_at]
             .into_iter()
             .flatten()
             .min()

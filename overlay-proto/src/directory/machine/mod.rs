@@ -1,7 +1,9 @@
 //! The directory of one network on one node, as a state machine.
 //!
 //! - `evidence`: a local frame says "here": claim, ask the owner, or refuse.
+//! - `trunk`: a machine moves, and with it its MAC in all VLANs.
 //! - `owner`: the other side: is a MAC of this node still there?
+//! - `conflicts`: which MACs two nodes hear at once.
 //! - `ingest`: messages, claims and cards of others, once their signers are known as members.
 //! - `exchange`: neighbours, pushes, anti-entropy.
 //! - `lookup`: finding the owner of a MAC.
@@ -9,6 +11,7 @@
 //! - `persist`: what a restart must not lose.
 
 mod action;
+mod conflicts;
 mod epochs;
 mod evidence;
 mod exchange;
@@ -21,6 +24,7 @@ mod persist;
 mod publish;
 mod standing;
 mod talkers;
+mod trunk;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +33,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use action::{DirectoryAction, Entry, LocalVerdict, Place, Resolution};
+pub use conflicts::ConflictReport;
 pub use late::{LateFrame, LateVerdict};
 pub use persist::MAX_SNAPSHOT;
 
@@ -234,6 +239,7 @@ impl Directory {
     pub fn heard(&mut self, at: Instant, key: MacKey) {
         if let Some(local) = self.local.get_mut(&key)
             && local.own.is_some()
+            && local.doubted.is_none_or(|doubted| at > doubted)
         {
             local.heard = local.heard.max(Some(at));
         }
@@ -277,6 +283,7 @@ impl Directory {
                 local: stored.claim.signer() == me,
                 generation: stored.claim.claim.generation,
                 kind: stored.claim.claim.kind,
+                contested: stored.claim.claim.contested,
                 ips: stored.claim.claim.ips.clone(),
                 age: stored.age(now),
             })

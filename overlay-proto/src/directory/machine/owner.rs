@@ -35,6 +35,9 @@ impl Directory {
         }
         local.answer_by = None;
         for (asker, nonce) in std::mem::take(&mut local.askers) {
+            if alive {
+                local.note_conflict(now, asker);
+            }
             self.actions
                 .send(asker, DirectoryMessage::OwnerAnswer { nonce, alive });
         }
@@ -63,6 +66,7 @@ impl Directory {
             .heard
             .is_some_and(|heard| now.saturating_duration_since(heard) < HEARD_LATELY);
         if lately {
+            local.note_conflict(now, from);
             self.answer(from, nonce, true);
             return;
         }

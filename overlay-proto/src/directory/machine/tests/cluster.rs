@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     pub(super) said: Vec<(usize, DirectoryAction)>,
     pub(super) dht: HashMap<[u8; 32], StoredRecord>,
     pub(super) dht_gets: usize,
+    /// Nodes that nothing comes from or to any more.
+    dead: BTreeSet<usize>,
     chance: SeededEntropy,
     flying: Vec<(Instant, usize, usize, Vec<u8>)>,
     start: Instant,
@@ -61,6 +63,7 @@ impl Cluster {
             said: Vec::new(),
             dht: HashMap::new(),
             dht_gets: 0,
+            dead: BTreeSet::new(),
             chance: SeededEntropy::new(7),
             flying: Vec::new(),
             start: now,
@@ -75,6 +78,11 @@ impl Cluster {
         }
         cluster.run_ms(500);
         cluster
+    }
+
+    /// Node `node` dies, as far as the others see.
+    pub(super) fn cut_off(&mut self, node: usize) {
+        self.dead.insert(node);
     }
 
     /// A directory as after a start.
@@ -263,6 +271,9 @@ impl Cluster {
     }
 
     fn fly(&mut self, from: usize, to: usize, message: &DirectoryMessage) {
+        if self.dead.contains(&from) || self.dead.contains(&to) {
+            return;
+        }
         let bytes = message.encode().unwrap();
         let copies = 1 + usize::from(self.chance.next_u32() % 100 < self.repeat);
         for copy in 0..copies {

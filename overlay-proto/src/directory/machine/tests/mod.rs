@@ -6,3 +6,4 @@ mod late;
 mod lookups;
 mod membership;
 mod moves;
+mod trunks;

@@ -7,6 +7,7 @@ use crate::directory::machine::{DirectoryAction, LocalVerdict, Place};
 use crate::directory::tests::support::{claim, mac_key};
 use crate::drop_reason::DropReason;
 use crate::ethernet::EvidenceClass::{Announced, Leaked, Ordinary, Strong};
+use crate::switching::MacKey;
 
 const HELD: LocalVerdict = LocalVerdict::Drop(DropReason::MacHeldElsewhere);
 
@@ -175,9 +176,20 @@ fn flapping_freezes_with_the_one_who_had_it() {
     assert!(cluster.all_see(key, Some(0)), "{:?}", cluster.owners(key));
     assert!(cluster.contested(2, key) >= 5);
     let version = cluster.nodes[2].version();
+    cluster.frame(1, key, Strong);
+    cluster.run_ms(100);
     assert_eq!(cluster.frame(1, key, Strong), HELD);
     cluster.run_ms(5000);
     assert_eq!(cluster.nodes[2].version(), version);
+    // Both name both.
+    let now = cluster.now;
+    for node in [0, 1] {
+        let seen: Vec<_> = cluster.nodes[node].conflicts(now).collect();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert_eq!((seen[0].owner, seen[0].rival), (peer(0), peer(1)));
+        assert!(seen[0].frozen);
+    }
+    assert_eq!(cluster.nodes[2].conflicts(now).count(), 0);
     // The operator's word counts.
     let now = cluster.now;
     cluster.nodes[1].handle_announce(now, key).unwrap();
@@ -190,6 +202,22 @@ fn flapping_freezes_with_the_one_who_had_it() {
 fn a_freeze_ends_after_quiet() {
     let mut cluster = Cluster::new(2, true);
     let key = mac_key(1);
+    freeze(&mut cluster, key);
+    cluster.frame(1, key, Strong);
+    cluster.run_ms(100);
+    assert!(cluster.all_see(key, Some(0)));
+    cluster.run_ms(181_000);
+    assert_eq!(cluster.nodes[0].conflicts(cluster.now).count(), 0);
+    assert_eq!(cluster.move_to(1, key), LocalVerdict::Forward);
+    cluster.run_ms(100);
+    assert!(cluster.all_see(key, Some(1)));
+    assert_eq!(cluster.contested(1, key), 0);
+}
+
+/// Nodes 0 and 1 both have a guest with this MAC until it is frozen with node 0.
+fn freeze(cluster: &mut Cluster, key: MacKey) {
+    cluster.attached[0].insert(key);
+    cluster.attached[1].insert(key);
     cluster.frame(0, key, Ordinary);
     cluster.run_ms(100);
     for _ in 0..60 {
@@ -199,12 +227,95 @@ fn a_freeze_ends_after_quiet() {
             cluster.run_ms(500);
         }
     }
-    assert_eq!(cluster.frame(1, key, Strong), HELD);
-    cluster.run_ms(181_000);
-    assert_eq!(cluster.move_to(1, key), LocalVerdict::Forward);
+    assert!(cluster.contested(1, key) >= 5);
+    assert!(cluster.all_see(key, Some(0)), "{:?}", cluster.owners(key));
+}
+
+/// How long until node 1, which says so every second, has the frozen MAC.
+fn taken_after(cluster: &mut Cluster, key: MacKey) -> u64 {
+    for tenths in 0..100 {
+        if cluster.owners(key)[1] == Some(1) {
+            return tenths * 100;
+        }
+        if tenths % 10 == 0 {
+            cluster.frame(1, key, Ordinary);
+        }
+        cluster.run_ms(100);
+    }
+    panic!("{:?} after 10 s", cluster.owners(key));
+}
+
+#[test]
+fn a_freeze_ends_with_the_owner_that_is_dead() {
+    for announces in [false, true] {
+        let mut cluster = Cluster::new(3, true);
+        let key = mac_key(1);
+        freeze(&mut cluster, key);
+        if announces {
+            // What the dead one had said last.
+            cluster.frame(0, key, Strong);
+        }
+        cluster.cut_off(0);
+        let took = taken_after(&mut cluster, key);
+        assert!(took <= 4_000, "{took} ms");
+        cluster.run_ms(100);
+        assert_eq!(cluster.owners(key)[2], Some(1));
+        assert_eq!(cluster.contested(2, key), 0);
+    }
+}
+
+#[test]
+fn a_freeze_ends_with_the_owner_that_lost_the_mac() {
+    let mut cluster = Cluster::new(3, true);
+    let key = mac_key(1);
+    freeze(&mut cluster, key);
+    cluster.attached[0].remove(&key);
+    let took = taken_after(&mut cluster, key);
+    assert!(took <= 4_000, "{took} ms");
     cluster.run_ms(100);
     assert!(cluster.all_see(key, Some(1)));
-    assert_eq!(cluster.contested(1, key), 0);
+}
+
+#[test]
+fn a_bad_quarter_of_an_hour_does_not_outlive_the_master() {
+    // A virtual router: node 0 is the master while it lives, node 1 becomes one whenever it hears
+    // nothing. Both announce when they become master and send each second.
+    let mut cluster = Cluster::new(3, true);
+    let key = mac_key(1);
+    cluster.attached[0].insert(key);
+    cluster.frame(0, key, Strong);
+    for second in 0..900_u32 {
+        // Eight cuts of five seconds.
+        let cut = second % 110 >= 100 && second % 110 < 105;
+        cluster.loss = if cut { 100 } else { 0 };
+        cluster.frame(0, key, Ordinary);
+        if cut {
+            cluster.attached[1].insert(key);
+            let class = if second % 110 == 103 {
+                Strong
+            } else {
+                Ordinary
+            };
+            if second % 110 >= 103 {
+                cluster.frame(1, key, class);
+            }
+        } else {
+            cluster.attached[1].remove(&key);
+            if second % 110 == 105 {
+                cluster.frame(0, key, Strong);
+            }
+        }
+        cluster.run_ms(1000);
+    }
+    cluster.loss = 0;
+    cluster.run_ms(1000);
+    cluster.frame(0, key, Ordinary);
+    cluster.run_ms(1000);
+    assert!(cluster.all_see(key, Some(0)), "{:?}", cluster.owners(key));
+    cluster.cut_off(0);
+    cluster.attached[1].insert(key);
+    let took = taken_after(&mut cluster, key);
+    assert!(took <= 4_000, "{took} ms");
 }
 
 #[test]
