@@ -11,6 +11,7 @@
 //! - [`handshake`]: Noise IKpsk2 with the chain bound in. [`session`]: keys, lanes, replay windows.
 //! - [`tunnels`]: all handshakes and sessions of a node with its peers, as one state machine.
 //! - [`directory`]: roster and claims of one network: who is where, and how moves happen.
+//! - [`segment`]: one LAN behind two nodes: beacons, and who of them carries its frames.
 //! - [`switching`]: the `Fib` that the fast path reads, and its two decisions.
 
 pub mod ethernet;
@@ -25,6 +26,8 @@ pub mod handshake;
 pub mod ids;
 #[cfg(feature = "full")]
 pub mod membership;
+#[cfg(feature = "full")]
+pub mod segment;
 #[cfg(feature = "full")]
 pub mod session;
 #[cfg(feature = "full")]

@@ -6,6 +6,7 @@ mod handshake;
 mod membership;
 mod nat;
 mod offload;
+mod segment;
 mod wire;
 
 use crate::Target;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Target> {
         directory::all(),
         nat::all(),
         offload::all(),
+        segment::all(),
     ]
     .concat()
 }
