@@ -1,36 +1,39 @@
-//! The UDP sockets of reflector and relay.
+//! The data plane of reflector and relay: one thread that owns the UDP sockets, the relay's table
+//! and all that a datagram needs, so nothing on its way takes a lock.
 //!
 //! A wildcard socket answers from the address it was asked at, and a relayed datagram leaves from
 //! the address at which its receiver has bound its allocation: a NAT lets nothing else in.
+//!
+//! What the kernel has merged stays together: a train is looked up once and leaves as one send,
+//! with the mark in the IP header that it came with.
+
+mod sockets;
+mod sys;
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
-use nat_traversal::relay::{KIND_ACK, KIND_BIND, KIND_RELAYED};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nat_traversal::relay::{KIND_ACK, KIND_BIND, RelayRun, TrainOrigin, is_relayed};
 
-use crate::relay::{OsEntropy, SharedRelay};
-
-/// Datagrams, or trains of them, that one system call receives.
-const BATCH: usize = 16;
+use self::sockets::{Exit, Sockets};
+use self::sys::Received;
+use crate::relay::{OsEntropy, RelayDesk};
 
 /// The largest train that the kernel hands over.
 const BUFFER: usize = 65_536;
 
-/// Socket buffers: 20 ms at 1 Gbit/s, in both directions.
-const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
-
 /// After a failed receive, so that an error that lasts does not take a whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often what has lapsed is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How long the way to a bound address is remembered: members bind again every half minute.
 const WAY_LIFETIME: Duration = Duration::from_secs(120);
@@ -38,289 +41,275 @@ const WAY_LIFETIME: Duration = Duration::from_secs(120);
 /// Ways: one for each allocation and some that have moved.
 const MAX_WAYS: usize = 16_384;
 
-/// All sockets, and what their tasks share.
+/// The thread's state. Nobody else has any of it.
 pub(crate) struct DataPlane {
-    sockets: Vec<BoundSocket>,
-    relay: Arc<SharedRelay>,
-    limiter: Mutex<ReflectorLimiter>,
-    ways: Mutex<HashMap<SocketAddr, Way>>,
-    pub(crate) counters: Counters,
+    sockets: Sockets,
+    desk: RelayDesk,
+    limiter: ReflectorLimiter,
+    ways: Ways,
+    counters: Arc<Counters>,
+    /// A train each.
+    buffers: Vec<Box<[u8]>>,
+    /// The bell of the control plane, then the sockets.
+    waits: Vec<libc::pollfd>,
+    swept: Instant,
 }
 
-struct BoundSocket {
-    io: UdpSocket,
-    state: UdpSocketState,
-    is_ipv4: bool,
-}
+/// By which socket and own address bound addresses were last heard. Bounded by [`MAX_WAYS`],
+/// emptied by [`Ways::sweep`].
+#[derive(Default)]
+struct Ways(HashMap<SocketAddr, (Exit, Instant)>);
 
-/// By which socket and own address a bound address was last heard.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    socket: usize,
-    local: Option<IpAddr>,
-    heard: Instant,
-}
-
-/// What the data plane did, since its start.
+/// What the data plane did, since its start. The thread writes, others read.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     reflected: AtomicU64,
-    relay_dropped: AtomicU64,
     unknown: AtomicU64,
     send_failed: AtomicU64,
+    relayed: AtomicU64,
+    relayed_bytes: AtomicU64,
+    relay_delayed: AtomicU64,
+    relay_over_quota: AtomicU64,
+    relay_refused: AtomicU64,
+    allocations: AtomicU64,
 }
 
-/// [`Counters`] and the relay's statistics at one moment.
+/// [`Counters`] at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) reflected: u64,
-    pub(crate) relayed: u64,
-    pub(crate) relayed_bytes: u64,
-    pub(crate) relay_dropped: u64,
     pub(crate) unknown: u64,
     pub(crate) send_failed: u64,
-    pub(crate) allocations: usize,
+    pub(crate) relayed: u64,
+    pub(crate) relayed_bytes: u64,
+    /// Had to wait because of the quota; they were relayed.
+    pub(crate) relay_delayed: u64,
+    /// Dropped because of the quota.
+    pub(crate) relay_over_quota: u64,
+    /// Wrong or not allowed.
+    pub(crate) relay_refused: u64,
+    pub(crate) allocations: u64,
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Snapshot {
+            reflected: read(&self.reflected),
+            unknown: read(&self.unknown),
+            send_failed: read(&self.send_failed),
+            relayed: read(&self.relayed),
+            relayed_bytes: read(&self.relayed_bytes),
+            relay_delayed: read(&self.relay_delayed),
+            relay_over_quota: read(&self.relay_over_quota),
+            relay_refused: read(&self.relay_refused),
+            allocations: read(&self.allocations),
+        }
+    }
 }
 
 impl DataPlane {
     /// Binds `addrs`, or none.
-    pub(crate) fn bind(addrs: &[SocketAddr], relay: Arc<SharedRelay>) -> Result<Self> {
-        let sockets = addrs
-            .iter()
-            .map(|addr| {
-                BoundSocket::bind(*addr).with_context(|| match addr.port() {
-                    0..1024 => format!("cannot bind UDP {addr} (ports below 1024 need rights)"),
-                    _ => format!("cannot bind UDP {addr}; choose another port with --listen"),
-                })
-            })
-            .collect::<Result<_>>()?;
+    pub(crate) fn bind(addrs: &[SocketAddr], desk: RelayDesk) -> Result<Self> {
+        let now = Instant::now();
+        let sockets = Sockets::bind(addrs)?;
+        let fds = std::iter::once(desk.waker.as_raw_fd()).chain(sockets.fds());
+        let waits = fds.map(sys::readable).collect();
         Ok(Self {
             sockets,
-            relay,
-            limiter: Mutex::new(ReflectorLimiter::new(Instant::now())),
-            ways: Mutex::default(),
-            counters: Counters::default(),
+            desk,
+            waits,
+            limiter: ReflectorLimiter::new(now),
+            ways: Ways::default(),
+            counters: Arc::default(),
+            buffers: vec![vec![0; BUFFER].into_boxed_slice(); sys::BATCH],
+            swept: now,
         })
     }
 
-    /// Starts one task for each socket.
-    pub(crate) fn start(self: &Arc<Self>) {
-        for index in 0..self.sockets.len() {
-            let plane = self.clone();
-            tokio::spawn(async move { plane.serve(index).await });
+    /// Starts the thread, which ends with the process.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(mut self) -> Result<Arc<Counters>> {
+        let counters = self.counters.clone();
+        std::thread::Builder::new()
+            .name("data-plane".into())
+            .spawn(move || {
+                loop {
+                    self.turn();
+                }
+            })
+            .context("cannot start the data plane's thread")?;
+        Ok(counters)
+    }
+
+    /// Waits, serves the control plane, takes a batch of each socket that has something, and
+    /// releases what waited long enough.
+    fn turn(&mut self) {
+        let now = Instant::now();
+        let due = self.desk.server.release_at();
+        let sweep = self.swept + SWEEP_EVERY;
+        let until = due.map_or(sweep, |due| due.min(sweep));
+        sys::poll(&mut self.waits, Some(until.saturating_duration_since(now)));
+        let now = Instant::now();
+        for place in 0..self.waits.len() {
+            let found = self.waits.get(place).is_some_and(|wait| wait.revents != 0);
+            match (found, place.checked_sub(1)) {
+                (true, None) => self.take_orders(now),
+                (true, Some(socket)) => self.receive(socket, now),
+                (false, _) => {}
+            }
         }
-    }
-
-    /// Removes what lapsed; to be called every minute or so.
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.relay.lock().handle_timeout(now);
-        self.ways
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, way| now - way.heard < WAY_LIFETIME);
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let relay = self.relay.lock();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Snapshot {
-            reflected: read(&self.counters.reflected),
-            relayed: relay.stats().forwarded,
-            relayed_bytes: relay.stats().forwarded_bytes,
-            relay_dropped: read(&self.counters.relay_dropped),
-            unknown: read(&self.counters.unknown),
-            send_failed: read(&self.counters.send_failed),
-            allocations: relay.len(),
+        let (sockets, ways) = (&mut self.sockets, &self.ways);
+        let mut send = |run: RelayRun<'_>| sockets.send_run(now, ways.to(run.to, sockets), run);
+        self.desk.server.poll_release(now, &mut send);
+        if now >= sweep {
+            self.swept = now;
+            self.desk.server.handle_timeout(now);
+            self.ways.sweep(now);
+            self.sockets.sweep(now);
         }
+        self.publish();
     }
 
-    async fn serve(&self, index: usize) {
+    fn take_orders(&mut self, now: Instant) {
+        let mut wakes = [0; 64];
+        loop {
+            match self.desk.waker.read(&mut wakes) {
+                Ok(0) => break,
+                Err(error) if error.kind() != ErrorKind::Interrupted => break,
+                _ => {}
+            }
+        }
+        self.desk.serve(now);
+    }
+
+    fn receive(&mut self, index: usize, now: Instant) {
+        let mut metas = [Received::NOTHING; sys::BATCH];
         let Some(socket) = self.sockets.get(index) else {
             return;
         };
-        let mut buffers = vec![vec![0; BUFFER]; BATCH];
-        let mut metas = [RecvMeta::default(); BATCH];
-        loop {
-            let received = socket.recv(&mut buffers, &mut metas).await;
-            let count = match received {
-                Ok(count) => count,
-                Err(error) => {
-                    // Such as an ICMP error of an earlier send, which concerns nobody.
-                    tracing::debug!(%error, "cannot receive");
-                    tokio::time::sleep(ERROR_PAUSE).await;
-                    continue;
-                }
-            };
-            for (buffer, meta) in buffers.iter_mut().zip(&metas).take(count) {
-                let train = buffer.get_mut(..meta.len).unwrap_or_default();
-                for datagram in train.chunks_mut(meta.stride.max(1)) {
-                    self.handle(index, meta, datagram).await;
-                }
+        let count = match sys::recv_batch(socket, &mut self.buffers, &mut metas) {
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => {
+                // Such as an ICMP error of an earlier send, which concerns nobody.
+                tracing::debug!(%error, "cannot receive");
+                std::thread::sleep(ERROR_PAUSE);
+                return;
+            }
+        };
+        let mut buffers = std::mem::take(&mut self.buffers);
+        for (buffer, meta) in buffers.iter_mut().zip(&metas).take(count) {
+            let train = meta.len.and_then(|len| buffer.get_mut(..len));
+            match (train, meta.from) {
+                (Some(train), Some(from)) => self.handle_train(now, index, (from, meta), train),
+                _ => count_one(&self.counters.unknown),
+            }
+        }
+        self.buffers = buffers;
+    }
+
+    /// Relayed datagrams that follow each other stay together; all others are answered singly.
+    fn handle_train(
+        &mut self,
+        now: Instant,
+        index: usize,
+        (from, meta): (SocketAddr, &Received),
+        train: &mut [u8],
+    ) {
+        let segment = meta.segment.unwrap_or(BUFFER);
+        let exit = Exit {
+            socket: index,
+            local: meta.local,
+        };
+        let mark = meta.mark;
+        let mut rest = train;
+        while !rest.is_empty() {
+            let relayed = rest.chunks(segment).take_while(|one| is_relayed(one));
+            let len = relayed.map(<[u8]>::len).sum();
+            if len > 0 {
+                let (together, others) = rest.split_at_mut(len);
+                let (sockets, ways) = (&mut self.sockets, &self.ways);
+                let mut send =
+                    |run: RelayRun<'_>| sockets.send_run(now, ways.to(run.to, sockets), run);
+                let origin = TrainOrigin { from, mark };
+                let server = &mut self.desk.server;
+                server.forward_train(now, origin, together, segment, &mut send);
+                rest = others;
+            } else {
+                let (one, others) = rest.split_at_mut(segment.min(rest.len()));
+                self.handle_single(now, exit, from, one);
+                rest = others;
             }
         }
     }
 
-    async fn handle(&self, index: usize, meta: &RecvMeta, datagram: &mut [u8]) {
-        let now = Instant::now();
+    fn handle_single(&mut self, now: Instant, exit: Exit, from: SocketAddr, datagram: &mut [u8]) {
         match datagram.first() {
             Some(&KIND_REQUEST) => {
-                let answer = {
-                    let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-                    limiter.answer(now, meta.addr, datagram)
-                };
-                if let Ok(answer) = answer {
-                    self.counters.reflected.fetch_add(1, Ordering::Relaxed);
-                    self.send(index, meta.dst_ip, meta.addr, &answer).await;
+                if let Ok(answer) = self.limiter.answer(now, from, datagram) {
+                    count_one(&self.counters.reflected);
+                    self.sockets.send(exit, from, 0, &answer);
                 }
             }
-            Some(&kind @ (KIND_RELAYED | KIND_BIND)) => {
-                let output = {
-                    let mut relay = self.relay.lock();
-                    relay
-                        .handle_datagram(now, &mut OsEntropy, meta.addr, datagram)
-                        .map(|output| (output.to, output.bytes))
-                };
-                match output {
-                    Ok((to, bytes)) if kind == KIND_BIND => {
+            Some(&KIND_BIND) => {
+                let server = &mut self.desk.server;
+                match server.handle_datagram(now, &mut OsEntropy, from, datagram) {
+                    Ok(output) => {
                         // Who is only challenged may be at any number of addresses.
-                        if bytes.first() == Some(&KIND_ACK) {
-                            self.remember(index, meta, now);
+                        if output.bytes.first() == Some(&KIND_ACK) {
+                            self.ways.remember(from, exit, now);
                         }
-                        self.send(index, meta.dst_ip, to, bytes).await;
+                        self.sockets.send(exit, output.to, 0, output.bytes);
                     }
-                    Ok((to, bytes)) => {
-                        let (index, local) = self.way_to(to);
-                        self.send(index, local, to, bytes).await;
-                    }
-                    Err(_) => {
-                        self.counters.relay_dropped.fetch_add(1, Ordering::Relaxed);
-                    }
+                    Err(_) => count_one(&self.counters.relay_refused),
                 }
             }
-            _ => {
-                self.counters.unknown.fetch_add(1, Ordering::Relaxed);
-            }
+            _ => count_one(&self.counters.unknown),
         }
     }
 
-    /// Only after a bind whose MAC was right, so that strangers cannot fill the map.
-    fn remember(&self, socket: usize, meta: &RecvMeta, now: Instant) {
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        if ways.len() < MAX_WAYS || ways.contains_key(&meta.addr) {
-            let way = Way {
-                socket,
-                local: meta.dst_ip,
-                heard: now,
-            };
-            ways.insert(meta.addr, way);
-        }
-    }
-
-    fn way_to(&self, to: SocketAddr) -> (usize, Option<IpAddr>) {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        match ways.get(&to) {
-            Some(way) => (way.socket, way.local),
-            None => {
-                let same_family = |socket: &BoundSocket| socket.is_ipv4 == to.is_ipv4();
-                let index = self.sockets.iter().position(same_family);
-                (index.unwrap_or(0), None)
-            }
-        }
-    }
-
-    async fn send(&self, index: usize, local: Option<IpAddr>, to: SocketAddr, bytes: &[u8]) {
-        let Some(socket) = self.sockets.get(index) else {
-            return;
-        };
-        let transmit = Transmit {
-            destination: to,
-            ecn: None,
-            contents: bytes,
-            segment_size: None,
-            src_ip: local,
-        };
-        if let Err(error) = socket.send(&transmit).await {
-            self.counters.send_failed.fetch_add(1, Ordering::Relaxed);
-            tracing::trace!(%to, %error, "cannot send");
+    /// Shows others the numbers.
+    fn publish(&self) {
+        let stats = self.desk.server.stats();
+        let counters = &self.counters;
+        for (counter, value) in [
+            (&counters.relayed, stats.forwarded),
+            (&counters.relayed_bytes, stats.forwarded_bytes),
+            (&counters.relay_delayed, stats.delayed),
+            (&counters.relay_over_quota, stats.over_quota),
+            (&counters.relay_refused, stats.refused),
+            (&counters.send_failed, self.sockets.failed),
+            (&counters.allocations, self.desk.server.len() as u64),
+        ] {
+            counter.store(value, Ordering::Relaxed);
         }
     }
 }
 
-impl BoundSocket {
-    fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&addr.into())?;
-        // The kernel gives what it may; less only costs datagrams under load.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-        let io = UdpSocket::from_std(socket.into())?;
-        let state = UdpSocketState::new((&io).into())?;
-        Ok(Self {
-            io,
-            state,
-            is_ipv4: addr.is_ipv4(),
-        })
-    }
-
-    async fn recv(
-        &self,
-        buffers: &mut [Vec<u8>],
-        metas: &mut [RecvMeta; BATCH],
-    ) -> io::Result<usize> {
-        self.io
-            .async_io(Interest::READABLE, || {
-                let mut slices: Vec<_> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
-                self.state.recv((&self.io).into(), &mut slices, metas)
-            })
-            .await
-    }
-
-    async fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let result = self.state.try_send((&self.io).into(), transmit);
-        match result {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.io
-                    .async_io(Interest::WRITABLE, || {
-                        self.state.try_send((&self.io).into(), transmit)
-                    })
-                    .await
-            }
-            result => result,
+impl Ways {
+    /// Only after a bind whose MAC was right, so that strangers cannot fill the map.
+    fn remember(&mut self, addr: SocketAddr, exit: Exit, now: Instant) {
+        if self.0.len() < MAX_WAYS || self.0.contains_key(&addr) {
+            self.0.insert(addr, (exit, now));
         }
     }
+
+    fn to(&self, to: SocketAddr, sockets: &Sockets) -> Exit {
+        let known = self.0.get(&to).map(|(exit, _)| *exit);
+        known.unwrap_or_else(|| sockets.any_for(to))
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.0.retain(|_, (_, heard)| now - *heard < WAY_LIFETIME);
+    }
+}
+
+fn count_one(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[cfg(test)]
-mod tests {
-    use nat_traversal::reflector::{TransactionId, decode_response, encode_request};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_wildcard_socket_answers_from_where_it_was_asked() {
-        let relay = Arc::new(SharedRelay::new(1));
-        let plane = Arc::new(DataPlane::bind(&["0.0.0.0:0".parse().unwrap()], relay).unwrap());
-        let port = plane.sockets[0].io.local_addr().unwrap().port();
-        plane.start();
-        // Two addresses of loopback; only the right one passes a connected socket.
-        for asked in ["127.0.0.1", "127.0.0.2"] {
-            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            client.connect((asked, port)).await.unwrap();
-            let id = TransactionId([9; 12]);
-            client.send(&encode_request(id)).await.unwrap();
-            let mut answer = [0; 100];
-            let received = client.recv(&mut answer);
-            let length = tokio::time::timeout(Duration::from_secs(5), received)
-                .await
-                .unwrap()
-                .unwrap();
-            let observed = decode_response(&answer[..length]).unwrap();
-            assert_eq!(observed, (id, client.local_addr().unwrap()));
-        }
-        assert_eq!(plane.snapshot().reflected, 2);
-    }
-}
+mod tests;

@@ -19,12 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::args::Args;
-use crate::data_plane::DataPlane;
+use crate::data_plane::{Counters, DataPlane};
 use crate::listen::Addresses;
-use crate::relay::SharedRelay;
+use crate::relay::RelayOffice;
 use crate::shelf::OverlayShelf;
 use crate::witness::Books;
-use crate::{notify, state};
+use crate::{notify, relay, state};
 
 /// How far up free ports are looked for, for each overlay after the first.
 const PORT_STEPS: u16 = 64;
@@ -67,16 +67,15 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let relay = Arc::new(SharedRelay::new(args.relay_quota_mbit));
-    let plane = Arc::new(DataPlane::bind(&listen.data, relay.clone())?);
-    plane.start();
+    let (desk, office) = relay::open(args.relay_quota_mbit)?;
+    let counters = DataPlane::bind(&listen.data, desk)?.start()?;
 
     let starter = Starter {
         key: &key,
         state: &args.state,
         listen: &listen,
         external: &external,
-        relay,
+        relay: Arc::new(office),
         books: Arc::new(Books::new(&args.state, &key)),
     };
     let mut handles = Vec::new();
@@ -99,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = keep_house(&plane) => {}
+        () = keep_house(&counters) => {}
     }
     tracing::info!("stopping");
     futures::future::join_all(handles.iter().map(ControlHandle::stop)).await;
@@ -111,7 +110,7 @@ struct Starter<'a> {
     state: &'a Path,
     listen: &'a Addresses,
     external: &'a Addresses,
-    relay: Arc<SharedRelay>,
+    relay: Arc<RelayOffice>,
     books: Arc<Books>,
 }
 
@@ -217,10 +216,9 @@ fn print(printed: &Printed, json: bool) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Each minute: removes what lapsed, and says what changed. More often, for whoever listens, how
-/// many tasks there are.
-async fn keep_house(plane: &DataPlane) {
-    let mut said = plane.snapshot();
+/// Each minute: says what changed. More often, for whoever listens, how many tasks there are.
+async fn keep_house(counters: &Counters) {
+    let mut said = counters.snapshot();
     loop {
         for _ in 0..MINUTE.as_secs() / TASKS_EVERY.as_secs() {
             tokio::time::sleep(TASKS_EVERY).await;
@@ -229,14 +227,15 @@ async fn keep_house(plane: &DataPlane) {
                 .num_alive_tasks();
             tracing::debug!(tasks, "alive");
         }
-        plane.sweep(Instant::now());
-        let now = plane.snapshot();
+        let now = counters.snapshot();
         if now != said {
             tracing::info!(
                 reflected = now.reflected,
                 relayed = now.relayed,
                 relayed_bytes = now.relayed_bytes,
-                relay_dropped = now.relay_dropped,
+                relay_delayed = now.relay_delayed,
+                relay_over_quota = now.relay_over_quota,
+                relay_refused = now.relay_refused,
                 unknown = now.unknown,
                 send_failed = now.send_failed,
                 allocations = now.allocations,

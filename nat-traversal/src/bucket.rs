@@ -24,6 +24,15 @@ impl TokenBucket {
 
     /// Takes `cost` tokens if there are so many.
     pub(crate) fn take(&mut self, now: Instant, cost: f64) -> bool {
+        if self.available(now) < cost {
+            return false;
+        }
+        self.tokens -= cost;
+        true
+    }
+
+    /// The tokens that there are.
+    pub(crate) fn available(&mut self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.filled_at);
         if passed > Duration::ZERO {
             self.tokens = (passed.as_secs_f64())
@@ -31,10 +40,15 @@ impl TokenBucket {
                 .min(self.burst);
             self.filled_at = now;
         }
-        if self.tokens < cost {
-            return false;
-        }
-        self.tokens -= cost;
-        true
+        self.tokens
+    }
+
+    /// When there will be `cost` tokens, if none are taken: at most an hour ahead.
+    pub(crate) fn ready_at(&self, cost: f64) -> Instant {
+        const HOUR_S: f64 = 3_600.0;
+        let missing = (cost - self.tokens).max(0.0);
+        let seconds = (missing / self.per_second).min(HOUR_S);
+        // One nanosecond more than computed: rounding down would wake too early.
+        self.filled_at + Duration::from_secs_f64(seconds.max(0.0)) + Duration::from_nanos(1)
     }
 }

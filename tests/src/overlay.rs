@@ -209,9 +209,17 @@ impl Bootstrap {
     /// # Errors
     /// When it does not print its address within 10 s.
     pub fn start(host: &Host, id: &str) -> Result<Self> {
+        Self::start_with(host, id, &[])
+    }
+
+    /// As [`Bootstrap::start`], with more arguments.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::start`].
+    pub fn start_with(host: &Host, id: &str, more: &[&str]) -> Result<Self> {
         let at = |addr: &std::net::IpAddr| std::net::SocketAddr::new(*addr, PORT).to_string();
         let listen: Vec<String> = host.addrs.iter().map(at).collect();
-        Self::start_on(host, id, &listen)
+        Self::launch(host, id, &listen, more)
     }
 
     /// As [`Bootstrap::start`], with `--listen` for each of `listen`; without any it listens on every
@@ -220,6 +228,10 @@ impl Bootstrap {
     /// # Errors
     /// As [`Bootstrap::start`].
     pub fn start_on(host: &Host, id: &str, listen: &[String]) -> Result<Self> {
+        Self::launch(host, id, listen, &[])
+    }
+
+    fn launch(host: &Host, id: &str, listen: &[String], more: &[&str]) -> Result<Self> {
         let name = host.ns.name();
         let dir = host.ns.lab().dir();
         let mut cmd = host.ns.command(program("farlan-bootstrap"));
@@ -228,6 +240,7 @@ impl Bootstrap {
         for one in listen {
             cmd.args(["--listen", one]);
         }
+        cmd.args(more);
         let log = dir.join(format!("{name}-bootstrap.log"));
         // How many tasks it has is said in the debug log.
         let levels = "info,libp2p_kad=error,libp2p_swarm=warn,farlan_bootstrap::serve=debug";

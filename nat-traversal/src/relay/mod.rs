@@ -7,9 +7,13 @@
 
 mod client;
 mod codec;
+mod forwarding;
+#[cfg(test)]
+mod forwarding_tests;
 mod server;
 #[cfg(test)]
 mod server_tests;
+mod shaper;
 
 pub use client::{RelayClient, RelayClientEvent};
 pub use codec::{
@@ -17,6 +21,7 @@ pub use codec::{
     KIND_CHALLENGE, KIND_RELAYED, allocation_of, may_be_relayed, route_of, unwrap, wrap,
     wrap_in_place,
 };
+pub use forwarding::{RelayRun, TrainOrigin, is_relayed};
 pub use server::{
     MAX_PERMITS, RelayGrant, RelayOutput, RelayServer, RelayServerConfig, RelayStats,
 };

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::codec::{
-    Ack, Bind, Challenge, KIND_BIND, KIND_RELAYED, allocation_of, check_relayed, re_mac, route_of,
-};
+use super::codec::{Ack, Bind, Challenge, KIND_BIND, KIND_RELAYED, allocation_of};
+use super::shaper::{Shaper, bytes_for};
 use super::{RelayError, RelayKey};
-use crate::bucket::TokenBucket;
 use crate::entropy::Entropy;
 use crate::path::AllocationId;
 use crate::wire_bytes::{canonical, put};
@@ -29,16 +27,50 @@ pub struct RelayServerConfig {
     pub bytes_per_second: f64,
     /// Bytes that an owner may send at once.
     pub burst_bytes: f64,
+    /// Bytes of an owner that wait because they came too early.
+    pub queue_bytes: usize,
+    /// Bytes that wait of all owners together.
+    pub queue_bytes_in_all: usize,
+}
+
+/// The least burst: the largest train.
+const MIN_BURST: f64 = 65_536.0;
+/// The least queue: two of them, so that one can wait while the other leaves.
+const MIN_QUEUE: f64 = 2.0 * MIN_BURST;
+/// Bursts and queues in time. A queue is as long as TCP needs to notice the rate, and no longer.
+const BURST_TIME: Duration = Duration::from_millis(5);
+const QUEUE_TIME: Duration = Duration::from_millis(10);
+
+impl RelayServerConfig {
+    /// The defaults, with `bytes_per_second` for each owner: 5 ms of it at once, 10 ms of it wait.
+    #[must_use]
+    pub fn with_rate(bytes_per_second: f64) -> Self {
+        let queue = bytes_for(bytes_per_second, QUEUE_TIME, MIN_QUEUE);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and saturates"
+        )]
+        let queue_bytes = queue as usize;
+        Self {
+            bytes_per_second,
+            burst_bytes: bytes_for(bytes_per_second, BURST_TIME, MIN_BURST),
+            queue_bytes,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for RelayServerConfig {
-    /// 4,096 allocations, 10 min, 100 Mbit/s, 4 MiB.
+    /// 4,096 allocations, 10 min, 100 Mbit/s, 64 KiB at once, 128 KiB that wait, 32 MiB in all.
     fn default() -> Self {
         Self {
             max_allocations: 4_096,
             lifetime: Duration::from_secs(600),
             bytes_per_second: 12_500_000.0,
-            burst_bytes: 4_194_304.0,
+            burst_bytes: MIN_BURST,
+            queue_bytes: 131_072,
+            queue_bytes_in_all: 33_554_432,
         }
     }
 }
@@ -70,33 +102,44 @@ pub struct RelayStats {
     pub forwarded: u64,
     /// Bytes forwarded, with relay headers.
     pub forwarded_bytes: u64,
+    /// Datagrams of trains that had to wait; they count as forwarded, too.
+    pub delayed: u64,
+    /// Datagrams of trains that had no room to wait.
+    pub over_quota: u64,
+    /// Datagrams of trains that were wrong or not allowed.
+    pub refused: u64,
 }
 
 #[derive(Debug)]
-struct Allocation {
-    owner: [u8; 32],
-    key: RelayKey,
+pub(super) struct Allocation {
+    pub(super) owner: [u8; 32],
+    pub(super) key: RelayKey,
     /// Whom the owner permits, the oldest first. At most [`MAX_PERMITS`].
-    permits: VecDeque<[u8; 32]>,
-    bound: Option<SocketAddr>,
+    pub(super) permits: VecDeque<[u8; 32]>,
+    pub(super) bound: Option<SocketAddr>,
     counter: u64,
     /// The open challenge: to whom, its number, its end. At most one.
     challenge: Option<(SocketAddr, u64, Instant)>,
     expires: Instant,
-    quota: TokenBucket,
+    pub(super) shaper: Shaper,
 }
 
 /// The relay. Owners are opaque 32-byte names that the control plane has authenticated.
 ///
-/// `allocate`, `permit` and `revoke_owner` serve the control plane, `handle_datagram` each datagram
-/// of kind 0x07 or 0x08; call `handle_timeout` when `poll_timeout` is due. Allocations are removed
-/// by time and by `revoke_owner`.
+/// `allocate`, `permit` and `revoke_owner` serve the control plane, `forward_train` the datagrams of
+/// kind 0x07 as they come, `handle_datagram` those of kind 0x08. Call `poll_release` when
+/// `release_at` is due and `handle_timeout` when `poll_timeout` is. Allocations are removed by time
+/// and by `revoke_owner`.
 #[derive(Debug)]
 pub struct RelayServer {
-    config: RelayServerConfig,
-    allocations: BTreeMap<AllocationId, Allocation>,
+    pub(super) config: RelayServerConfig,
+    pub(super) allocations: BTreeMap<AllocationId, Allocation>,
     owners: BTreeMap<[u8; 32], AllocationId>,
-    stats: RelayStats,
+    pub(super) stats: RelayStats,
+    /// Allocations in which something waits, each once; `poll_release` removes them.
+    pub(super) shaped: Vec<AllocationId>,
+    /// Bytes that wait in all of them.
+    pub(super) held: usize,
 }
 
 impl RelayServer {
@@ -110,7 +153,12 @@ impl RelayServer {
             stats: RelayStats {
                 forwarded: 0,
                 forwarded_bytes: 0,
+                delayed: 0,
+                over_quota: 0,
+                refused: 0,
             },
+            shaped: Vec::new(),
+            held: 0,
         }
     }
 
@@ -150,7 +198,7 @@ impl RelayServer {
             .map(|_| AllocationId(entropy.next_u64()))
             .find(|id| id.0 != 0 && !self.allocations.contains_key(id))
             .ok_or(RelayError::Full)?;
-        let quota = TokenBucket::new(now, self.config.bytes_per_second, self.config.burst_bytes);
+        let shaper = Shaper::new(now, self.config.bytes_per_second, self.config.burst_bytes);
         let fresh = Allocation {
             owner,
             key,
@@ -159,7 +207,7 @@ impl RelayServer {
             counter: 0,
             challenge: None,
             expires,
-            quota,
+            shaper,
         };
         self.allocations.insert(id, fresh);
         self.owners.insert(owner, id);
@@ -206,7 +254,8 @@ impl RelayServer {
         }
     }
 
-    /// A datagram of kind 0x07 or 0x08 from `from`. What is to be sent is made in place.
+    /// A datagram of kind 0x07 or 0x08 from `from`. What is to be sent is made in place. A relayed
+    /// one does not wait here when it is above the quota; [`Self::forward_train`] lets it.
     ///
     /// # Errors
     ///
@@ -276,39 +325,21 @@ impl RelayServer {
         self.stats
     }
 
-    /// Checks a relayed datagram, writes the receiver's MAC and gives the receiver's address.
+    /// One relayed datagram by itself: it leaves at once or not at all.
     fn forward(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &mut [u8],
     ) -> Result<SocketAddr, RelayError> {
-        // As the receiver sees it: `peer` is the sender.
-        let route = route_of(datagram)?;
-        let sender = live(&mut self.allocations, route.peer, now)?;
-        check_relayed(datagram, &sender.key)?;
-        if sender.bound != Some(from) {
-            return Err(RelayError::NotBound);
-        }
-        let sender_owner = sender.owner;
-        let receiver = live(&mut self.allocations, route.own, now)?;
-        let (to, key, receiver_owner) = (receiver.bound, receiver.key, receiver.owner);
-        if !receiver.permits.contains(&sender_owner) {
-            return Err(RelayError::NotPermitted);
-        }
-        let sender = live(&mut self.allocations, route.peer, now)?;
-        if !sender.permits.contains(&receiver_owner) {
-            return Err(RelayError::NotPermitted);
-        }
-        let to = to.ok_or(RelayError::NotBound)?;
-        let len = u32::try_from(datagram.len()).map_err(|_| RelayError::Malformed)?;
-        if !sender.quota.take(now, f64::from(len)) {
+        let leg = self.admit(now, from, datagram)?;
+        let sender = live(&mut self.allocations, leg.sender(), now)?;
+        if !sender.shaper.take(now, datagram.len()) {
             return Err(RelayError::Quota);
         }
-        re_mac(datagram, &key);
         self.stats.forwarded += 1;
-        self.stats.forwarded_bytes += u64::from(len);
-        Ok(to)
+        self.stats.forwarded_bytes += datagram.len() as u64;
+        Ok(leg.to)
     }
 
     /// Answers a bind in place with an ack or a challenge; gives the answer's length.
@@ -363,7 +394,7 @@ impl RelayServer {
     }
 }
 
-fn live(
+pub(super) fn live(
     allocations: &mut BTreeMap<AllocationId, Allocation>,
     id: AllocationId,
     now: Instant,

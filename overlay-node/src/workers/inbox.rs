@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 
+use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::DataHeader;
@@ -239,10 +240,21 @@ impl<'a> Iterator for Train<'a> {
 /// Which datagrams of a train came on express lanes.
 fn passing(train: &[u8], segment: Option<usize>) -> u64 {
     let datagrams = train.chunks(segment.unwrap_or(SLOT));
-    let express = (0..u64::BITS).zip(datagrams).filter(|(_, datagram)| {
-        DataHeader::parse(datagram).is_ok_and(|header| header.lane.is_express())
-    });
+    let express = (0..u64::BITS)
+        .zip(datagrams)
+        .filter(|(_, datagram)| is_express(datagram));
     express.fold(0, |passing, (index, _)| passing | 1 << index)
+}
+
+/// A datagram that a relay carries has its lane behind the relay's header. Nothing is authenticated
+/// yet: who lies gets nothing but a turn of its own.
+fn is_express(datagram: &[u8]) -> bool {
+    let sealed = if relay::is_relayed(datagram) {
+        datagram.get(relay::HEADER_LEN..).unwrap_or_default()
+    } else {
+        datagram
+    };
+    DataHeader::parse(sealed).is_ok_and(|header| header.lane.is_express())
 }
 
 #[cfg(test)]
@@ -360,6 +372,17 @@ mod tests {
         assert_eq!(passing(&data(express, 100), None), 1);
         assert_eq!(passing(&[], None), 0);
         assert_eq!(passing(&[1; 200], None), 0);
+        // What a relay carries passes, too.
+        let relayed = |lane| {
+            [
+                vec![relay::KIND_RELAYED; relay::HEADER_LEN],
+                data(lane, 100),
+            ]
+            .concat()
+        };
+        let train = [relayed(3), relayed(express), relayed(3)].concat();
+        assert_eq!(passing(&train, Some(relayed(3).len())), 0b010);
+        assert_eq!(passing(&[relay::KIND_RELAYED; 10], None), 0);
         // A train longer than there are bits, which the kernel does not make: each comes out once.
         let long = data(express, 100).repeat(100);
         let passing = passing(&long, segment);
