@@ -203,7 +203,7 @@ fn read_data<T: Copy>(control: &libc::cmsghdr) -> Option<T> {
     let size = u32::try_from(size_of::<T>()).ok()?;
     // SAFETY: the macro of the C library computes with the number alone.
     let needed = unsafe { libc::CMSG_LEN(size) } as usize;
-    if (control.cmsg_len as usize) < needed {
+    if control.cmsg_len < needed {
         return None;
     }
     // SAFETY: the message says that it has as much data, and lies whole within its buffer. It need

@@ -104,6 +104,7 @@ impl RelayServer {
             allocations,
             shaped,
             held,
+            stats,
             ..
         } = self;
         // An allocation that has ended took along what waited in it.
@@ -112,7 +113,9 @@ impl RelayServer {
             let Some(own) = allocations.get_mut(id) else {
                 return false;
             };
-            own.shaper.release(now, send);
+            let lost = own.shaper.release(now, send);
+            stats.over_quota += lost;
+            stats.forwarded -= lost;
             *held += own.shaper.held();
             own.shaper.held() > 0
         });
@@ -187,7 +190,7 @@ impl RelayServer {
                 bytes: later,
                 ..run
             };
-            waiting = sender.shaper.hold(&run, room);
+            waiting = sender.shaper.hold(now, &run, room);
             self.held += sender.shaper.held() - before;
             if before == 0 && waiting > 0 {
                 self.shaped.push(leg.route.peer);

@@ -214,7 +214,7 @@ fn what_comes_too_early_waits_and_leaves_at_the_rate() {
         for sent in sent {
             assert_eq!(sent.bytes.len() % 1_428, 0, "whole datagrams");
             longest_run = longest_run.max(sent.bytes.len());
-            bytes += sent.bytes.len();
+            bytes += sent.bytes.len() / 1_428 * 1_400;
         }
         let elapsed = (it.now - start).as_secs_f64();
         let allowed = RATE.mul_add(elapsed, config.burst_bytes);
@@ -228,11 +228,11 @@ fn what_comes_too_early_waits_and_leaves_at_the_rate() {
     }
     let reached = bytes as f64 / (RATE * 2.0);
     assert!(reached >= 0.99, "{reached}");
-    assert!(longest_run >= 11 * 1_428, "runs of 16 KB: {longest_run}");
+    assert!(longest_run >= 10 * 1_428, "runs of 16 KB: {longest_run}");
     let stats = it.server.stats();
     assert!(stats.delayed > 0 && stats.over_quota > 0, "{stats:?}");
     let waits = config.queue_bytes as f64 / RATE;
-    assert!(waits <= 0.011, "{waits} s");
+    assert!(waits <= 0.022, "{waits} s");
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn order_is_kept_and_the_mark_stays() {
         let datagram = it.wrapped(0, to, &payload(n, 100));
         sent.extend(it.train(0, &datagram, 128));
     }
-    assert_eq!(sent.len(), 7, "the burst");
+    assert_eq!(sent.len(), 10, "the burst");
     while let Some(at) = it.server.release_at() {
         assert!(at > it.now, "each wait ends");
         it.now = at;

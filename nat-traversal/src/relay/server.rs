@@ -23,7 +23,7 @@ pub struct RelayServerConfig {
     pub max_allocations: usize,
     /// An allocation ends so long after its last bind.
     pub lifetime: Duration,
-    /// Bytes a second that an owner may send.
+    /// Bytes a second that an owner may send, relay headers not counted.
     pub bytes_per_second: f64,
     /// Bytes that an owner may send at once.
     pub burst_bytes: f64,
@@ -35,14 +35,14 @@ pub struct RelayServerConfig {
 
 /// The least burst: the largest train.
 const MIN_BURST: f64 = 65_536.0;
-/// The least queue: two of them, so that one can wait while the other leaves.
-const MIN_QUEUE: f64 = 2.0 * MIN_BURST;
-/// Bursts and queues in time. A queue is as long as TCP needs to notice the rate, and no longer.
+/// The least queue: four of them, what a guest's TCP sends before it hears of the first.
+const MIN_QUEUE: f64 = 4.0 * MIN_BURST;
+/// Bursts and queues in time. A queue takes a burst; one that stays long is not waited for.
 const BURST_TIME: Duration = Duration::from_millis(5);
-const QUEUE_TIME: Duration = Duration::from_millis(10);
+const QUEUE_TIME: Duration = Duration::from_millis(20);
 
 impl RelayServerConfig {
-    /// The defaults, with `bytes_per_second` for each owner: 5 ms of it at once, 10 ms of it wait.
+    /// The defaults, with `bytes_per_second` for each owner: 5 ms of it at once, up to 20 ms of it wait.
     #[must_use]
     pub fn with_rate(bytes_per_second: f64) -> Self {
         let queue = bytes_for(bytes_per_second, QUEUE_TIME, MIN_QUEUE);
@@ -62,14 +62,14 @@ impl RelayServerConfig {
 }
 
 impl Default for RelayServerConfig {
-    /// 4,096 allocations, 10 min, 100 Mbit/s, 64 KiB at once, 128 KiB that wait, 32 MiB in all.
+    /// 4,096 allocations, 10 min, 100 Mbit/s, 64 KiB at once, 256 KiB that wait, 32 MiB in all.
     fn default() -> Self {
         Self {
             max_allocations: 4_096,
             lifetime: Duration::from_secs(600),
             bytes_per_second: 12_500_000.0,
             burst_bytes: MIN_BURST,
-            queue_bytes: 131_072,
+            queue_bytes: 262_144,
             queue_bytes_in_all: 33_554_432,
         }
     }
@@ -104,7 +104,7 @@ pub struct RelayStats {
     pub forwarded_bytes: u64,
     /// Datagrams of trains that had to wait; they count as forwarded, too.
     pub delayed: u64,
-    /// Datagrams of trains that had no room to wait.
+    /// Datagrams of trains that were lost because they came too early.
     pub over_quota: u64,
     /// Datagrams of trains that were wrong or not allowed.
     pub refused: u64,

@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071).
 
-use super::{Layout, get_u16, put_u16};
+use super::{Layout, get_u16};
 
 /// The sum of the big-endian 16-bit words of `bytes`, an odd last byte padded with zero; below
 /// 2^16. Sums may be added, then [`fold`]ed.
@@ -49,12 +49,7 @@ pub fn complete(frame: &mut [u8]) -> bool {
     let Some(layout) = Layout::parse(frame) else {
         return false;
     };
-    layout.write_partial(frame);
-    let Some(packet) = frame.get(..layout.end) else {
-        return false;
-    };
-    let value = finish(sum(packet.get(layout.l4..).unwrap_or_default()));
-    put_u16(frame, layout.checksum(), value);
+    layout.write_complete(frame);
     true
 }
 

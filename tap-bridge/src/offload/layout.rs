@@ -138,6 +138,14 @@ impl Layout {
         put_u16(frame, self.checksum(), sum);
     }
 
+    /// Writes the full checksum.
+    pub(super) fn write_complete(&self, frame: &mut [u8]) {
+        self.write_partial(frame);
+        let packet = frame.get(self.l4..self.end).unwrap_or_default();
+        let value = checksum::finish(checksum::sum(packet));
+        put_u16(frame, self.checksum(), value);
+    }
+
     fn ipv4(frame: &[u8], ip: usize) -> Option<Self> {
         let header: &[u8; 20] = frame.get(ip..)?.first_chunk()?;
         let &[version, _, t0, t1, _, _, f0, f1, _, protocol, ..] = header;

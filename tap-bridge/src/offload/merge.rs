@@ -56,6 +56,8 @@ struct Run<'a> {
     head: &'a mut [u8],
     /// `None` if it is handed out exactly as it came.
     layout: Option<Layout>,
+    /// Of the head.
+    checksum: FrameChecksum,
     /// Nothing may follow.
     closed: bool,
     /// Payload bytes of each segment but the last.
@@ -194,17 +196,22 @@ impl<'a> Merger<'a> {
         Ok(())
     }
 
-    /// Hands the run out, its headers written for the whole; then it holds nothing.
+    /// Hands the run out; then it holds nothing. Of a super-frame the headers are written for the whole
+    /// and the checksum is left to whoever cuts it. A frame alone gets its checksum here: a guest that
+    /// copies frames from one interface to another, as a firewall does, copies them as they are.
     pub fn take(&mut self) -> Option<Merged<'_>> {
         let run = self.run.take()?;
         let rest = self.parts.as_slice();
         let header = match &run.layout {
-            None => VnetHdr::PLAIN,
-            Some(layout) => {
-                let segment = if rest.is_empty() { 0 } else { run.segment };
+            Some(layout) if !rest.is_empty() => {
                 write_headers(run.head, layout, run.total, run.last_flags);
-                VnetHdr::of_own_checksum(layout, segment)
+                VnetHdr::of_own_checksum(layout, run.segment)
             }
+            Some(layout) if run.checksum == FrameChecksum::Partial => {
+                layout.write_complete(run.head);
+                VnetHdr::PLAIN
+            }
+            _ => VnetHdr::PLAIN,
         };
         Some(Merged {
             header,
@@ -255,6 +262,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             head,
             layout,
+            checksum,
             closed: true,
             segment: 0,
             total: 0,
@@ -358,16 +366,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Writes lengths, flags and sums of a frame of `total` payload bytes into its `head`.
+/// Writes lengths, flags and sums of a super-frame of `total` payload bytes into its `head`.
 fn write_headers(head: &mut [u8], layout: &Layout, total: usize, last_flags: u8) {
     let len = layout.payload - layout.ip + total;
     let l4_len = layout.payload - layout.l4 + total;
     let pseudo = layout.pseudo_sum(head, l4_len);
     put_u16(head, layout.checksum(), pseudo);
-    // A frame alone keeps its length, and a wrong IPv4 checksum.
-    if total == layout.end - layout.payload {
-        return;
-    }
     // `next` bounds the length.
     let short = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
     match layout.family {

@@ -109,7 +109,11 @@ proptest! {
         let frame = packet.build(Sum::Partial);
         let (segments, _) = cut_all(packet.header(gso_size), &frame, usize::MAX);
         prop_assume!(segments.len() <= MAX_SEGMENTS);
-        let header = packet.header(if segments.len() > 1 { gso_size } else { 0 });
+        let expected = if segments.len() > 1 {
+            (packet.header(gso_size), frame)
+        } else {
+            (VnetHdr::PLAIN, completed(frame))
+        };
         let mut frames: Vec<_> = segments
             .into_iter()
             .map(|segment| {
@@ -122,7 +126,7 @@ proptest! {
             .collect();
         let (written, refused) = merge_all(&mut frames);
         prop_assert_eq!(refused, 0);
-        prop_assert_eq!(written, vec![(header, frame)]);
+        prop_assert_eq!(written, vec![expected]);
     }
 
     /// Whatever is merged, a reader who cuts it gets the frames that came, in their order.
@@ -413,6 +417,30 @@ fn trust_16_partial_is_refused_on_what_is_no_consistent_tcp_or_udp() {
         let mut bad = bad;
         let pushed = Merger::new().push(&mut bad, FrameChecksum::Partial);
         assert_eq!(pushed, Err(MergeError::BadPartial));
+    }
+}
+
+/// A guest that copies frames between its interfaces does not see what a virtio header says.
+#[test]
+fn a_frame_alone_is_written_with_its_checksum() {
+    for kind in 0..16 {
+        let bit = |n: u8| kind & (1 << n) != 0;
+        let packet = Packet {
+            vlans: usize::from(bit(0)) * 2,
+            is_v6: bit(1),
+            is_udp: bit(2),
+            tcp_flags: if bit(3) { 0x02 } else { 0x10 },
+            ..tcp(301)
+        };
+        let (partial, full) = (packet.build(Sum::Partial), packet.build(Sum::Full));
+        for frame in [
+            (partial, FrameChecksum::Partial),
+            (full.clone(), FrameChecksum::Verified),
+            (full.clone(), FrameChecksum::Complete),
+        ] {
+            let (written, _) = merge_all(&mut [frame]);
+            assert_eq!(written, [(VnetHdr::PLAIN, full.clone())], "{packet:?}");
+        }
     }
 }
 
