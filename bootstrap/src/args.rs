@@ -8,8 +8,8 @@ use overlay_proto::ids::OverlayId;
 
 /// First contact for the nodes of an overlay.
 ///
-/// Prints its full addresses, which `farlan invite --bootstrap` takes, and serves until it is told
-/// to stop.
+/// Prints its full addresses, for `farlan invite --network NETWORK --bootstrap ADDR`, and serves until
+/// it is told to stop.
 #[derive(Debug, Parser)]
 #[command(name = "farlan-bootstrap", version)]
 pub struct Args {

@@ -10,6 +10,9 @@ mod making;
 mod moving;
 mod nic;
 mod passage;
+mod plan;
+mod ports;
+mod reconcile;
 mod store;
 pub mod watcher;
 
@@ -23,10 +26,12 @@ use tap_bridge::{Links, host, tap};
 
 use crate::state::{StateDir, StateError, StateLock};
 
-pub use detaching::{detach, detach_nic, detach_vm};
+pub use detaching::{detach, detach_nic, detach_vm, in_use};
 use making::{clear, interfaces, make_whole};
 pub use moving::{CONFIRM_WITHIN, confirm, roll_back, waits};
 pub use passage::keep_open;
+pub use plan::Finding;
+pub use reconcile::{Kept, Memory, reconcile};
 use store::Book;
 pub use store::{AttachmentRecord, Moved, NicPort, Pending, Switches, VmTap};
 use watcher::Watcher;
@@ -140,6 +145,7 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
     };
     let mut lines = vec![summary(record)];
     let record = record.clone();
+    told.extend(ports::put_back(&links, &mut book, &spec.network).await?);
     book.save(dir)?;
     lines.append(&mut told);
     if let Some(watcher) = watcher {
@@ -326,6 +332,32 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
         });
     }
     Ok(())
+}
+
+/// A tap as the kernel has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapPort {
+    /// The bridge it is a port of.
+    pub bridge: Option<String>,
+    /// Bytes of payload.
+    pub mtu: u16,
+}
+
+/// How the tap `name` is now; `None` if it is not there.
+#[must_use]
+pub fn port(name: &str) -> Option<TapPort> {
+    let link = Path::new("/sys/class/net").join(name);
+    let mtu: u32 = std::fs::read_to_string(link.join("mtu"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    let master = std::fs::read_link(link.join("master")).ok();
+    let name = master.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    Some(TapPort {
+        bridge: name,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+    })
 }
 
 fn summary(record: &AttachmentRecord) -> String {

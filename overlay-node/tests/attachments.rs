@@ -107,11 +107,11 @@ fn default_bridge_twice_then_a_vm_then_nothing() {
         TapQueue::open("fl-lab", false).unwrap();
         let opened = TapQueue::open("vm0", false);
         assert!(matches!(opened, Err(Error::WrongKind { .. })));
-        detach_vm(&dir, &lab(), "vm0").await.unwrap();
+        detach_vm(&dir, &lab(), "vm0", false).await.unwrap();
         assert_eq!(names(&links).await, ["br-lab", "fl-lab"]);
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
         assert_eq!(names(&links).await, [""; 0]);
-        let again = detach(&dir, &lab()).await.unwrap_err().to_string();
+        let again = detach(&dir, &lab(), true).await.unwrap_err().to_string();
         assert!(again.contains("not attached"), "{again}");
     });
 }
@@ -136,7 +136,7 @@ fn a_given_bridge_is_joined_and_left_as_it_was() {
         let shared = error_of(&dir, &second).await;
         assert!(shared.contains("carries network lab"), "{shared}");
         let no_bridge = spec(AttachTarget::Bridge("lo".to_owned()));
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
         let no_bridge = error_of(&dir, &no_bridge).await;
         assert!(no_bridge.contains("not a Linux bridge"), "{no_bridge}");
         assert_eq!(names(&links).await, ["virbr7"]);
@@ -225,7 +225,7 @@ fn foreign_names_are_never_touched() {
             .await
             .unwrap();
         assert_eq!(told, "lab is attached: tap fl-1 on bridge br-1");
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
         assert_eq!(names(&links).await, ["br-lab", "fl-lab", "vm0"]);
     });
 }

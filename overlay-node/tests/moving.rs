@@ -140,7 +140,7 @@ fn all_moves_and_comes_back_as_it_was() {
         assert_eq!(roll_back(&dir, true).await.unwrap(), [""; 0]);
         assert_eq!(ensure(&dir).await.unwrap(), [""; 0]);
         assert_moved(&before);
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
         assert_eq!(view("e0"), before);
     });
 }
@@ -171,7 +171,7 @@ fn what_was_changed_on_the_bridge_goes_to_the_nic_and_the_own_address_does_not()
             sh("cat /proc/sys/net/ipv4/conf/br-lab/arp_ignore").trim(),
             "1"
         );
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
     });
 }
 
@@ -288,7 +288,7 @@ fn what_cannot_be_moved_is_refused_before_anything_is_changed() {
         second.target = AttachTarget::Nic("f0".to_owned());
         let waits = error(second).await;
         assert!(waits.contains("farlan confirm"), "{waits}");
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
     });
 }
 
@@ -329,7 +329,7 @@ fn after_a_reboot_an_unconfirmed_move_is_forgotten_and_a_confirmed_one_made_agai
         make_nic();
         assert_eq!(ensure(&dir).await.unwrap(), [""; 0]);
         assert_moved(&before);
-        detach(&dir, &lab()).await.unwrap();
+        detach(&dir, &lab(), true).await.unwrap();
         assert_eq!(view("e0"), before);
     });
 }

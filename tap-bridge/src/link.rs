@@ -190,6 +190,24 @@ impl Links {
             .await
     }
 
+    /// Gives the interface another name. Kernels before 6.2 rename only what is down: there it is
+    /// down for a moment.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::BadName`]; the name is taken.
+    pub async fn rename(&self, link: &Link, name: &str) -> Result<(), Error> {
+        check_name(name)?;
+        let message = || change(link).name(name.to_owned());
+        let renamed = self.apply(message(), "cannot rename", link).await;
+        if renamed.is_ok() || !link.up {
+            return renamed;
+        }
+        self.set_down(link).await?;
+        let renamed = self.apply(message(), "cannot rename", link).await;
+        self.set_up(link).await?;
+        renamed
+    }
+
     /// Sets the MTU, in bytes of payload.
     ///
     /// # Errors

@@ -123,6 +123,12 @@ impl TapQueue {
         Ok(())
     }
 
+    /// The interface it is a queue of, by its name now; `None` once that was deleted.
+    #[must_use]
+    pub fn interface(&self) -> Option<String> {
+        sys::interface_of(&self.file).ok()
+    }
+
     /// The same queue once more: for a slow path that writes a frame now and then.
     ///
     /// # Errors

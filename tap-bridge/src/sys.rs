@@ -142,6 +142,16 @@ fn set_interface(file: &File, name: &str, flags: libc::c_int) -> io::Result<()> 
     done(result)
 }
 
+/// The name of the interface that an opened queue belongs to; an error once it was deleted.
+pub(crate) fn interface_of(file: &File) -> io::Result<String> {
+    let mut request = request(0)?;
+    // SAFETY: TUNGETIFF writes one `ifreq`; the pointer is to a live, exclusively borrowed one.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    let name = request.ifr_name.iter().map(|byte| byte.cast_unsigned());
+    let name: Vec<u8> = name.take_while(|byte| *byte != 0).collect();
+    String::from_utf8(name).map_err(io::Error::other)
+}
+
 /// A request with `flags` and no name.
 fn request(flags: libc::c_int) -> io::Result<libc::ifreq> {
     let too_many = |_| io::Error::from_raw_os_error(libc::EINVAL);

@@ -159,7 +159,7 @@ fn a_bridge_that_does_not_exist() {
     require_lab!();
     let world = world();
     let node = &world.nodes[0];
-    node.farlan(&["detach", NETWORK]).unwrap();
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     let out = node
         .run(&["attach", NETWORK, "--bridge", "br-nowhere"])
         .unwrap();
@@ -190,7 +190,9 @@ fn a_clean_stop_leaves_tap_and_bridge() {
     for device in ["fl-lab", "br-lab"] {
         node.host.ns.ip(&format!("link show {device}")).unwrap();
     }
-    node.farlan(&["detach", NETWORK]).unwrap();
+    let out = node.run(&["detach", NETWORK]).unwrap();
+    one_line(&out, &["vm1", "br-lab", "farlan detach lab --force"]);
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     assert!(
         node.host.ns.ip("link show fl-lab").is_err(),
         "detach removes the tap"

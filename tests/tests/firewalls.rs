@@ -73,7 +73,7 @@ fn a_firewall_that_drops_forwarded_packets_lets_the_bridge_pass() {
     let sysctl = "cat /proc/sys/net/bridge/bridge-nf-call-iptables";
     let node = &world.nodes[0];
     assert_eq!(node.host.ns.sh(sysctl).unwrap().stdout.trim(), "1");
-    node.farlan(&["detach", NETWORK]).unwrap();
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     assert!(!has_rule(node), "the rule outlived the attachment");
     // Nobody puts it back.
     std::thread::sleep(Duration::from_secs(6));
@@ -86,7 +86,7 @@ fn for_a_bridge_of_others_the_line_is_told() {
     let nats = [NatKind::PortRewriting];
     let world = World::build(&nats, Family::V4, LinkModel::default()).unwrap();
     let node = &world.nodes[0];
-    node.farlan(&["detach", NETWORK]).unwrap();
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     node.host.ns.ip("link add br0 type bridge").unwrap();
     docker_like(&node.host.ns);
     let told = node

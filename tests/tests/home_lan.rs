@@ -111,7 +111,7 @@ fn a_device_unheard_for_longer_than_the_ttl_answers_the_first_packet() {
     let config = world.lab.dir().join("farlan.toml");
     std::fs::write(&config, "[directory]\nttl_s = 10\n").unwrap();
     for node in &mut world.nodes {
-        node.farlan(&["detach", NETWORK]).unwrap();
+        node.farlan(&["detach", NETWORK, "--force"]).unwrap();
         node.farlan(&["attach", NETWORK]).unwrap();
         node.up(&["--config", config.to_str().unwrap()]).unwrap();
         node.ready().unwrap();
@@ -176,7 +176,7 @@ fn a_nic_that_the_host_needs_is_refused() {
     node.farlan(&["attach", NETWORK, "--nic", "d0"]).unwrap();
     assert!(host.ip("link show d0").unwrap().contains("master br-lab"));
     // As it was: down, and in no bridge.
-    node.farlan(&["detach", NETWORK]).unwrap();
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     let link = host.ip("link show d0").unwrap();
     assert!(!link.contains("master") && !link.contains("UP"), "{link}");
 }

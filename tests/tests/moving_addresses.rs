@@ -303,7 +303,7 @@ fn an_address_for_the_host_is_reached_and_goes_with_detach() {
         .unwrap();
     let limit = Duration::from_secs(5);
     first_ping(far, "10.9.0.50", std::time::Instant::now(), limit).unwrap();
-    node.farlan(&["detach", NETWORK]).unwrap();
+    node.farlan(&["detach", NETWORK, "--force"]).unwrap();
     let addresses = host.ip("-o addr").unwrap();
     assert!(!addresses.contains("10.9.0.50"), "{addresses}");
     let ping = far.sh("ping -c1 -W1 10.9.0.50").unwrap();

@@ -54,7 +54,7 @@ fn two_overlays_with_networks_of_one_name_share_a_host() {
     let both = Ping::new(&world.vms[0].ip).run(&world.vms[1].ns).unwrap();
     assert!(both.received >= 4, "{both:?}");
     // What one gives up is nothing to the other.
-    nodes[0].farlan(&["detach", NETWORK]).unwrap();
+    nodes[0].farlan(&["detach", NETWORK, "--force"]).unwrap();
     let still = Ping::new(&world.vms[0].ip).run(&world.vms[1].ns).unwrap();
     assert!(still.received >= 4, "{still:?}");
     for node in &mut nodes {

@@ -338,7 +338,9 @@ fn a_tap_comes_and_goes_and_a_node_restarts_with_several_workers() {
         .unwrap();
     let mut before = None;
     for round in 0..6 {
-        lan.nodes[0].farlan(&["detach", NETWORK]).unwrap();
+        lan.nodes[0]
+            .farlan(&["detach", NETWORK, "--force"])
+            .unwrap();
         lan.nodes[0].farlan(&["attach", NETWORK]).unwrap();
         lan.site.hosts[0]
             .ns

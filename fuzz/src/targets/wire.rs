@@ -262,6 +262,7 @@ fn peer_messages() -> Vec<Vec<u8>> {
         count: 1,
         bytes: b"list",
     });
-    let messages = [directory, candidates, number, epoch, held, page];
+    let mtu = PeerMessage::GuestMtu { network, mtu: 1500 };
+    let messages = [directory, candidates, number, epoch, held, page, mtu];
     messages.iter().map(PeerMessage::encode).collect()
 }

@@ -231,7 +231,7 @@ pub fn confirm(dir: &Path) -> anyhow::Result<String> {
     if done.is_empty() {
         bail!(
             "no move waits for a confirmation; if its time was over, the addresses are back on their \
-             NIC, and `farlan attach` moves them again"
+             NIC, and `farlan attach NETWORK --nic IF --move-addresses` moves them again"
         );
     }
     book.save(dir)?;
@@ -341,7 +341,7 @@ pub(super) fn waiting(book: &Book) -> Option<&NetworkName> {
     Some(&record.network)
 }
 
-fn this_boot() -> anyhow::Result<String> {
+pub(super) fn this_boot() -> anyhow::Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     Ok(text.trim().to_owned())

@@ -12,6 +12,8 @@ use overlay_proto::ids::NetworkName;
 use serde::{Deserialize, Serialize};
 use tap_bridge::HostNetwork;
 
+use super::ports::BridgePorts;
+
 const FILE: &str = "attachments.json";
 const VERSION: u32 = 1;
 
@@ -124,6 +126,9 @@ pub(super) struct Book {
     /// after a reboot, this cannot.
     pub(super) mark: String,
     pub(super) attachments: Vec<AttachmentRecord>,
+    /// What is or was on the own bridges besides. Bound: [`MAX_ATTACHMENTS`]; the oldest goes.
+    #[serde(default)]
+    ports: Vec<BridgePorts>,
 }
 
 impl Book {
@@ -182,13 +187,49 @@ impl Book {
             .find(|one| one.network == *network)
     }
 
-    fn new() -> anyhow::Result<Self> {
+    /// What was last seen on the own bridge of `network`.
+    pub(super) fn ports_of(&self, network: &NetworkName) -> Option<&BridgePorts> {
+        self.ports.iter().find(|one| one.network == *network)
+    }
+
+    /// Remembers `ports`; `true` if that is news.
+    pub(super) fn remember(&mut self, ports: BridgePorts) -> bool {
+        let known = self
+            .ports
+            .iter_mut()
+            .find(|one| one.network == ports.network);
+        if let Some(known) = known {
+            let news = *known != ports;
+            *known = ports;
+            return news;
+        }
+        if ports.ports.is_empty() {
+            return false;
+        }
+        if self.ports.len() >= MAX_ATTACHMENTS {
+            self.ports.remove(0);
+        }
+        self.ports.push(ports);
+        true
+    }
+
+    /// What was on the bridge of `network` before the one with number `bridge` is back on it, or will
+    /// not come back.
+    pub(super) fn settle_ports(&mut self, network: &NetworkName, bridge: u32) {
+        let mut all = self.ports.iter_mut();
+        if let Some(known) = all.find(|one| one.network == *network) {
+            known.bridge = bridge;
+        }
+    }
+
+    pub(super) fn new() -> anyhow::Result<Self> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).context("the system has no randomness")?;
         Ok(Self {
             version: VERSION,
             mark: format!("farlan:{:016x}", u64::from_ne_bytes(random)),
             attachments: Vec::new(),
+            ports: Vec::new(),
         })
     }
 }

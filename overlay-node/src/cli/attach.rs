@@ -81,6 +81,14 @@ pub(super) struct AttachExtras {
     clamp: bool,
 }
 
+/// What only `detach` takes.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DetachExtras {
+    /// Also under running guests: ports of the bridge that Farlan did not make, open VM taps
+    #[arg(long)]
+    force: bool,
+}
+
 /// What a pair of opposite flags says, if one of them is given.
 fn switch(on: bool, off: bool) -> Option<bool> {
     (on || off).then_some(on)
@@ -136,7 +144,7 @@ pub async fn attach_now(
 /// Not attached so, or the host refuses.
 pub async fn detach_now(state: &StateDir, request: &AttachRequest) -> Result<String> {
     if let Some(vm) = &request.vm {
-        return attachments::detach_vm(state.path(), &request.network, vm).await;
+        return attachments::detach_vm(state.path(), &request.network, vm, request.force).await;
     }
     if let Some(nic) = &request.nic {
         return attachments::detach_nic(state.path(), &request.network, nic).await;
@@ -153,7 +161,7 @@ pub async fn detach_now(state: &StateDir, request: &AttachRequest) -> Result<Str
             );
         }
     }
-    attachments::detach(state.path(), &request.network).await
+    attachments::detach(state.path(), &request.network, request.force).await
 }
 
 /// `farlan attach`.
@@ -197,8 +205,11 @@ fn note_configured(globals: &Globals, request: &AttachRequest) -> Result<()> {
 }
 
 /// `farlan detach`.
-pub(super) fn detach(globals: &Globals, args: &AttachArgs) -> Result<()> {
-    let request = args.request();
+pub(super) fn detach(globals: &Globals, args: &AttachArgs, extras: &DetachExtras) -> Result<()> {
+    let request = AttachRequest {
+        force: extras.force,
+        ..args.request()
+    };
     change(globals, Request::Detach(request.clone()), async |state| {
         detach_now(state, &request).await
     })
@@ -221,7 +232,7 @@ pub(super) fn watch_move(globals: &Globals) -> Result<()> {
     Ok(())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

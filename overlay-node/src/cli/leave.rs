@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Globals;
-use super::attach::{change, detach_now};
+use super::attach::{change, detach_now, runtime};
 use crate::attachments;
 use crate::control_socket::api::{AttachRequest, Request};
 use crate::state::StateDir;
@@ -27,9 +27,10 @@ pub(super) fn leave(globals: &Globals, args: &LeaveArgs) -> Result<()> {
     let state = globals.state();
     let overlay = state.require_membership()?.overlay();
     if !args.yes {
+        let cut_off = runtime()?.block_on(cut_off(&state))?;
         ask(&format!(
             "This node leaves overlay {overlay}: its attachments, keys and identity go, and only a new \
-             invite brings it back.\nType yes to leave: "
+             invite brings it back.\n{cut_off}Type yes to leave: "
         ))?;
     }
     change(globals, Request::Leave, async |state| {
@@ -42,6 +43,20 @@ pub(super) fn leave(globals: &Globals, args: &LeaveArgs) -> Result<()> {
     })?;
     wait_for_end(&state);
     Ok(())
+}
+
+/// Which running guests lose their network: a line for each network that has some.
+async fn cut_off(state: &StateDir) -> Result<String> {
+    let mut lines = String::new();
+    for record in attachments::load(state.path())? {
+        if let Some(used) = attachments::in_use(state.path(), &record.network).await? {
+            lines.push_str(&format!(
+                "Of network {} it cuts off {used}.\n",
+                record.network
+            ));
+        }
+    }
+    Ok(lines)
 }
 
 fn ask(question: &str) -> Result<()> {
@@ -58,13 +73,17 @@ fn ask(question: &str) -> Result<()> {
     Ok(())
 }
 
-/// Detaches everything, as `farlan detach` does. Moved addresses go back to their NICs.
+/// Detaches everything, as `farlan detach --force` does: whoever leaves was asked already. Moved addresses go back to their NICs.
 ///
 /// # Errors
 /// The first network that cannot be detached; it and those after it stay attached.
 pub async fn detach_all(state: &StateDir) -> Result<()> {
     for record in attachments::load(state.path())? {
-        detach_now(state, &AttachRequest::new(record.network)).await?;
+        let request = AttachRequest {
+            force: true,
+            ..AttachRequest::new(record.network)
+        };
+        detach_now(state, &request).await?;
     }
     Ok(())
 }

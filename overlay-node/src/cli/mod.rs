@@ -74,7 +74,7 @@ enum Command {
     Invite(authority::InviteArgs),
     /// List the invites that were made here, and what is revoked
     Invites,
-    /// Revoke a node or an invite, at the authority; prints a line for `farlan apply` on any member
+    /// Revoke a node or an invite, at the authority; prints a line for `farlan apply -` on any member
     Revoke(revoke::RevokeArgs),
     /// Take a revocation, on any member
     Apply(apply::ApplyArgs),
@@ -90,7 +90,12 @@ enum Command {
         extras: attach::AttachExtras,
     },
     /// Undo `attach`
-    Detach(attach::AttachArgs),
+    Detach {
+        #[command(flatten)]
+        args: attach::AttachArgs,
+        #[command(flatten)]
+        extras: attach::DetachExtras,
+    },
     /// Keep what `attach --move-addresses` has moved
     Confirm,
     /// Bring back what was moved and not confirmed
@@ -164,7 +169,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Join(args) => join::join(globals, args),
         Command::Up(args) => up::up(globals, args),
         Command::Attach { args, extras } => attach::attach(globals, args, extras),
-        Command::Detach(args) => attach::detach(globals, args),
+        Command::Detach { args, extras } => attach::detach(globals, args, extras),
         Command::Confirm => attach::confirm(globals),
         Command::WatchMove => attach::watch_move(globals),
         Command::Leave(args) => leave::leave(globals, args),

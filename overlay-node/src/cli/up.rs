@@ -127,10 +127,12 @@ impl NodeSetup {
     /// What to tell the operator, failures too: a network that cannot be attached does not keep
     /// the others from working.
     ///
+    /// Those of the configuration that failed are returned, too: they may be made later.
+    ///
     /// # Errors
     /// The record of attachments cannot be read or written.
-    pub async fn attach_configured(&self) -> Result<Vec<String>> {
-        let mut told = Vec::new();
+    pub async fn attach_configured(&self) -> Result<(Vec<String>, Vec<AttachRequest>)> {
+        let (mut told, mut failed) = (Vec::new(), Vec::new());
         for attach in &self.config.attach {
             let request = AttachRequest {
                 bridge: attach.bridge.clone(),
@@ -141,14 +143,17 @@ impl NodeSetup {
             };
             match attach_now(&self.state, &self.membership, &request).await {
                 Ok(lines) => told.extend(lines.lines().map(str::to_owned)),
-                Err(error) => told.push(format!(
-                    "the configured attachment of {} failed: {error:#}",
-                    attach.network
-                )),
+                Err(error) => {
+                    told.push(format!(
+                        "the configured attachment of {} failed: {error:#}",
+                        attach.network
+                    ));
+                    failed.push(request);
+                }
             }
         }
         told.extend(attachments::ensure(self.state.path()).await?);
-        Ok(told)
+        Ok((told, failed))
     }
 }
 

@@ -13,7 +13,7 @@ use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use crate::attachments::AttachmentRecord;
+use crate::attachments::{self, AttachmentRecord};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,9 @@ pub struct AttachRequest {
     /// Clamping of the MSS on or off; `None` leaves it; `attach` only.
     #[serde(default)]
     pub clamp: Option<bool>,
+    /// Also under running guests; `detach` only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl NetworkReport {
@@ -126,13 +129,17 @@ impl NetworkReport {
     pub fn of(network: &NetworkSecret, attached: Option<&AttachmentRecord>) -> Self {
         let vms = attached.map_or(&[][..], |record| &record.vms);
         let nic = attached.and_then(|record| record.nic.as_ref());
+        let port = attached.and_then(|record| attachments::port(&record.tap));
         Self {
             name: network.name.clone(),
             tap: attached.map(|record| record.tap.clone()),
-            bridge: attached.map(|record| record.bridge.clone()),
+            bridge: match &port {
+                Some(port) => port.bridge.clone(),
+                None => attached.map(|record| record.bridge.clone()),
+            },
             nic: nic.map(|nic| nic.name.clone()),
             vms: vms.iter().map(|vm| vm.name.clone()).collect(),
-            mtu: network.mtu,
+            mtu: port.map_or(network.mtu, |port| port.mtu),
             epoch: network.epoch,
             offload: attached.map(|record| record.switches.offload),
             clamp: attached.map(|record| record.switches.clamp),
@@ -153,6 +160,7 @@ impl AttachRequest {
             move_addresses_s: None,
             offload: None,
             clamp: None,
+            force: false,
         }
     }
 }
@@ -295,7 +303,7 @@ pub struct NetworkReport {
     pub name: NetworkName,
     /// The tap on this host, if something is attached.
     pub tap: Option<String>,
-    /// The bridge on this host, if something is attached.
+    /// The bridge on this host that the tap is a port of, if something is attached.
     pub bridge: Option<String>,
     /// The NIC that is a port of the bridge (`attach --nic`).
     #[serde(default)]
@@ -303,7 +311,7 @@ pub struct NetworkReport {
     /// The taps for hypervisors (`attach --vm`), in the order they were made.
     #[serde(default)]
     pub vms: Vec<String>,
-    /// The guests' IP MTU, in bytes.
+    /// The guests' IP MTU, in bytes: that of the tap on this host, if something is attached.
     pub mtu: u16,
     /// The network's epoch; it grows with each revocation.
     #[serde(default)]

@@ -13,6 +13,7 @@ use tap_bridge::TapQueue;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
+use super::warnings::Topic;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{NodeSetup, attach_now, detach_now};
 use crate::control_socket::api::AttachRequest;
@@ -96,9 +97,11 @@ impl Driver {
         setup: &NodeSetup,
         now: Instant,
     ) -> Result<()> {
-        for line in setup.attach_configured().await? {
+        let (told, waiting) = setup.attach_configured().await?;
+        for line in told {
             tracing::info!("{line}");
         }
+        self.interfaces.wait_for(waiting);
         self.note_move(now);
         self.open_taps(now)
     }
@@ -114,6 +117,7 @@ impl Driver {
         let mut for_workers: Vec<TapSet> = Vec::new();
         for_workers.resize_with(workers, TapSet::new);
         let mut for_driver = TapSet::new();
+        let mut failed = Vec::new();
         for network in &mut self.networks {
             let record = records
                 .iter()
@@ -129,10 +133,16 @@ impl Driver {
                 Ok(None) => network.close_tap(),
                 // Without the right to open taps no network works, now or later.
                 Err(error) if is_missing_right(&error) => return Err(error),
+                // Why it is not there is told by the look that misses it.
+                Err(error) if is_missing_tap(&error) => network.close_tap(),
                 Err(error) => {
                     // One network without a tap does not keep the others from working.
                     let name = &network.secret.name;
-                    tracing::error!(network = %name, "its tap cannot be opened: {error:#}; `farlan attach {name}` makes it again");
+                    let text = format!(
+                        "network {name} is cut off: its tap cannot be opened: {error:#}; it is tried \
+                         again every few seconds"
+                    );
+                    failed.push((name.to_string(), text));
                     network.close_tap();
                 }
             }
@@ -141,6 +151,12 @@ impl Driver {
             self.workers.set_taps(worker, taps);
         }
         self.taps = TapWriter::new(for_driver);
+        self.warnings.retain(Topic::Tap, |about| {
+            failed.iter().any(|(name, _)| name == about)
+        });
+        for (name, text) in failed {
+            self.warnings.raise(now, Topic::Tap, &name, text);
+        }
         self.scan_interfaces(now);
         self.fib_stale = true;
         self.look_at_bridges(true);
@@ -277,14 +293,20 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
-        if network.attached.is_none() {
+        let Some(record) = &network.attached else {
             // It was detached, and the worker met the end of the tap before our word.
+            return;
+        };
+        if network.is_open_on(&record.tap) {
+            // Another worker's word came first, and the tap is made and opened again.
             return;
         }
         let name = network.secret.name.clone();
-        tracing::error!(network = %name, "the tap is gone; `farlan attach {name}` makes it again");
+        tracing::warn!(network = %name, "the tap is gone; it is made again");
         network.close_tap();
         self.withdraw_all(&name);
+        self.interfaces.look_soon();
+        self.keep_interfaces(Instant::now());
     }
 
     /// Nothing of this network is attached here any more.
@@ -317,10 +339,10 @@ fn open_tap(
     record: &AttachmentRecord,
     workers: usize,
 ) -> Result<(Vec<TapQueue>, TapQueue)> {
-    let same = |attached: &AttachmentRecord| attached.tap == record.tap;
+    let is_open = network.is_open_on(&record.tap);
     let offload = record.switches.offload;
     let mut queues = std::mem::take(&mut network.queues);
-    if queues.is_empty() || !network.attached.as_ref().is_some_and(same) {
+    if !is_open {
         queues = TapQueue::open_all(&record.tap, offload, workers)?;
     } else {
         for queue in &mut queues {
@@ -334,6 +356,13 @@ fn open_tap(
     network.queues = queues;
     network.attached = Some(record.clone());
     Ok((clones, for_driver))
+}
+
+fn is_missing_tap(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(tap_bridge::Error::NoSuchInterface { .. })
+    )
 }
 
 fn is_missing_right(error: &anyhow::Error) -> bool {

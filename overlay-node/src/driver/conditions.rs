@@ -45,7 +45,9 @@ impl Driver {
         self.warnings.retain(Topic::Attachment, stays);
         for network in &self.networks {
             let name = network.secret.name.as_str();
-            let text = network.attached.is_none().then(|| {
+            let is_bare =
+                network.attached.is_none() && self.interfaces.is_without(&network.secret.name);
+            let text = is_bare.then(|| {
                 format!(
                     "network {name} is not attached on this host, so none of its guests are here; \
                      type: farlan attach {name}"

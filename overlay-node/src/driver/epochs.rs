@@ -191,7 +191,7 @@ impl Driver {
     }
 
     /// The network of that tag, if the session with `peer` shares it.
-    fn shared_network(&self, peer: PeerId, tag: NetworkTag) -> Option<NetworkId> {
+    pub(crate) fn shared_network(&self, peer: PeerId, tag: NetworkTag) -> Option<NetworkId> {
         let session = self.tunnels.current(peer)?;
         let mut shared = session.networks.iter().map(|shared| shared.network);
         shared.find(|network| NetworkTag::from(network) == tag)

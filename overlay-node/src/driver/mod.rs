@@ -18,6 +18,8 @@
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
+//! - [`interfaces`]: taps and bridges are kept as they are recorded.
+//! - [`site_mtus`]: how large the guests' packets may be at each site.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
@@ -42,6 +44,7 @@ mod expiry;
 mod firewall_watch;
 mod frames;
 mod generation;
+mod interfaces;
 mod introductions;
 mod kernel_events;
 mod leaving;
@@ -58,6 +61,7 @@ mod reports;
 mod requests;
 mod revocations;
 mod run;
+mod site_mtus;
 mod startup;
 mod udp_reach;
 mod underlay;

@@ -111,6 +111,13 @@ impl Network {
         attached.map_or_else(Switches::default, |record| record.switches)
     }
 
+    /// Is its tap open, and is it the interface that is named `tap` now?
+    pub(crate) fn is_open_on(&self, tap: &str) -> bool {
+        let mut queues = self.queues.iter();
+        let is_it = |queue: &TapQueue| queue.interface().as_deref() == Some(tap);
+        !self.queues.is_empty() && queues.all(is_it)
+    }
+
     /// The network has no tap here, or lost it.
     pub(crate) fn close_tap(&mut self) {
         self.attached = None;

@@ -205,6 +205,9 @@ impl Driver {
             }
             Ok(PeerMessage::ListsHeld(theirs)) => self.handle_lists_held(tick, id, theirs),
             Ok(PeerMessage::ListPage(page)) => self.handle_list_page(tick, id, page),
+            Ok(PeerMessage::GuestMtu { network, mtu }) => {
+                self.handle_guest_mtu(tick, id, network, mtu);
+            }
             Err(reason) => self.drops.count(reason),
         }
     }
@@ -364,6 +367,7 @@ impl Driver {
         self.tell_candidates(tick, id, sequence, &candidates);
         let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
         self.tell_epochs(tick, id, &begun);
+        self.tell_mtus(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
         for net in std::mem::take(&mut self.touched_networks) {
             self.settle_network(tick, net);

@@ -16,7 +16,7 @@ impl Driver {
         let (request, answer) = call;
         if self.leaving.is_some() {
             let _ = answer.send(Response::Error(
-                "this node is leaving the overlay; wait a moment, then `farlan join` with an invite"
+                "this node is leaving the overlay; wait a moment, then `farlan join INVITE`"
                     .to_owned(),
             ));
             return;

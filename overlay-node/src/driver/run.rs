@@ -20,12 +20,14 @@ use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
+use super::interfaces::{Interfaces, Outcome};
 use super::leaving::Leaving;
 use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
+use super::site_mtus::SiteMtus;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
 use super::warnings::Warnings;
@@ -116,6 +118,8 @@ pub(crate) struct Driver {
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
+    pub(crate) interfaces: Interfaces,
+    pub(crate) site_mtus: SiteMtus,
     pub(crate) firewall: FirewallWatch,
     pub(crate) warnings: Warnings,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
@@ -130,6 +134,8 @@ pub(crate) struct Inputs {
     pub(crate) control: mpsc::Receiver<ControlEvent>,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) calls: mpsc::Receiver<ControlCall>,
+    /// What the looks at the interfaces brought.
+    pub(crate) interfaces: mpsc::Receiver<Outcome>,
     /// News of the bridges; `None` where there are none to be had.
     pub(crate) fdb: Option<FdbWatch>,
 }
@@ -159,6 +165,9 @@ impl Driver {
                 }
                 Some(call) = inputs.calls.recv() => {
                     self.handle_call(Tick::read(), call).await;
+                }
+                Some(outcome) = inputs.interfaces.recv() => {
+                    self.handle_kept(Tick::read(), outcome);
                 }
                 Some(news) = next_news(&mut inputs.fdb) => {
                     self.handle_fdb_news(Tick::read(), news);
@@ -260,6 +269,7 @@ impl Driver {
             self.end_all_sessions(tick, why);
         }
         self.ask_sizes_again(tick);
+        self.keep_interfaces(tick.now);
         let mut talkers = Vec::new();
         for peer in self.peers.values_mut() {
             if peer.look_at_traffic(tick.now) {

@@ -29,6 +29,7 @@ use super::bridges::{self, Looks};
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
+use super::interfaces::Interfaces;
 use super::node::{Node, Tick};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
@@ -73,11 +74,13 @@ async fn run(setup: NodeSetup) -> Result<()> {
 
     let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
     let (call_sender, calls) = mpsc::channel(32);
+    let (interfaces, outcomes) = Interfaces::start();
     let outside = Outside {
         sockets,
         gate,
         control,
         answers: answer_sender,
+        interfaces,
     };
     let tick = Tick::read();
     let (mut driver, punts) = driver(&setup, outside, tick)?;
@@ -93,6 +96,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         control: control_events,
         answers,
         calls,
+        interfaces: outcomes,
         fdb: bridges::watch(),
     };
     driver.run(inputs, stop).await;
@@ -107,6 +111,7 @@ struct Outside {
     gate: Arc<MemberGate>,
     control: ControlHandle,
     answers: mpsc::Sender<Answer>,
+    interfaces: Interfaces,
 }
 
 /// The driver with its workers started, without networks yet; and what the workers punt.
@@ -165,6 +170,8 @@ fn driver(
         gate: outside.gate,
         saved_timestamp: 0,
         looks: Looks::start(),
+        interfaces: outside.interfaces,
+        site_mtus: super::site_mtus::SiteMtus::default(),
         firewall: FirewallWatch::start(),
         warnings: Warnings::default(),
         move_due: None,

@@ -26,6 +26,14 @@ pub(crate) enum Topic {
     Membership,
     /// A network has no tap here.
     Attachment,
+    /// An interface is not as recorded, and stays so.
+    Interface,
+    /// The sites of a network have different MTUs.
+    SiteMtu,
+    /// The tap of a network cannot be opened.
+    Tap,
+    /// An attachment of the configuration is not made yet.
+    Configured,
     /// This host has no address.
     Underlay,
     /// A bootstrap is not connected.

@@ -19,6 +19,8 @@
 //! | kind 6 | which list      | index, count, a piece of    |
 //! |        |                 | the revocation list         |
 //! +--------+-----------------+-----------------------------+
+//! | kind 7 | network tag     | the guests' IP MTU (4)      |
+//! +--------+-----------------+-----------------------------+
 //! ```
 //! Numbers are big-endian. A kind that is not known is ignored by the caller and counted.
 
@@ -35,6 +37,7 @@ const KIND_EPOCH_NUMBER: u8 = 3;
 const KIND_EPOCH: u8 = 4;
 const KIND_LISTS_HELD: u8 = 5;
 const KIND_LIST_PAGE: u8 = 6;
+const KIND_GUEST_MTU: u8 = 7;
 /// Kind and the 64-bit field that all kinds have.
 pub const PEER_MESSAGE_HEADER: usize = 9;
 
@@ -89,6 +92,14 @@ pub enum PeerMessage<'a> {
     ListsHeld(ListState),
     /// A piece of a revocation list.
     ListPage(Page<'a>),
+    /// How large the IP packets of the sender's guests may be: the MTU of its tap. Said when a session
+    /// begins to share a network, and when it changes.
+    GuestMtu {
+        /// Which network.
+        network: NetworkTag,
+        /// In bytes; 0: nothing is attached there.
+        mtu: u32,
+    },
 }
 
 impl<'a> PeerMessage<'a> {
@@ -120,6 +131,9 @@ impl<'a> PeerMessage<'a> {
             Self::ListPage(page) => {
                 let body = [&[page.index, page.count], page.bytes].concat();
                 (KIND_LIST_PAGE, page.id, body)
+            }
+            Self::GuestMtu { network, mtu } => {
+                (KIND_GUEST_MTU, network.0, mtu.to_be_bytes().to_vec())
             }
         };
         let mut bytes = Vec::with_capacity(PEER_MESSAGE_HEADER + body.len());
@@ -179,6 +193,10 @@ impl<'a> PeerMessage<'a> {
                 })),
                 _ => Err(malformed),
             },
+            KIND_GUEST_MTU => Ok(Self::GuestMtu {
+                network: NetworkTag(field),
+                mtu: u32::from_be_bytes(body.try_into().map_err(|_| malformed)?),
+            }),
             _ => Err(malformed),
         }
     }
@@ -222,6 +240,10 @@ mod tests {
             let number = PeerMessage::EpochNumber { network: NetworkTag(sequence), epoch: 7 };
             let bytes = number.encode();
             prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), number);
+            prop_assert!(PeerMessage::decode(&bytes[..bytes.len() - 1]).is_err());
+            let mtu = PeerMessage::GuestMtu { network: NetworkTag(sequence), mtu: 9000 };
+            let bytes = mtu.encode();
+            prop_assert_eq!(PeerMessage::decode(&bytes).unwrap(), mtu);
             prop_assert!(PeerMessage::decode(&bytes[..bytes.len() - 1]).is_err());
             let epoch = PeerMessage::Epoch { network: NetworkTag(sequence), signed: &body };
             let bytes = epoch.encode();
