@@ -6,12 +6,13 @@
 #   fuzz         every fuzz target, an hour in all (FARLAN_SECONDS), release speed with debug assertions
 #   restart      each node killed and started 10 times, with and without a bootstrap, gated at the figure
 #   churn        10 minutes (FARLAN_SECONDS) of nodes killed, links cut, MACs moved; nothing may grow
+#   relay        the bootstrap's relay and coturn, the same datagrams in turns; coturn is installed by hand
 #   packaging    the debs, with cargo-deb installed where it is missing, then on a clean Debian that boots
 #                its own systemd in QEMU; keeps no samples
 #
 # Each writes its raw samples to docs/results/PART-DATE.txt, with the commit and the machine.
 
-LONG_PARTS='first-ping repeat restart fuzz churn packaging'
+LONG_PARTS='first-ping repeat restart fuzz churn relay packaging'
 
 # long_settings PART..: what the test programs read from the environment; before it is handed to sudo.
 long_settings() {
@@ -75,6 +76,9 @@ long_part() {
             part long-fuzz cargo run --profile fuzz -q -p farlan-fuzz --locked -- \
                 run all --seconds "${FARLAN_SECONDS:-3600}" --seed "$(date +%s)"
             kept=("$logs/long-fuzz.log") ;;
+        relay)
+            tests relay cargo test --release -p bootstrap --locked -- --ignored --nocapture coturn
+            kept=("$logs/relay.log") ;;
         churn)
             lab_env "FARLAN_CHURN_SECONDS=${FARLAN_SECONDS:-600}"
             tests churn lab_tests --test churn

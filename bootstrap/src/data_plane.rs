@@ -312,4 +312,6 @@ fn count_one(counter: &AtomicU64) {
 }
 
 #[cfg(test)]
+mod coturn_tests;
+#[cfg(test)]
 mod tests;

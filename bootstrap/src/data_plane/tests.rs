@@ -11,13 +11,13 @@ use overlay_proto::ids::PeerId;
 use super::*;
 use crate::relay::{RelayOffice, open};
 
-struct Running {
+pub(super) struct Running {
     counters: Arc<Counters>,
     office: RelayOffice,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
 }
 
-fn running(listen: &str, mbit: u32) -> Running {
+pub(super) fn running(listen: &str, mbit: u32) -> Running {
     let (desk, office) = open(mbit).unwrap();
     let plane = DataPlane::bind(&[listen.parse().unwrap()], desk).unwrap();
     let addr = plane.sockets.local_addr(0).unwrap();
@@ -54,13 +54,13 @@ fn a_wildcard_socket_answers_from_where_it_was_asked() {
 }
 
 /// A member of the relay: bound at a socket of its own.
-struct Member {
-    socket: UdpSocket,
+pub(super) struct Member {
+    pub(super) socket: UdpSocket,
     client: RelayClient,
 }
 
 impl Member {
-    fn new(it: &Running, name: u8, peers: &[u8]) -> Self {
+    pub(super) fn new(it: &Running, name: u8, peers: &[u8]) -> Self {
         let me = PeerId([name; 32]);
         let grant = it.office.allocate(me).unwrap();
         let peers: Vec<_> = peers.iter().map(|name| PeerId([*name; 32])).collect();
@@ -83,7 +83,7 @@ impl Member {
         Self { socket, client }
     }
 
-    fn wrapped(&self, to: &Self, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn wrapped(&self, to: &Self, payload: &[u8]) -> Vec<u8> {
         let route = RelayRoute {
             own: self.client.allocation(),
             peer: to.client.allocation(),
