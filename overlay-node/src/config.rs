@@ -16,6 +16,10 @@
 //! users = ["ops"]                            # may change things over the control socket, as root may;
 //!                                            # to open it they must be in the group farlan
 //!
+//! [underlay]
+//! dscp = true                                # datagrams get the DSCP of the frames in them
+//! ecn = true                                 # and their ECN; congestion that routers mark is told to the guests
+//!
 //! [directory]
 //! ttl_s = 600                                # a claim to a MAC lives so long without a refresh; the same on
 //!                                            # all nodes, 6 to 86400
@@ -35,6 +39,7 @@ use anyhow::{Context, Result, anyhow};
 use overlay_proto::directory::CLAIM_TTL;
 use overlay_proto::ids::NetworkName;
 use serde::Deserialize;
+use tap_bridge::offload::Marks;
 
 use crate::workers::MAX_WORKERS;
 
@@ -65,6 +70,38 @@ pub struct Config {
     pub control: ControlConfig,
     /// The directory.
     pub directory: DirectoryConfig,
+    /// The network between the hosts.
+    pub underlay: UnderlayConfig,
+}
+
+/// `[underlay]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnderlayConfig {
+    /// Copy DSCP from frames to their datagrams.
+    pub dscp: bool,
+    /// Copy ECN likewise, and congestion back (RFC 6040).
+    pub ecn: bool,
+}
+
+impl UnderlayConfig {
+    /// As the data path takes it.
+    #[must_use]
+    pub const fn marks(self) -> Marks {
+        Marks {
+            dscp: self.dscp,
+            ecn: self.ecn,
+        }
+    }
+}
+
+impl Default for UnderlayConfig {
+    fn default() -> Self {
+        Self {
+            dscp: true,
+            ecn: true,
+        }
+    }
 }
 
 /// `[control]`.

@@ -184,6 +184,7 @@ fn hosts(tids: [i32; 2]) -> [Node; 2] {
             drops: Arc::clone(&drops),
             punts: tokio::sync::mpsc::channel(16).0,
             epoch: Instant::now(),
+            marks: tap_bridge::offload::Marks::default(),
             lane: Lane(1),
             me: PeerId([1; 32]),
         }]);

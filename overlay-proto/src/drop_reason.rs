@@ -56,6 +56,7 @@ drop_reasons! {
     BadPiece = "bad_piece", "a piece of a split frame that contradicts another";
     PieceTimeout = "piece_timeout", "a split frame whose missing pieces did not come";
     PieceOverflow = "piece_overflow", "too many split frames at once";
+    CongestionMarked = "congestion_marked", "a router marked congestion on the datagram of a frame whose sender does not know such marks";
     TooManyHops = "too_many_hops", "a frame that was forwarded too often";
     HandshakeMac = "handshake_mac", "a handshake from someone who does not know the overlay secret";
     HandshakeInvalid = "handshake_invalid", "a handshake that does not decrypt or verify";

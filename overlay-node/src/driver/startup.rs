@@ -124,8 +124,7 @@ fn driver(
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let drops = Arc::new(DropCounters::default());
     let node = node(setup, tick.now, &mut entropy)?;
-    let workers = setup.config.workers;
-    let (workers, punts) = start_workers(&outside.sockets, workers, &fib, &drops, &node)?;
+    let (workers, punts) = start_workers(&outside.sockets, &setup.config, &fib, &drops, &node)?;
     let driver = Driver {
         tunnels: tunnels(setup, &node)?,
         node,
@@ -191,10 +190,10 @@ fn share_sockets(sockets: &UdpSockets, wanted: Option<usize>) -> Result<Vec<UdpS
     shared.context("no file descriptor is left for the data path")
 }
 
-/// The fast path: as many workers as are `wanted`, without taps yet.
+/// The fast path: as many workers as the configuration says, without taps yet.
 fn start_workers(
     sockets: &UdpSockets,
-    wanted: Option<usize>,
+    config: &Config,
     fib: &Arc<ArcSwap<Fib>>,
     drops: &Arc<DropCounters>,
     node: &Node,
@@ -209,8 +208,9 @@ fn start_workers(
         epoch: node.epoch,
         lane: Lane(lane),
         me: node.me,
+        marks: config.underlay.marks(),
     };
-    let sockets = share_sockets(sockets, wanted)?;
+    let sockets = share_sockets(sockets, config.workers)?;
     let configs = sockets.into_iter().zip(1..).map(one).collect();
     let pool = WorkerPool::start(configs).context("the data path cannot be started")?;
     Ok((pool, punted))

@@ -13,7 +13,7 @@ use overlay_proto::ethernet::{EthernetFrame, ethertype};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Accept, FibPeer, FibSession, MacKey, NetIndex, PuntReason};
 use overlay_proto::wire::{InnerHeader, L4Checksum, SessionIndex, max_frame};
-use tap_bridge::offload::{self, FrameChecksum, Merger};
+use tap_bridge::offload::{self, FrameChecksum, Marks, Merger};
 use tap_bridge::{Offload, TxFrame};
 
 use super::punt::{Context, Punt};
@@ -79,18 +79,23 @@ pub(super) struct Delivery<'a> {
     pub(super) context: Context<'a>,
     taps: &'a mut Taps,
     runs: Runs<'a>,
+    marks: Marks,
+    /// TOS or traffic class of the datagram that is at hand.
+    pub(super) outer_mark: u8,
     /// The session of the datagram before; the next mostly has the same.
     latest: Option<&'a FibSession>,
 }
 
 impl<'a> Delivery<'a> {
     #[inline]
-    pub(super) fn new(context: Context<'a>, taps: &'a mut Taps) -> Self {
+    pub(super) fn new(context: Context<'a>, taps: &'a mut Taps, marks: Marks) -> Self {
         let runs = Runs::new(taps.take_udp());
         Self {
             context,
             taps,
             runs,
+            marks,
+            outer_mark: 0,
             latest: None,
         }
     }
@@ -121,6 +126,9 @@ impl<'a> Delivery<'a> {
             selector: inner.selector,
         };
         let mut frame = frame;
+        if !self.marks.inward(frame, self.outer_mark) {
+            return Err(DropReason::CongestionMarked);
+        }
         if inner.forwarded.is_none() {
             frame = match self.runs.join(origin, frame, checksum) {
                 Ok(()) => return Ok(()),
@@ -156,6 +164,10 @@ impl<'a> Delivery<'a> {
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
         self.flush();
+        // The mark of the piece that completes it speaks for all: one train carries them.
+        if !self.marks.inward(frame, self.outer_mark) {
+            return Err(DropReason::CongestionMarked);
+        }
         let len = frame.len();
         let Some((place, peer)) = self.judge(from, inner, frame)? else {
             return Ok(());

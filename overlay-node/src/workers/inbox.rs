@@ -198,6 +198,7 @@ impl Slot {
         };
         Some(Train {
             from,
+            mark: received.mark,
             rest: Some(rest),
             segment: received.segment.unwrap_or(SLOT),
             chosen,
@@ -210,6 +211,8 @@ impl Slot {
 pub(super) struct Train<'a> {
     /// The sender.
     pub(super) from: SocketAddr,
+    /// TOS or traffic class of all.
+    pub(super) mark: u8,
     /// The datagrams that were not looked at yet.
     rest: Option<&'a mut [u8]>,
     segment: usize,
@@ -390,6 +393,7 @@ mod tests {
             let mut bytes = long.clone();
             let train = Train {
                 from: "192.0.2.1:1".parse().unwrap(),
+                mark: 0,
                 rest: Some(&mut bytes),
                 segment: data(express, 100).len(),
                 chosen,

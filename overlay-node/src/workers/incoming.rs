@@ -225,6 +225,7 @@ mod tests {
     use overlay_proto::switching::{DropCounters, Fib, FibMap, FibNetwork, PeerSlot};
     use overlay_proto::wire::{INNER_LEN, Lane, Selector};
     use proptest::prelude::*;
+    use tap_bridge::offload::Marks;
     use tokio::sync::mpsc;
 
     use super::super::delivery::Taps;
@@ -283,7 +284,7 @@ mod tests {
         let mut incoming = Incoming::new(PieceBudget::default(), 1);
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
         let mut taps = Taps::default();
-        let mut delivery = Delivery::new(context, &mut taps);
+        let mut delivery = Delivery::new(context, &mut taps, Marks::default());
         for datagram in datagrams {
             incoming.handle_datagram(&mut delivery, path, datagram);
         }
@@ -378,7 +379,7 @@ mod tests {
                 let mut stray = sealed(&[vec![0; 40]]).remove(0);
                 stray[4] ^= 1;
                 let mut taps = Taps::default();
-                let mut delivery = Delivery::new(*context, &mut taps);
+                let mut delivery = Delivery::new(*context, &mut taps, Marks::default());
                 incoming.handle_datagram(&mut delivery, path, &mut stray);
             }
             std::iter::from_fn(|| punted.try_recv().ok())
@@ -412,7 +413,7 @@ mod tests {
         let path = Path::direct("192.0.2.1:22611".parse().unwrap());
         let mut datagram = sealed(&[piece]).remove(0);
         let mut taps = Taps::default();
-        let mut delivery = Delivery::new(context, &mut taps);
+        let mut delivery = Delivery::new(context, &mut taps, Marks::default());
         incoming.handle_datagram(&mut delivery, path, &mut datagram);
         assert!(incoming.waits_for_pieces());
         context.now += Reassembler::LIFETIME;

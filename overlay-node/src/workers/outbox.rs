@@ -4,6 +4,7 @@
 use nat_traversal::path::{Path, SocketId};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
+use tap_bridge::offload::Marks;
 
 use super::punt::Context;
 use super::trains::{MAX_SENT, SendBatch};
@@ -15,18 +16,28 @@ pub(super) struct Outbox {
     sockets: UdpSockets,
     v4: SendBatch,
     v6: SendBatch,
+    /// What is sent next has this TOS or traffic class.
+    mark: u8,
+    marks: Marks,
 }
 
 impl Outbox {
     /// The largest sealed datagram, in bytes: it leaves room for the relay header.
     pub(super) const MAX_SEALED: usize = MAX_SENT - relay::HEADER_LEN;
 
-    pub(super) fn new(sockets: UdpSockets) -> Self {
+    pub(super) fn new(sockets: UdpSockets, marks: Marks) -> Self {
         Self {
             sockets,
             v4: SendBatch::new(),
             v6: SendBatch::new(),
+            mark: 0,
+            marks,
         }
+    }
+
+    /// What is pushed from now on carries `frame`, or a part of it.
+    pub(super) fn carry(&mut self, frame: &[u8]) {
+        self.mark = self.marks.outward(frame);
     }
 
     /// The sockets, to receive from.
@@ -66,7 +77,7 @@ impl Outbox {
                 len
             }
         };
-        batch.commit(path.remote, len);
+        batch.commit((path.remote, self.mark), len);
         Ok(())
     }
 

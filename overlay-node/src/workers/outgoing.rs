@@ -172,6 +172,7 @@ impl Outgoing {
         buffer: &mut [u8],
         outbox: &mut Outbox,
     ) {
+        outbox.carry(buffer.get(HEADROOM..).unwrap_or_default());
         match offload::plan(header, buffer, max_frame(to.limit())) {
             Ok(Plan::Whole(checksum)) => {
                 let checksum = looked_at(checksum, buffer);

@@ -13,6 +13,7 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::wire::{Lane, PieceBudget};
 use tap_bridge::FrameQueue;
+use tap_bridge::offload::Marks;
 use tokio::sync::mpsc;
 
 use super::incoming::Incoming;
@@ -42,6 +43,8 @@ pub struct WorkerConfig {
     pub lane: Lane,
     /// This node.
     pub me: PeerId,
+    /// What of a frame's mark its datagram gets.
+    pub marks: Marks,
 }
 
 /// Running workers. Dropping it stops them.

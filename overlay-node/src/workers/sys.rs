@@ -19,13 +19,15 @@ union RawAddr {
     v6: libc::sockaddr_in6,
 }
 
-/// Room for one control message with an `int`, aligned as the kernel wants it.
+/// Room for two control messages with an `int`, the size of a train's datagrams and the mark, aligned
+/// as the kernel wants it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL_LEN]);
 
 // SAFETY: the macro of the C library computes with the number alone.
-const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE(4) } as usize;
+const CONTROL_ONE: usize = unsafe { libc::CMSG_SPACE(4) } as usize;
+const CONTROL_LEN: usize = 2 * CONTROL_ONE;
 
 /// One received train, or a single datagram: its length in its slot and where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub(super) struct Received {
     pub(super) segment: Option<usize>,
     /// The sender; `None` for a family that UDP sockets do not have.
     pub(super) from: Option<SocketAddr>,
+    /// The IP header's TOS or traffic class; the kernel merges no datagrams in which it differs.
+    pub(super) mark: u8,
 }
 
 impl Received {
@@ -45,6 +49,7 @@ impl Received {
         len: None,
         segment: None,
         from: None,
+        mark: 0,
     };
 
     /// How many datagrams it is; what did not fit counts as one.
@@ -63,6 +68,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) bytes: &'a [u8],
     /// Bytes of each datagram of a train, but the last; 0 for a single one.
     pub(super) segment: u16,
+    /// The IP header's TOS or traffic class.
+    pub(super) mark: u8,
 }
 
 /// Lets the kernel hand over datagrams that it has merged (`UDP_GRO`).
@@ -118,29 +125,46 @@ pub(super) fn recv_batch<'a, const N: usize>(
         let whole = message.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
         *out = Received {
             len: usize::try_from(message.msg_len).ok().filter(|_| whole),
-            segment: segment_of(&message.msg_hdr),
             from: addr_from_raw(addr),
+            ..Received::NOTHING
         };
+        read_controls(&message.msg_hdr, out);
     }
     Ok(received)
 }
 
-/// The size of the datagrams of a received train.
-fn segment_of(message: &libc::msghdr) -> Option<usize> {
+/// Takes what the control messages of a received message say.
+fn read_controls(message: &libc::msghdr, out: &mut Received) {
     // SAFETY: the kernel has filled the message and its control buffer, which both live; the first
     // control message, if there is one, lies whole within the buffer.
-    let control = unsafe { libc::CMSG_FIRSTHDR(message).as_ref()? };
-    if control.cmsg_level != SOL_UDP || control.cmsg_type != UDP_GRO {
-        return None;
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: as above, for each that `CMSG_NXTHDR` finds.
+    while let Some(control) = unsafe { next.as_ref() } {
+        // SAFETY: the data of these is an int, but for `IP_TOS`, which is a byte: the buffer has room
+        // for an int behind each header, and was filled with zeros. It need not be aligned.
+        let value = || unsafe {
+            libc::CMSG_DATA(control)
+                .cast::<libc::c_int>()
+                .read_unaligned()
+        };
+        match (control.cmsg_level, control.cmsg_type) {
+            (SOL_UDP, UDP_GRO) => {
+                let size = usize::try_from(value());
+                out.segment = size.ok().filter(|size| *size > 0);
+            }
+            (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                // The first byte of a byte, the lowest of an int.
+                out.mark = if control.cmsg_level == libc::IPPROTO_IP {
+                    value().to_ne_bytes()[0]
+                } else {
+                    u8::try_from(value()).unwrap_or(0)
+                };
+            }
+            _ => {}
+        }
+        // SAFETY: `message` is the one that `control` came from.
+        next = unsafe { libc::CMSG_NXTHDR(message, control) };
     }
-    // SAFETY: the data of `UDP_GRO` is an int, for which the buffer has room behind the header; it
-    // need not be aligned.
-    let size = unsafe {
-        libc::CMSG_DATA(control)
-            .cast::<libc::c_int>()
-            .read_unaligned()
-    };
-    usize::try_from(size).ok().filter(|size| *size > 0)
 }
 
 /// Sends up to `N` trains or datagrams without waiting. Returns how many the kernel took; an
@@ -168,10 +192,10 @@ pub(super) fn send_batch<'a, const N: usize>(
         message.msg_hdr.msg_iovlen = 1;
         message.msg_hdr.msg_name = std::ptr::from_mut(addr).cast();
         message.msg_hdr.msg_namelen = addr_len;
-        if one.segment > 0 {
+        let used = write_controls(control, &one);
+        if used > 0 {
             message.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = CONTROL_LEN;
-            set_segment(&mut message.msg_hdr, one.segment);
+            message.msg_hdr.msg_controllen = used;
         }
         count += 1;
     }
@@ -188,23 +212,43 @@ pub(super) fn send_batch<'a, const N: usize>(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Writes `UDP_SEGMENT` into the control buffer of `message`.
-fn set_segment(message: &mut libc::msghdr, segment: u16) {
-    // SAFETY: the message has a control buffer of CONTROL_LEN bytes, which has room for one header
-    // and an int, so for a u16; the header is aligned as the buffer is, the data need not be.
-    unsafe {
-        let control = libc::CMSG_FIRSTHDR(message);
-        if control.is_null() {
-            return;
-        }
-        (*control).cmsg_level = SOL_UDP;
-        (*control).cmsg_type = UDP_SEGMENT;
-        (*control).cmsg_len = libc::CMSG_LEN(2) as _;
-        libc::CMSG_DATA(control)
-            .cast::<u16>()
-            .write_unaligned(segment);
+/// Writes the control messages that `one` needs behind each other; returns their length.
+fn write_controls(control: &mut Control, one: &Outgoing<'_>) -> usize {
+    let mut used = 0;
+    if one.segment > 0 {
+        used = append(control, used, (SOL_UDP, UDP_SEGMENT), one.segment);
     }
-    message.msg_controllen = CONTROL_LEN;
+    if one.mark > 0 {
+        let name = match one.to {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used = append(control, used, name, libc::c_int::from(one.mark));
+    }
+    used
+}
+
+/// Writes one control message of at most an int at `used`; returns where the next one goes.
+fn append<T: Copy>(
+    control: &mut Control,
+    used: usize,
+    (level, kind): (libc::c_int, libc::c_int),
+    data: T,
+) -> usize {
+    const { assert!(size_of::<T>() <= 4) };
+    let Some(place) = control.0.get_mut(used..used + CONTROL_ONE) else {
+        return used;
+    };
+    let header = place.as_mut_ptr().cast::<libc::cmsghdr>();
+    // SAFETY: `place` has room for a header and an int, so for `T`; it is aligned as the buffer is,
+    // since each place is a multiple of that; the data need not be.
+    unsafe {
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<T>() as u32) as _;
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(data);
+    }
+    used + CONTROL_ONE
 }
 
 /// Waits until one of `waits` is readable (or broken), at most `timeout_ms`, -1 for ever. A signal

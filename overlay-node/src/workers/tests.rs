@@ -19,6 +19,7 @@ use overlay_proto::switching::{
 use overlay_proto::wire::{
     DataHeader, InnerHeader, InnerKind, Lane, SAFE_DATAGRAM, Selector, SessionIndex,
 };
+use tap_bridge::offload::Marks;
 use tap_bridge::{FrameBatch, FrameQueue, MemoryTap, TxFrame};
 use tokio::sync::mpsc;
 
@@ -81,6 +82,7 @@ impl Node {
             epoch: Instant::now(),
             lane: Lane(lane),
             me: PeerId([1; 32]),
+            marks: Marks::default(),
         });
         let pool = WorkerPool::start(configs.collect()).unwrap();
         Self {

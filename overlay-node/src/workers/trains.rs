@@ -1,6 +1,6 @@
 //! Batches of datagrams on their way out, in *trains*.
 //!
-//! Datagrams of one size to one destination lie behind each other in the buffer and go to the kernel
+//! Datagrams of one size and one mark to one destination lie behind each other in the buffer and go to the kernel
 //! as one (`UDP_SEGMENT`); it cuts them as late as it can, at best in the network card. The last datagram of a train may be shorter
 //! than the others, which ends it.
 //!
@@ -40,6 +40,8 @@ const PLAIN_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 struct Train {
     to: SocketAddr,
+    /// TOS or traffic class of all.
+    mark: u8,
     /// Where it begins in the buffer.
     start: usize,
     len: usize,
@@ -50,8 +52,9 @@ struct Train {
 
 impl Train {
     /// May a datagram of `len` bytes for `to` be the next one?
-    fn takes(&self, to: SocketAddr, len: usize) -> bool {
+    fn takes(&self, (to, mark): (SocketAddr, u8), len: usize) -> bool {
         self.to == to
+            && self.mark == mark
             && len <= self.segment
             && self.len == self.segment * self.count
             && self.count < MAX_TRAIN
@@ -97,19 +100,20 @@ impl SendBatch {
         self.buffer.get_mut(self.used..self.used + MAX_SENT)
     }
 
-    /// The first `len` bytes of [`Self::slot`] go to `to`.
-    pub(super) fn commit(&mut self, to: SocketAddr, len: usize) {
+    /// The first `len` bytes of [`Self::slot`] go to `to` with this mark.
+    pub(super) fn commit(&mut self, (to, mark): (SocketAddr, u8), len: usize) {
         if self.is_full() {
             return;
         }
         let len = len.min(MAX_SENT);
         match self.trains.last_mut() {
-            Some(train) if self.plain_until.is_none() && train.takes(to, len) => {
+            Some(train) if self.plain_until.is_none() && train.takes((to, mark), len) => {
                 train.len += len;
                 train.count += 1;
             }
             _ => self.trains.push(Train {
                 to,
+                mark,
                 start: self.used,
                 len,
                 segment: len.max(1),
@@ -185,9 +189,16 @@ impl SendBatch {
     fn send_one_by_one(&self, socket: &UdpSocket, drops: &DropCounters, train: Train) {
         let bytes = self.buffer.get(train.start..train.start + train.len);
         for datagram in bytes.unwrap_or_default().chunks(train.segment) {
-            let mut sent = socket.send_to(datagram, train.to);
+            let one = Outgoing {
+                to: train.to,
+                bytes: datagram,
+                segment: 0,
+                mark: train.mark,
+            };
+            let send = || sys::send_batch::<1>(socket, std::iter::once(one));
+            let mut sent = send();
             if matches!(&sent, Err(error) if error.raw_os_error() == Some(libc::EINTR)) {
-                sent = socket.send_to(datagram, train.to);
+                sent = send();
             }
             if let Err(error) = sent {
                 drops.count(reason_of(error.raw_os_error()));
@@ -201,6 +212,7 @@ impl SendBatch {
             to: train.to,
             bytes: self.buffer.get(train.start..train.start + train.len)?,
             segment: u16::try_from(segment).ok()?,
+            mark: train.mark,
         })
     }
 }
@@ -239,7 +251,7 @@ mod tests {
         let slot = batch.slot().unwrap();
         slot[..len].fill(0);
         slot[..4].copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
-        batch.commit(to, len);
+        batch.commit((to, 0), len);
     }
 
     /// Sizes that make trains, end them, and stand alone; two destinations.
@@ -271,6 +283,30 @@ mod tests {
     }
 
     #[test]
+    fn no_train_mixes_marks() {
+        let (a, b) = (local(), local());
+        let to = b.local_addr().unwrap();
+        let (mut batch, drops) = (SendBatch::new(), DropCounters::default());
+        for mark in [0, 0, 2, 2, 3, 2, 0xb8, 0xb8, 0] {
+            batch.slot().unwrap()[..100].fill(mark);
+            batch.commit((to, mark), 100);
+        }
+        let counts: Vec<_> = batch.trains.iter().map(|train| train.count).collect();
+        assert_eq!(counts, [2, 2, 1, 1, 2, 1]);
+        batch.flush(Some(&a), &drops, Instant::now());
+        let mut inbox = Inbox::new();
+        let mut got = Vec::new();
+        while got.len() < 9 {
+            inbox.read(&b, false, &drops);
+            for train in inbox.next_batch(&drops) {
+                let mark = train.mark;
+                got.extend(train.map(|bytes| (mark, bytes[0])));
+            }
+        }
+        assert!(got.iter().all(|(mark, byte)| mark == byte), "{got:?}");
+    }
+
+    #[test]
     fn a_train_is_bounded_in_datagrams_and_bytes() {
         let to = "192.0.2.1:1".parse().unwrap();
         let mut batch = SendBatch::new();
@@ -285,7 +321,7 @@ mod tests {
         }
         assert_eq!(counts(&batch)[..2], [44, 44]);
         assert!(batch.slot().is_none());
-        batch.commit(to, 10);
+        batch.commit((to, 0), 10);
         assert!(batch.used <= SEND_BUFFER);
     }
 
@@ -307,7 +343,7 @@ mod tests {
         assert_eq!(receive_all(&b, 2).len(), 2);
         // Both of the train, when each was tried alone.
         assert_eq!(drops.get(DropReason::SocketError), 2);
-        batch.commit(good, 10);
+        batch.commit((good, 0), 10);
         batch.flush(None, &drops, now);
         assert_eq!(drops.get(DropReason::NoPath), 1);
     }

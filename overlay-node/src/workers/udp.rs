@@ -187,6 +187,11 @@ pub(super) fn unbound(addr: SocketAddr) -> io::Result<Socket> {
         }
     };
     sys::set_option(&socket, level, name, probe)?;
+    let (level, tells_mark) = match addr {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTOS),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+    };
+    sys::set_option(&socket, level, tells_mark, 1)?;
     if let Err(error) = sys::accept_trains(&socket) {
         tracing::debug!(%error, "datagrams come one by one");
     }

@@ -10,7 +10,7 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::wire::Lane;
-use tap_bridge::offload::HEADROOM;
+use tap_bridge::offload::{HEADROOM, Marks};
 use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
@@ -61,6 +61,7 @@ struct DataPath {
     readahead: Readahead,
     sparse: SparseFlows,
     lane: Lane,
+    marks: Marks,
     outbox: Outbox,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -94,7 +95,8 @@ impl Worker {
                 readahead: Readahead::default(),
                 sparse: SparseFlows::new(),
                 lane: config.lane,
-                outbox: Outbox::new(config.sockets),
+                marks: config.marks,
+                outbox: Outbox::new(config.sockets, config.marks),
                 outgoing: Outgoing::new(),
                 incoming,
                 swept: Instant::now(),
@@ -176,8 +178,9 @@ impl DataPath {
             };
             inbox.read(socket, self.rested, context.drops);
             if inbox.has_express() {
-                let mut delivery = Delivery::new(*context, &mut self.taps);
-                for (path, datagram) in datagrams(inbox.express(context.drops)) {
+                let mut delivery = Delivery::new(*context, &mut self.taps, self.marks);
+                for (path, mark, datagram) in datagrams(inbox.express(context.drops)) {
+                    delivery.outer_mark = mark;
                     incoming.handle_datagram(&mut delivery, path, datagram);
                 }
                 delivery.flush();
@@ -190,9 +193,10 @@ impl DataPath {
         if self.inboxes.iter().all(Inbox::is_empty) {
             return;
         }
-        let mut delivery = Delivery::new(*context, &mut self.taps);
+        let mut delivery = Delivery::new(*context, &mut self.taps, self.marks);
         for inbox in &mut self.inboxes {
-            for (path, datagram) in datagrams(inbox.next_batch(context.drops)) {
+            for (path, mark, datagram) in datagrams(inbox.next_batch(context.drops)) {
+                delivery.outer_mark = mark;
                 self.load.add(datagram.len());
                 self.incoming.handle_datagram(&mut delivery, path, datagram);
             }
@@ -307,12 +311,12 @@ impl DataPath {
     }
 }
 
-/// The datagrams of `trains`, and how each came.
+/// The datagrams of `trains`, how each came, and with which mark.
 fn datagrams<'a>(
     trains: impl Iterator<Item = Train<'a>>,
-) -> impl Iterator<Item = (Path, &'a mut [u8])> {
+) -> impl Iterator<Item = (Path, u8, &'a mut [u8])> {
     trains.flat_map(|train| {
-        let path = Path::direct(train.from);
-        train.map(move |datagram| (path, datagram))
+        let (path, mark) = (Path::direct(train.from), train.mark);
+        train.map(move |datagram| (path, mark, datagram))
     })
 }

@@ -5,6 +5,7 @@
 //! - [`cut`]: a super-frame becomes segments, each one frame with its own headers.
 //! - [`merge`]: frames of one flow become a super-frame again.
 //! - [`checksum`]: completing a partial checksum, and verifying a full one.
+//! - [`mark`]: DSCP and ECN, from a frame to its datagram and back.
 //! - [`clamp`]: the MSS of a SYN, so that one segment of a guest is one datagram.
 //!
 //! A checksum is *partial* when its field holds the folded, not complemented sum of the frame's own
@@ -15,6 +16,7 @@ pub mod checksum;
 pub mod clamp;
 pub mod cut;
 pub mod layout;
+pub mod mark;
 pub mod merge;
 #[cfg(test)]
 mod reference;
@@ -25,6 +27,7 @@ pub use checksum::{complete, verify};
 pub use clamp::clamp_mss;
 pub use cut::{CutError, Cutter, Plan, plan};
 pub use layout::{Family, Layout, Protocol};
+pub use mark::Marks;
 pub use merge::{MergeError, Merged, Merger};
 
 /// Bytes in front of a frame in the buffers of this module: a segment's start is never before it,

@@ -135,6 +135,7 @@ fn a_train_goes_whole_to_the_worker_of_its_lane() {
         to,
         bytes: &train,
         segment: 32,
+        mark: 0,
     };
     let sent = sys::send_batch::<1>(sender.v4.as_ref().unwrap(), [whole].into_iter());
     assert_eq!(sent.unwrap(), 1);

@@ -11,6 +11,7 @@ use crate::workers::delivery::{Delivery, Taps};
 use crate::workers::incoming::Incoming;
 use crate::workers::punt::Context;
 use crate::workers::readahead::Tap;
+use tap_bridge::offload::Marks;
 
 /// Mutations of each kind.
 const ROUNDS: usize = 10_000;
@@ -106,7 +107,7 @@ impl Receiver {
             now_ms: 0,
         };
         let mut bytes = datagram.to_vec();
-        let mut delivery = Delivery::new(context, &mut self.taps);
+        let mut delivery = Delivery::new(context, &mut self.taps, Marks::default());
         self.incoming
             .handle_datagram(&mut delivery, from, &mut bytes);
         delivery.flush();
