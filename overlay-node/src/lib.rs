@@ -6,6 +6,7 @@
 //! - [`config`]: the operator's file.
 //! - [`control_socket`]: how the commands talk to the running node.
 //! - [`attachments`]: what joins a network on this host.
+//! - [`pins`]: MACs that the operator says are on this host.
 //! - [`driver`]: the slow path: one task that owns every state machine.
 //! - [`workers`]: the fast path: frames between taps and UDP sockets.
 
@@ -14,5 +15,6 @@ pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod driver;
+pub mod pins;
 pub mod state;
 pub mod workers;

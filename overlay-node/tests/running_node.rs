@@ -135,6 +135,7 @@ fn status() -> StatusReport {
         }],
         peers: vec![peer()],
         drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),
+        unknown: Vec::new(),
     }
 }
 
@@ -147,6 +148,7 @@ fn mac(network: &str) -> MacReport {
         local: false,
         generation: 3,
         contested: 0,
+        kind: overlay_proto::directory::ClaimKind::Learned,
         ips: vec!["10.0.0.5".parse().unwrap()],
         age_s: 1.5,
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::IpNet;
+use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::Membership;
 use serde_json::json;
 
 use super::output::{print, print_json};
+use super::pin::pin_now;
 use super::{Globals, duration};
 use crate::attachments::{self, AttachSpec, AttachTarget, AttachmentRecord};
 use crate::config::Config;
@@ -79,6 +81,9 @@ pub(super) struct AttachExtras {
     /// Undo --no-clamp
     #[arg(long)]
     clamp: bool,
+    /// Pin this MAC address to this host: it stays, whether it answers or not. May be repeated
+    #[arg(long, value_name = "MAC")]
+    mac: Vec<MacAddr>,
 }
 
 /// What only `detach` takes.
@@ -172,10 +177,15 @@ pub(super) fn attach(globals: &Globals, args: &AttachArgs, extras: &AttachExtras
         move_addresses_s: extras.move_addresses.then_some(within),
         offload: switch(extras.offload, extras.no_offload),
         clamp: switch(extras.clamp, extras.no_clamp),
+        macs: extras.mac.clone(),
         ..args.request()
     };
     change(globals, Request::Attach(request.clone()), async |state| {
-        attach_now(state, &state.require_membership()?, &request).await
+        let mut lines = vec![attach_now(state, &state.require_membership()?, &request).await?];
+        for pin in request.pins() {
+            lines.push(pin_now(state, &pin)?);
+        }
+        Ok(lines.join("\n"))
     })?;
     note_configured(globals, &request)
 }

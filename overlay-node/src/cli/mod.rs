@@ -10,6 +10,7 @@ mod duration;
 mod join;
 mod leave;
 mod output;
+mod pin;
 mod revoke;
 mod show;
 mod tables;
@@ -20,7 +21,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 
 use crate::control_socket::api::MacOrIp;
@@ -126,11 +126,16 @@ enum Command {
     },
     /// Say that a MAC address is on this host now, for migration hooks
     Announce {
-        /// The network
-        network: NetworkName,
-        /// The address
-        mac: MacAddr,
+        #[command(flatten)]
+        args: pin::PinArgs,
+        /// Pin it, too: it stays on this host whether it answers or not
+        #[arg(long)]
+        keep: bool,
     },
+    /// Keep a MAC address on this host for good, whether it answers or not
+    Pin(pin::PinArgs),
+    /// Undo `pin`
+    Unpin(pin::PinArgs),
     /// Print the version
     Version,
 }
@@ -178,7 +183,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Peers => show::peers(globals),
         Command::Macs { network } => show::macs(globals, network.clone()),
         Command::Where { what, network } => show::locate(globals, *what, network.clone()),
-        Command::Announce { network, mac } => show::announce(globals, network.clone(), *mac),
+        Command::Announce { args, keep } => pin::announce(globals, args, *keep),
+        Command::Pin(args) => pin::pin(globals, args),
+        Command::Unpin(args) => pin::unpin(globals, args),
         Command::Version => show::version(globals),
     }
 }

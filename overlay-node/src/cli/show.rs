@@ -1,7 +1,6 @@
-//! The commands that show facts, and `announce`.
+//! The commands that show facts.
 
 use anyhow::{Result, bail};
-use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::{Membership, NetworkSecret};
 use serde_json::json;
@@ -97,12 +96,36 @@ pub(super) fn locate(globals: &Globals, what: MacOrIp, network: Option<NetworkNa
     let mut networks: Vec<_> = macs.iter().map(|mac| &mac.network).collect();
     networks.dedup();
     match networks.as_slice() {
-        [] => bail!("no node holds {what}; is the VM running, and has it sent a frame?"),
+        [] => bail!(
+            "no node holds {what}{}; is the VM running, and has it sent a frame?",
+            asked_in_vain(globals, what)
+        ),
         [_] => print_macs(globals, &macs),
         [one, another, ..] => {
             bail!("{what} is in several networks ({one}, {another}); name one with --network")
         }
     }
+}
+
+/// How often frames for it made the node ask all others.
+fn asked_in_vain(globals: &Globals, what: MacOrIp) -> String {
+    let MacOrIp::Mac(mac) = what else {
+        return String::new();
+    };
+    // What is not known besides is no reason to fail twice.
+    let Ok(Response::Status(report)) = call(globals, &Request::Status) else {
+        return String::new();
+    };
+    let unknown = report.unknown.iter().filter(|one| one.mac == mac);
+    let told: Vec<String> = unknown
+        .map(|one| {
+            format!(
+                " (asked {} times in {} s in {}, nobody answers; {} frames for it dropped)",
+                one.asked, one.since_s, one.network, one.dropped
+            )
+        })
+        .collect();
+    told.concat()
 }
 
 fn ask_macs(globals: &Globals, request: &Request) -> Result<Vec<MacReport>> {
@@ -123,9 +146,9 @@ fn print_macs(globals: &Globals, macs: &[MacReport]) -> Result<()> {
     }
 }
 
-/// `farlan announce`.
-pub(super) fn announce(globals: &Globals, network: NetworkName, mac: MacAddr) -> Result<()> {
-    match call(globals, &Request::Announce { network, mac })? {
+/// Lets the running node do `request`, and prints what it says.
+pub(super) fn done(globals: &Globals, request: &Request) -> Result<()> {
+    match call(globals, request)? {
         Response::Done(line) if globals.json => print_json(&json!({ "done": line })),
         Response::Done(line) if line.is_empty() => Ok(()),
         Response::Done(line) => print(&line),

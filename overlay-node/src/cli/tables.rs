@@ -50,6 +50,21 @@ pub(super) fn status(report: &StatusReport) -> String {
         .iter()
         .filter(|(_, count)| **count > 0)
         .collect();
+    if !report.unknown.is_empty() {
+        let mut table = Table::new(&["UNKNOWN MAC", "VLAN", "NETWORK", "ASKED", "DROPPED", "LAST"]);
+        for one in &report.unknown {
+            table.row(vec![
+                one.mac.to_string(),
+                one.vlan.to_string(),
+                one.network.to_string(),
+                one.asked.to_string(),
+                one.dropped.to_string(),
+                format!("{}s", one.last_s),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.text());
+    }
     if !drops.is_empty() {
         let mut table = Table::new(&["DROPS", "COUNT", "MEANING"]);
         for (reason, count) in drops {
@@ -136,7 +151,16 @@ pub(super) fn peers(peers: &[PeerReport]) -> String {
 }
 
 pub(super) fn macs(macs: &[MacReport]) -> String {
-    let heading = ["NETWORK", "VLAN", "MAC", "NODE", "GENERATION", "AGE", "IPS"];
+    let heading = [
+        "NETWORK",
+        "VLAN",
+        "MAC",
+        "NODE",
+        "GENERATION",
+        "KIND",
+        "AGE",
+        "IPS",
+    ];
     let mut table = Table::new(&heading);
     for mac in macs {
         let node = if mac.local {
@@ -150,6 +174,7 @@ pub(super) fn macs(macs: &[MacReport]) -> String {
             mac.mac.to_string(),
             node,
             mac.generation.to_string(),
+            format!("{:?}", mac.kind).to_lowercase(),
             format!("{:.0}s", mac.age_s),
             list(&mac.ips, " "),
         ]);

@@ -7,13 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use nat_traversal::nat_kind::{Filtering, Mapping};
 use nat_traversal::path::PathKind;
-use overlay_proto::ethernet::MacAddr;
+use overlay_proto::directory::ClaimKind;
+use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::ids::{NetworkName, OverlayId, PeerId};
 use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use crate::attachments::{self, AttachmentRecord};
+use crate::pins::Pin;
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +41,15 @@ pub enum Request {
     },
     /// This MAC is here now (evidence of class 3): [`Response::Done`].
     Announce {
-        /// The network.
-        network: NetworkName,
-        /// The address.
-        mac: MacAddr,
+        /// What is here.
+        pin: Pin,
+        /// It stays here: as [`Request::Pin`].
+        keep: bool,
     },
+    /// This MAC is here and stays, whether it answers or not: [`Response::Done`].
+    Pin(Pin),
+    /// Take that back: [`Response::Done`].
+    Unpin(Pin),
     /// [`Response::Done`].
     Attach(AttachRequest),
     /// [`Response::Done`].
@@ -83,6 +89,8 @@ impl Request {
             | Self::Macs { .. }
             | Self::Where { .. } => true,
             Self::Announce { .. }
+            | Self::Pin(_)
+            | Self::Unpin(_)
             | Self::Attach(_)
             | Self::Detach(_)
             | Self::Confirm
@@ -121,6 +129,9 @@ pub struct AttachRequest {
     /// Also under running guests; `detach` only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// MACs to pin; `attach` only.
+    #[serde(default)]
+    pub macs: Vec<MacAddr>,
 }
 
 impl NetworkReport {
@@ -161,7 +172,17 @@ impl AttachRequest {
             offload: None,
             clamp: None,
             force: false,
+            macs: Vec::new(),
         }
+    }
+
+    /// The MACs to pin, untagged.
+    pub fn pins(&self) -> impl Iterator<Item = Pin> {
+        self.macs.iter().map(|mac| Pin {
+            network: self.network.clone(),
+            vlan: VlanId::UNTAGGED,
+            mac: *mac,
+        })
     }
 }
 
@@ -253,6 +274,9 @@ pub struct StatusReport {
     pub peers: Vec<PeerReport>,
     /// Drops by reason; only those that occurred.
     pub drops: BTreeMap<String, u64>,
+    /// The MACs that `unknown_mac` counts frames for.
+    #[serde(default)]
+    pub unknown: Vec<UnknownMacReport>,
 }
 
 /// `status.bootstraps[]`.
@@ -383,10 +407,36 @@ pub struct MacReport {
     /// How often in a row two hosts took it from each other.
     #[serde(default)]
     pub contested: u8,
+    /// How its host knows: `pinned`, `announced` or `learned`.
+    #[serde(default = "learned")]
+    pub kind: ClaimKind,
     /// The IP addresses known of it.
     pub ips: Vec<IpAddr>,
     /// Seconds since the claim was last refreshed.
     pub age_s: f64,
+}
+
+const fn learned() -> ClaimKind {
+    ClaimKind::Learned
+}
+
+/// `status.unknown[]`: an address that frames are for and that no node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownMacReport {
+    /// The network.
+    pub network: NetworkName,
+    /// The VLAN, 0 for untagged.
+    pub vlan: u16,
+    /// The address.
+    pub mac: MacAddr,
+    /// How often all members were asked for it.
+    pub asked: u32,
+    /// Frames for it that were dropped as `unknown_mac`.
+    pub dropped: u64,
+    /// For how many seconds nobody has held it.
+    pub since_s: u64,
+    /// Seconds since the last frame for it.
+    pub last_s: u64,
 }
 
 #[cfg(test)]
@@ -452,6 +502,7 @@ mod tests {
                 rx_bytes: 0,
             }],
             drops: BTreeMap::from([("unknown_mac".to_owned(), 0)]),
+            unknown: Vec::new(),
         };
         let expected = json!({
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
@@ -468,8 +519,25 @@ mod tests {
                          "rtt_ms": 1.2, "mtu": 1472},
                 "suite": "aes-256-gcm", "heard_s": 3,
                 "tx_bytes": 0, "rx_bytes": 0}],
-            "drops": {"unknown_mac": 0}
+            "drops": {"unknown_mac": 0},
+            "unknown": []
         });
+        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+    }
+
+    #[test]
+    fn unknown_macs_are_the_contract() {
+        let report = UnknownMacReport {
+            network: "lab".parse().unwrap(),
+            vlan: 100,
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
+            asked: 2,
+            dropped: 3,
+            since_s: 4,
+            last_s: 1,
+        };
+        let expected = json!({"network": "lab", "vlan": 100, "mac": "52:54:00:00:00:01",
+            "asked": 2, "dropped": 3, "since_s": 4, "last_s": 1});
         assert_eq!(serde_json::to_value(&report).unwrap(), expected);
     }
 
@@ -483,12 +551,13 @@ mod tests {
             local: true,
             generation: 3,
             contested: 0,
+            kind: ClaimKind::Learned,
             ips: vec!["10.0.0.5".parse().unwrap()],
             age_s: 1.0,
         }];
         let expected = json!([{"network": "lab", "vlan": 0, "mac": "52:54:00:00:00:01",
             "node": PeerId([7; 32]).to_string(), "local": true, "generation": 3,
-            "contested": 0,
+            "contested": 0, "kind": "learned",
             "ips": ["10.0.0.5"], "age_s": 1.0}]);
         assert_eq!(serde_json::to_value(&report).unwrap(), expected);
     }

@@ -67,6 +67,7 @@ impl Driver {
             self.networks
                 .push(Network::new(NetIndex(index), secret, directory));
             self.show_own_chain(tick, usize::from(index))?;
+            self.recall_pins(NetIndex(index));
         }
         self.follow_epochs(tick);
         self.fib_stale = true;
@@ -129,6 +130,8 @@ impl Driver {
                         taps.push((network.index, Box::new(queue)));
                     }
                     for_driver.push((network.index, Box::new(driver)));
+                    network.directory.handle_port_up(now);
+                    self.touched_networks.insert(network.index);
                 }
                 Ok(None) => network.close_tap(),
                 // Without the right to open taps no network works, now or later.
@@ -268,6 +271,10 @@ impl Driver {
         let line = attach_now(&self.state, &self.node.membership, request).await?;
         self.note_move(Instant::now());
         self.open_taps(Instant::now())?;
+        let mut lines = vec![line];
+        for pin in request.pins() {
+            lines.push(self.pin(Tick::read(), &pin)?);
+        }
         let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
         if !self.networks.iter().any(attached) {
             bail!(
@@ -275,7 +282,7 @@ impl Driver {
                 request.network
             );
         }
-        Ok(line)
+        Ok(lines.join("\n"))
     }
 
     /// `farlan detach` while the node runs.

@@ -264,6 +264,7 @@ impl Driver {
         bridge.index = look.bridge;
         bridge.tap = look.tap;
         bridge.untagged = look.untagged;
+        let more = look.ports.difference(&bridge.ports).next().is_some();
         bridge.ports = look.ports;
         if let Some(entries) = &look.fdb {
             for learned in bridge.learned.values_mut() {
@@ -284,6 +285,9 @@ impl Driver {
         if !lost.is_empty() {
             tracing::info!(network = %network.secret.name, macs = lost.len(), "a port is gone");
             network.directory.handle_port_lost(tick.now, &lost);
+        }
+        if more {
+            network.directory.handle_port_up(tick.now);
         }
         for key in here {
             self.feed_learned(tick, net, key);
@@ -315,6 +319,16 @@ impl Driver {
         if self.bridge_mut(net).is_some_and(|bridge| bridge.has(&key)) {
             self.feed_learned(tick, net, key);
         }
+    }
+
+    /// Is there a port that a station could be behind which nobody has heard yet?
+    pub(crate) fn has_undecided_port(&self, net: NetIndex) -> bool {
+        let network = self.networks.get(usize::from(net.0));
+        network.is_some_and(|network| {
+            // Never looked at: there may be ports.
+            let unseen = network.bridge.index == 0;
+            network.attached.is_some() && (unseen || !network.bridge.ports.is_empty())
+        })
     }
 
     /// `key` has left this host: a stale entry would keep its frames from our tap.

@@ -71,6 +71,7 @@ impl Driver {
                 let members = self.members_of(net);
                 self.send_directory(tick, &members, id, &message);
             }
+            DirectoryAction::AskAll { key } => self.ask_all(tick, net, id, key),
             DirectoryAction::DhtGet { key, dht_key } => self.ask(move |control| async move {
                 let record = control.get_record(dht_key).await;
                 Some(Answer::Record { net, key, record })
@@ -92,13 +93,18 @@ impl Driver {
                     Place::Local => self.free_on_bridge(net, key),
                 }
             }
-            DirectoryAction::Vacated { key } => self.claim_if_on_bridge(tick, net, key),
+            DirectoryAction::Vacated { key } => {
+                // It may come back here without a word: its frames must not go to our tap.
+                self.free_on_bridge(net, key);
+                self.claim_if_on_bridge(tick, net, key);
+            }
             DirectoryAction::Unresolved { key } => {
                 let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
                     return;
                 };
-                let dropped = network.for_lookup.take(key).len();
-                self.drops.add(DropReason::UnknownMac, dropped as u64);
+                let dropped = network.for_lookup.take(key).len() as u64;
+                network.directory.note_dropped(tick.now, key, dropped);
+                self.drops.add(DropReason::UnknownMac, dropped);
             }
             DirectoryAction::HeldRefused { key, reason } => {
                 let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
@@ -116,6 +122,21 @@ impl Driver {
             }
             // The `Fib` follows the directory's version; waiting frames are looked at after this.
             DirectoryAction::ClaimsChanged | DirectoryAction::Resolved { .. } => {}
+        }
+    }
+
+    /// Asks all members who has `key`. Each gets the newest frame that waits for it, too: one that has
+    /// an undecided port writes it there.
+    fn ask_all(&mut self, tick: Tick, net: NetIndex, id: &NetworkId, key: MacKey) {
+        let members = self.members_of(net);
+        self.send_directory(tick, &members, id, &DirectoryMessage::who_has(key));
+        let network = self.networks.get_mut(usize::from(net.0));
+        let Some(frame) = network.and_then(|network| network.for_lookup.take_newest(key)) else {
+            return;
+        };
+        for peer in members {
+            // Without a session there is nothing to wait for: the next second has its own frame.
+            self.send_frame(net, peer, &frame);
         }
     }
 

@@ -135,7 +135,15 @@ impl Driver {
                 self.drops.add(DropReason::PendingOverflow, left);
                 self.touch_network(net);
             }
-            Resolution::Negative => self.drops.count(DropReason::UnknownMac),
+            Resolution::Negative => {
+                if network.directory.handle_unknown_frame(tick.now, dst) {
+                    let left = network.for_lookup.push(tick.now, dst, bytes);
+                    self.drops.add(DropReason::PendingOverflow, left);
+                    self.touch_network(net);
+                } else {
+                    self.drops.count(DropReason::UnknownMac);
+                }
+            }
         }
     }
 
@@ -394,6 +402,12 @@ impl Driver {
         self.touch_network(net);
         match verdict {
             LateVerdict::Deliver => self.deliver_here(net, late.from, bytes),
+            LateVerdict::Undecided if self.has_undecided_port(net) => {
+                // An entry from when it was elsewhere would send the frame back to our tap.
+                self.free_on_bridge(net, late.dst);
+                self.deliver_here(net, late.from, bytes);
+            }
+            LateVerdict::Undecided => self.drops.count(DropReason::UnknownMac),
             LateVerdict::Forward { to, hops, mark } => {
                 // It is late already: no waiting for a session.
                 if !self.send_marked(net, to, hops, Some(mark), bytes) {

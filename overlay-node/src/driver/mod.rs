@@ -29,6 +29,7 @@
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
+//! - [`pins`]: what the operator says is here.
 //! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
 //!   from passing. [`reasons`]: why a peer is not reached, or not directly.
 //! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
@@ -53,6 +54,7 @@ mod network;
 mod node;
 mod peer;
 mod peers;
+mod pins;
 mod publish;
 mod questions;
 mod reasons;
@@ -68,4 +70,5 @@ mod underlay;
 mod waiting_room;
 mod warnings;
 
+pub(crate) use pins::{pinned_later, unpinned};
 pub use startup::up;

@@ -17,6 +17,7 @@ use super::run::Driver;
 use super::underlay::RelaySpot;
 use crate::control_socket::api::{
     MacOrIp, MacReport, NatReport, NetworkReport, PathReport, PeerReport, StatusReport,
+    UnknownMacReport,
 };
 
 impl Driver {
@@ -45,6 +46,7 @@ impl Driver {
             networks: self.network_reports(),
             peers: self.peer_reports(tick.now),
             drops: self.drop_report(),
+            unknown: self.unknown_macs(tick),
         }
     }
 
@@ -56,6 +58,25 @@ impl Driver {
             reflexive: self.underlay.current_reflexive(now),
             observers: nat.observers(),
         }
+    }
+
+    fn unknown_macs(&self, tick: Tick) -> Vec<UnknownMacReport> {
+        let mut reports = Vec::new();
+        for network in &self.networks {
+            for one in network.directory.unknown(tick.now) {
+                reports.push(UnknownMacReport {
+                    network: network.secret.name.clone(),
+                    vlan: one.key.vlan.get(),
+                    mac: one.key.mac,
+                    asked: one.asked,
+                    dropped: one.dropped,
+                    since_s: one.since.as_secs(),
+                    last_s: one.last.as_secs(),
+                });
+            }
+        }
+        reports.sort_by(|a, b| (&a.network, a.vlan, a.mac).cmp(&(&b.network, b.vlan, b.mac)));
+        reports
     }
 
     fn drop_report(&self) -> BTreeMap<String, u64> {
@@ -170,6 +191,7 @@ impl Driver {
             local: entry.local,
             generation: entry.generation,
             contested: entry.contested,
+            kind: entry.kind,
             ips: entry.ips.clone(),
             age_s: (entry.age.as_secs_f64() * 10.0).round() / 10.0,
         }

@@ -1,6 +1,6 @@
 //! Requests from the control socket.
 
-use overlay_proto::ethernet::{MacAddr, VlanId};
+use overlay_proto::ethernet::VlanId;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::MacKey;
 
@@ -33,7 +33,9 @@ impl Driver {
                 Ok(()) => return self.answer_where(tick, what, network, answer),
                 Err(error) => Response::Error(error),
             },
-            Request::Announce { network, mac } => self.announce(tick, &network, mac),
+            Request::Announce { pin, keep } => done(self.announce(tick, &pin, keep)),
+            Request::Pin(pin) => done(self.pin(tick, &pin)),
+            Request::Unpin(pin) => done(self.unpin(tick, &pin)),
             Request::Attach(request) => done(self.attach(&request).await),
             Request::Detach(request) => done(self.detach(&request).await),
             Request::Confirm => done(self.confirm()),
@@ -64,27 +66,6 @@ impl Driver {
             "this node is not in a network `{name}`; it is in: {}",
             mine.join(", ")
         )
-    }
-
-    fn announce(&mut self, tick: Tick, name: &NetworkName, mac: MacAddr) -> Response {
-        let Some(network) = self.networks.iter_mut().find(|n| n.secret.name == *name) else {
-            return Response::Error(self.no_such_network(name));
-        };
-        if !mac.is_claimable() {
-            return Response::Error(format!(
-                "{mac} is a group or zero address; nobody can hold it"
-            ));
-        }
-        let key = MacKey {
-            vlan: VlanId::UNTAGGED,
-            mac,
-        };
-        if let Err(reason) = network.directory.handle_announce(tick.now, key) {
-            return Response::Error(format!("{mac} cannot be announced: {}", reason.meaning()));
-        }
-        let net = network.index;
-        self.touch_network(net);
-        Response::Done(format!("{mac} is announced in {name}"))
     }
 
     fn answer_where(

@@ -69,6 +69,18 @@ impl<K: Hash + Eq + Copy> WaitingRoom<K> {
         queue.into_iter().map(|waiting| waiting.frame).collect()
     }
 
+    /// The newest that waits for `key`.
+    pub(crate) fn take_newest(&mut self, key: K) -> Option<Vec<u8>> {
+        let queue = self.queues.get_mut(&key)?;
+        let newest = queue.pop_back()?;
+        let empty = queue.is_empty();
+        self.count -= 1;
+        if empty {
+            self.queues.remove(&key);
+        }
+        Some(newest.frame)
+    }
+
     /// Copies of everything that waits for `key`, oldest first.
     pub(crate) fn peek(&self, key: K) -> Vec<Vec<u8>> {
         let queue = self.queues.get(&key).into_iter().flatten();
@@ -150,6 +162,20 @@ mod tests {
         assert_eq!(room.push(now, 'a', vec![3]), 1);
         assert_eq!(room.take('a'), vec![vec![2], vec![3]]);
         assert!(room.keys().is_empty());
+    }
+
+    #[test]
+    fn the_newest_can_go_first() {
+        let now = Instant::now();
+        let mut room = WaitingRoom::new(BOUNDS);
+        assert_eq!(room.take_newest('a'), None);
+        room.push(now, 'a', vec![1]);
+        room.push(now, 'a', vec![2]);
+        assert_eq!(room.take_newest('a'), Some(vec![2]));
+        assert_eq!(room.take_newest('a'), Some(vec![1]));
+        assert!(room.keys().is_empty());
+        assert_eq!(room.next_expiry(), None);
+        assert_eq!(room.expire(now), 0);
     }
 
     #[test]

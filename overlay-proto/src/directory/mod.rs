@@ -50,7 +50,7 @@ pub use claim::{Claim, ClaimKind, SignedClaim, VerifiedClaim, generation_limit};
 pub use claims::{CLAIM_TTL, ClaimStore, Outcome, StoredClaim};
 pub use machine::{
     ConflictReport, Directory, DirectoryAction, DirectoryConfig, Entry, LateFrame, LateVerdict,
-    LocalVerdict, Place, Resolution,
+    LocalVerdict, Place, Resolution, UnknownReport,
 };
 pub use messages::DirectoryMessage;
 pub use order::Rank;

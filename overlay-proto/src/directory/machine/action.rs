@@ -63,6 +63,12 @@ pub enum DirectoryAction {
         /// What.
         message: DirectoryMessage,
     },
+    /// Ask every member with a session for `key` (`who-has`), and send each the newest frame that waits
+    /// for it here, as a frame, which then waits no more.
+    AskAll {
+        /// The MAC.
+        key: MacKey,
+    },
     /// Ask bootstrap and DHT for the records of `key`; each answer goes to
     /// [`super::Directory::handle_dht_result`], `None` once no more will come.
     DhtGet {

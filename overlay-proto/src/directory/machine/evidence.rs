@@ -115,6 +115,9 @@ impl Directory {
     /// The port behind these MACs lost its carrier or was detached: withdraws the claims.
     pub fn handle_port_lost(&mut self, now: Instant, keys: &[MacKey]) {
         for key in keys {
+            if let Some(local) = self.local.get_mut(key) {
+                local.suspend_pin();
+            }
             self.withdraw(now, *key);
         }
     }
@@ -252,8 +255,11 @@ impl Directory {
         };
         let claim = stored.claim.clone();
         let owner = claim.signer();
-        if claim.claim.is_live() && self.lookups.found(&key) {
-            self.actions.push(DirectoryAction::Resolved { key });
+        if claim.claim.is_live() {
+            self.unknowns.found(&key);
+            if self.lookups.found(&key) {
+                self.actions.push(DirectoryAction::Resolved { key });
+            }
         }
         let ips = self
             .local
@@ -266,6 +272,9 @@ impl Directory {
             local.answer_by = None;
             if owner == self.me {
                 local.lost = None;
+                if claim.claim.is_live() {
+                    local.resume_pin();
+                }
             }
             let other = if owner == self.me {
                 previous
@@ -434,7 +443,9 @@ impl Directory {
             vlan: key.vlan,
             mac: key.mac,
             generation: u64::from(class > EvidenceClass::Leaked),
-            kind: if class >= EvidenceClass::Strong {
+            kind: if local.is_some_and(|local| local.pin.is_some()) {
+                ClaimKind::Pinned
+            } else if class >= EvidenceClass::Strong {
                 ClaimKind::Announced
             } else {
                 ClaimKind::Learned
@@ -502,6 +513,8 @@ impl Directory {
                 self.late.lost(now, winner.claim.key(), own.generation);
             }
             local.restored = None;
+            // A real move counts more than what was pinned before it.
+            local.suspend_pin();
             local.lost = Some(Lost {
                 at: now,
                 held_until: now + held,

@@ -46,6 +46,8 @@ pub enum LateVerdict {
         /// The mark.
         mark: Forwarded,
     },
+    /// Nobody claims its destination: it goes to our ports, in case it is there.
+    Undecided,
     /// It is dropped.
     Drop(DropReason),
 }
@@ -153,7 +155,11 @@ impl Directory {
         }
         let stored = self.claims.live(now, &frame.dst);
         let Some(stored) = stored else {
-            return Err(DropReason::UnknownMac);
+            return if self.takes_unasked(now, frame) {
+                Ok(LateVerdict::Undecided)
+            } else {
+                Err(DropReason::UnknownMac)
+            };
         };
         let (owner, generation) = (stored.claim.signer(), stored.claim.claim.generation);
         if owner == self.me {
@@ -191,5 +197,12 @@ impl Directory {
                 generation,
             },
         })
+    }
+
+    /// Frames for MACs that nobody claims travel beside a `who-has`: straight from the holder of their
+    /// source, to a MAC that one machine can have, within the budget.
+    fn takes_unasked(&mut self, now: Instant, frame: &LateFrame) -> bool {
+        let straight = frame.mark.is_none() && frame.hops == 0 && frame.origin == frame.from;
+        straight && frame.dst.mac.is_claimable() && self.takes_unknown(now, frame.from)
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::conflicts::Conflict;
+use super::pins::Pin;
 use crate::directory::claim::MAX_IPS;
 use crate::ids::PeerId;
 use crate::switching::MacKey;
@@ -101,6 +102,8 @@ pub(super) struct LocalMac {
     pub(super) doubted: Option<Instant>,
     /// Another node hears it, too.
     pub(super) conflict: Option<Conflict>,
+    /// The operator says that it is here.
+    pub(super) pin: Option<Pin>,
 }
 
 impl LocalMac {
@@ -140,6 +143,7 @@ impl LocalMac {
     fn is_idle(&self, now: Instant, forget: Duration) -> bool {
         let old = |at: Instant| now.saturating_duration_since(at) >= forget;
         self.own.is_none()
+            && self.pin.is_none()
             && self.restored.is_none_or(|restored| old(restored.at))
             && self.askers.is_empty()
             && self.heard.is_none_or(old)
@@ -165,7 +169,8 @@ impl LocalMacs {
     fn make_room(&mut self) -> Option<()> {
         let mut spare = self.0.iter().filter(|(_, local)| {
             let busy = local.own.is_some() || local.lost.is_some() || local.ask.is_some();
-            !busy && local.askers.is_empty() && local.restored.is_none()
+            let bound = local.restored.is_some() || local.pin.is_some();
+            !busy && !bound && local.askers.is_empty()
         });
         let first = spare.next()?;
         let oldest = spare.fold(

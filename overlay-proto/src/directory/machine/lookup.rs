@@ -1,8 +1,9 @@
 //! Finding the owner of a MAC that no claim here names.
 //!
 //! Two neighbours and the DHT are asked at once. When none of them knows, or after half a second,
-//! one `WhoHas` goes to all: a host that has the MAC on its bridge, silent until now, claims it.
-//! After two seconds nobody has it, and for two more it is not asked again.
+//! a `WhoHas` goes to all, and again each second: a host that has the MAC on its bridge, silent until
+//! now, claims it. After two seconds nobody has it, and for two more only frames for it ask all
+//! (`unknown`).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,8 +31,8 @@ pub(super) const WHO_HAS_PER_SECOND: u32 = 10;
 enum State {
     Pending {
         deadline: Instant,
-        /// When to ask all; `None` once done.
-        who_has_at: Option<Instant>,
+        /// When to ask all, the next time.
+        who_has_at: Instant,
         /// Who has not answered yet; the DHT counts once for each key it was asked under.
         open_questions: usize,
     },
@@ -48,6 +49,12 @@ pub(super) struct PerSecond {
 }
 
 impl PerSecond {
+    /// Was something counted within the last second?
+    pub(super) fn is_recent(&self, now: Instant) -> bool {
+        let recent = |since| now.saturating_duration_since(since) < Duration::from_secs(1);
+        self.since.is_some_and(recent)
+    }
+
     pub(super) fn take(&mut self, now: Instant, limit: u32) -> bool {
         let fresh = self
             .since
@@ -77,7 +84,7 @@ impl Lookups {
                     deadline,
                     who_has_at,
                     ..
-                } => who_has_at.map_or(deadline, |at| at.min(deadline)),
+                } => who_has_at.min(deadline),
                 State::Negative { until } => until,
             })
             .min()
@@ -99,6 +106,11 @@ impl Lookups {
             }
         }
         self.states.keys().copied().collect()
+    }
+
+    /// Is there room in the budget for a question to all?
+    pub(super) fn may_ask_all(&mut self, now: Instant) -> bool {
+        self.who_has.take(now, WHO_HAS_PER_SECOND)
     }
 
     fn has_room(&mut self) -> bool {
@@ -141,7 +153,7 @@ impl Directory {
         let in_dht = self.ask_dht_for(key);
         let state = State::Pending {
             deadline: now + LOOKUP_TIME,
-            who_has_at: Some(who_has_at),
+            who_has_at,
             open_questions: asked.len() + in_dht,
         };
         self.lookups.states.insert(key, state);
@@ -182,9 +194,10 @@ impl Directory {
         else {
             return;
         };
+        let were_open = *open_questions > 0;
         *open_questions = open_questions.saturating_sub(1);
-        if *open_questions == 0 && who_has_at.is_some() {
-            *who_has_at = Some(now);
+        if *open_questions == 0 && were_open {
+            *who_has_at = now.min(*who_has_at);
             self.wake(now);
         }
     }
@@ -206,14 +219,15 @@ impl Directory {
             };
             if *deadline <= now {
                 failed.push(*key);
-            } else if who_has_at.is_some_and(|at| at <= now) {
-                *who_has_at = None;
+            } else if *who_has_at <= now {
                 ask_all.push(*key);
             }
         }
         for key in ask_all {
-            if self.lookups.who_has.take(now, WHO_HAS_PER_SECOND) {
-                self.actions.broadcast(DirectoryMessage::who_has(key));
+            self.ask_all(now, key);
+            let next = self.unknowns.next_question(now, &key);
+            if let Some(State::Pending { who_has_at, .. }) = self.lookups.states.get_mut(&key) {
+                *who_has_at = next;
             }
         }
         for key in failed {

@@ -6,7 +6,8 @@
 //! - `conflicts`: which MACs two nodes hear at once.
 //! - `ingest`: messages, claims and cards of others, once their signers are known as members.
 //! - `exchange`: neighbours, pushes, anti-entropy.
-//! - `lookup`: finding the owner of a MAC.
+//! - `lookup`: finding the owner of a MAC; `unknown`: when nobody is.
+//! - `pins`: what the operator says is here.
 //! - `publish`: refreshing own claims, and the DHT; `epochs`: when its keys change.
 //! - `persist`: what a restart must not lose.
 
@@ -21,10 +22,12 @@ mod local;
 mod lookup;
 mod owner;
 mod persist;
+mod pins;
 mod publish;
 mod standing;
 mod talkers;
 mod trunk;
+mod unknown;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +39,7 @@ pub use action::{DirectoryAction, Entry, LocalVerdict, Place, Resolution};
 pub use conflicts::ConflictReport;
 pub use late::{LateFrame, LateVerdict};
 pub use persist::MAX_SNAPSHOT;
+pub use unknown::UnknownReport;
 
 use self::action::Actions;
 use self::exchange::Neighbours;
@@ -44,6 +48,7 @@ use self::local::LocalMacs;
 use self::lookup::{Lookups, PerSecond};
 use self::standing::Standing;
 use self::talkers::Talkers;
+use self::unknown::Unknowns;
 use crate::directory::claim::generation_limit;
 use crate::directory::claims::{ClaimStore, StoredClaim};
 use crate::directory::roster::{Member, Presence, Roster};
@@ -143,6 +148,7 @@ pub struct Directory {
     local: LocalMacs,
     searches: Searches,
     lookups: Lookups,
+    unknowns: Unknowns,
     talkers: Talkers,
     late: LateFrames,
     neighbours: Neighbours,
@@ -208,6 +214,7 @@ impl Directory {
             local: LocalMacs::default(),
             searches: Searches::default(),
             lookups: Lookups::default(),
+            unknowns: Unknowns::default(),
             talkers: Talkers::default(),
             late: LateFrames::default(),
             neighbours: Neighbours::new(now),
@@ -375,6 +382,8 @@ impl Directory {
         self.roster.expire(now);
         self.talkers.expire(now);
         self.late.expire(now);
+        self.unknowns.expire(now);
+        self.claim_pins(now);
         self.local.expire(now, self.config.remember());
     }
 }

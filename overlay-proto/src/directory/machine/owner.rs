@@ -139,6 +139,11 @@ impl Directory {
             own.probes = 0;
             return;
         }
+        if local.pin.is_some() {
+            own.probe_at = now + idle;
+            own.probes = 0;
+            return;
+        }
         if own.probes >= PROBES {
             self.withdraw(now, key);
             return;

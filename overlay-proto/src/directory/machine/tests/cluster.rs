@@ -238,6 +238,12 @@ impl Cluster {
                     self.fly(node, to, &message);
                 }
             }
+            DirectoryAction::AskAll { key } => {
+                for to in (0..self.nodes.len()).filter(|to| *to != node) {
+                    self.fly(node, to, &DirectoryMessage::who_has(key));
+                }
+                self.said.push((node, action));
+            }
             DirectoryAction::DhtGet { key, dht_key } => {
                 self.dht_gets += 1;
                 if let Some(record) = self.dht.get(&dht_key) {

@@ -6,4 +6,5 @@ mod late;
 mod lookups;
 mod membership;
 mod moves;
+mod silent;
 mod trunks;

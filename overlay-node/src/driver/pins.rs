@@ -1,0 +1,115 @@
+//! What the operator says is on this host: `announce`, `pin`, `unpin`, `attach --mac`.
+
+use anyhow::{Result, anyhow, bail};
+use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::NetworkSecret;
+use overlay_proto::switching::NetIndex;
+
+use super::node::Tick;
+use super::run::Driver;
+use crate::pins::{self, Pin};
+
+impl Driver {
+    /// `farlan announce`: the MAC is here now.
+    pub(crate) fn announce(&mut self, tick: Tick, pin: &Pin, keep: bool) -> Result<String> {
+        if keep {
+            return self.pin(tick, pin);
+        }
+        let net = self.network_named(&pin.network)?;
+        let shown = pins::shown(pin);
+        if !pin.mac.is_claimable() {
+            bail!("{shown} is a group or zero address; nobody can hold it");
+        }
+        if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+            network
+                .directory
+                .handle_announce(tick.now, pin.key())
+                .map_err(|reason| anyhow!("{shown} cannot be announced: {}", reason.meaning()))?;
+            self.touch_network(net);
+        }
+        Ok(format!("{shown} is announced in {}", pin.network))
+    }
+
+    /// `farlan pin`: the MAC is here and stays.
+    pub(crate) fn pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
+        let net = self.network_named(&pin.network)?;
+        pins::add(&self.state, pin)?;
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            bail!("network {} is gone", pin.network);
+        };
+        let shown = pins::shown(pin);
+        let cannot = |reason: overlay_proto::drop_reason::DropReason| {
+            anyhow!(
+                "{shown} is pinned, but not claimed now: {}",
+                reason.meaning()
+            )
+        };
+        if network.attached.is_none() {
+            network.directory.restore_pin(pin.key()).map_err(cannot)?;
+            return Ok(pinned_later(pin));
+        }
+        network.directory.pin(tick.now, pin.key()).map_err(cannot)?;
+        self.touch_network(net);
+        Ok(format!(
+            "{shown} is pinned to this host in {}; `farlan unpin {} {}{}` takes that back",
+            pin.network,
+            pin.network,
+            pin.mac,
+            vlan_option(pin)
+        ))
+    }
+
+    /// `farlan unpin`.
+    pub(crate) fn unpin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
+        let net = self.network_named(&pin.network)?;
+        pins::remove(&self.state, pin)?;
+        if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+            network.directory.unpin(tick.now, pin.key());
+            self.touch_network(net);
+        }
+        Ok(unpinned(pin))
+    }
+
+    /// Takes the pins of a network from the disk; they count once it is attached.
+    pub(crate) fn recall_pins(&mut self, net: NetIndex) {
+        let pins = match pins::load(&self.state) {
+            Ok(pins) => pins,
+            Err(error) => return tracing::error!("no MAC is pinned: {error:#}"),
+        };
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let NetworkSecret { name, .. } = &network.secret;
+        for pin in pins.iter().filter(|pin| pin.network == *name) {
+            if let Err(reason) = network.directory.restore_pin(pin.key()) {
+                tracing::error!(mac = %pin.mac, "is not pinned: {}", reason.meaning());
+            }
+        }
+    }
+
+    fn network_named(&self, name: &NetworkName) -> Result<NetIndex> {
+        let network = self.networks.iter().find(|n| n.secret.name == *name);
+        network
+            .map(|network| network.index)
+            .ok_or_else(|| anyhow!("{}", self.no_such_network(name)))
+    }
+}
+
+/// What `pin` says where the network has no tap yet.
+pub(crate) fn pinned_later(pin: &Pin) -> String {
+    let (shown, name) = (pins::shown(pin), &pin.network);
+    format!("{shown} is pinned to this host; it counts once {name} is attached and the node runs")
+}
+
+/// What `unpin` says.
+pub(crate) fn unpinned(pin: &Pin) -> String {
+    let shown = pins::shown(pin);
+    format!("{shown} is not pinned in {} any more", pin.network)
+}
+
+fn vlan_option(pin: &Pin) -> String {
+    match pin.vlan.get() {
+        0 => String::new(),
+        vlan => format!(" --vlan {vlan}"),
+    }
+}

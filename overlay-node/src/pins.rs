@@ -1,0 +1,142 @@
+//! Pinned MACs on disk: what the operator says is on this host.
+
+use anyhow::{Context, Result, bail};
+use overlay_proto::ethernet::{MacAddr, VlanId};
+use overlay_proto::ids::NetworkName;
+use overlay_proto::switching::MacKey;
+use serde::{Deserialize, Serialize};
+
+use crate::state::StateDir;
+
+/// The name of the blob.
+const BLOB: &str = "pins";
+
+/// Pins of one host: each is a claim that is never given up for silence.
+const MAX_PINS: usize = 256;
+
+/// A MAC that stays on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The network.
+    pub network: NetworkName,
+    /// The VLAN, 0 for untagged.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: MacAddr,
+}
+
+impl Pin {
+    /// VLAN and MAC.
+    #[must_use]
+    pub const fn key(&self) -> MacKey {
+        MacKey {
+            vlan: self.vlan,
+            mac: self.mac,
+        }
+    }
+}
+
+/// The pins of this host.
+///
+/// # Errors
+/// The file is damaged, of a later version, or unreadable.
+pub fn load(state: &StateDir) -> Result<Vec<Pin>> {
+    let Some(bytes) = state.load_blob(BLOB)? else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_slice(&bytes).context(
+        "the list of pins (blob-pins in the state directory) is damaged; remove it, then pin anew",
+    )
+}
+
+/// Adds `pin`; again is no error.
+///
+/// # Errors
+/// As [`load`]; there are too many; the disk refuses; nobody can hold the address.
+pub fn add(state: &StateDir, pin: &Pin) -> Result<()> {
+    if !pin.mac.is_claimable() {
+        bail!("{} is a group or zero address; nobody can hold it", pin.mac);
+    }
+    let mut pins = load(state)?;
+    if pins.contains(pin) {
+        return Ok(());
+    }
+    if pins.len() >= MAX_PINS {
+        bail!("{MAX_PINS} MACs are pinned here already; `farlan unpin` one first");
+    }
+    pins.push(pin.clone());
+    save(state, &pins)
+}
+
+/// Removes `pin`.
+///
+/// # Errors
+/// As [`load`]; it is not pinned; the disk refuses.
+pub fn remove(state: &StateDir, pin: &Pin) -> Result<()> {
+    let mut pins = load(state)?;
+    let before = pins.len();
+    pins.retain(|one| one != pin);
+    if pins.len() == before {
+        bail!("{} is not pinned in {}", shown(pin), pin.network);
+    }
+    save(state, &pins)
+}
+
+/// MAC and VLAN as people read them.
+#[must_use]
+pub fn shown(pin: &Pin) -> String {
+    if pin.vlan == VlanId::UNTAGGED {
+        pin.mac.to_string()
+    } else {
+        format!("{} (VLAN {})", pin.mac, pin.vlan.get())
+    }
+}
+
+fn save(state: &StateDir, pins: &[Pin]) -> Result<()> {
+    Ok(state.save_blob(BLOB, &serde_json::to_vec(pins)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(last: u8, vlan: u16) -> Pin {
+        Pin {
+            network: "lab".parse().unwrap(),
+            vlan: VlanId::new(vlan).unwrap(),
+            mac: MacAddr([0x52, 0x54, 0, 0, 0, last]),
+        }
+    }
+
+    #[test]
+    fn pins_stay_until_they_are_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        state.create().unwrap();
+        assert!(load(&state).unwrap().is_empty());
+        add(&state, &pin(1, 0)).unwrap();
+        add(&state, &pin(1, 0)).unwrap();
+        add(&state, &pin(1, 100)).unwrap();
+        assert_eq!(load(&state).unwrap(), [pin(1, 0), pin(1, 100)]);
+        remove(&state, &pin(1, 0)).unwrap();
+        assert_eq!(load(&state).unwrap(), [pin(1, 100)]);
+        let error = remove(&state, &pin(1, 0)).unwrap_err();
+        assert!(error.to_string().contains("not pinned"), "{error}");
+        let group = Pin {
+            mac: MacAddr::BROADCAST,
+            ..pin(1, 0)
+        };
+        assert!(add(&state, &group).is_err());
+    }
+
+    #[test]
+    fn the_list_has_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::at(dir.path());
+        state.create().unwrap();
+        let many: Vec<Pin> = (0..=255).map(|last| pin(last, 7)).collect();
+        save(&state, &many).unwrap();
+        assert!(add(&state, &pin(1, 8)).is_err());
+        assert!(add(&state, &pin(1, 7)).is_ok(), "there already");
+    }
+}
