@@ -9,6 +9,7 @@ mod detaching;
 mod making;
 mod moving;
 mod nic;
+pub mod overlay_port;
 mod passage;
 mod plan;
 mod ports;

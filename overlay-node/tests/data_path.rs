@@ -127,6 +127,7 @@ fn fib(number: usize, path: Path) -> Fib {
             flood: vec![slot],
             punt_broadcast: false,
             clamp: true,
+            twins: FibMap::default(),
         }],
         peers: vec![FibPeer {
             peer: session.peer,

@@ -34,6 +34,7 @@ drop_reasons! {
     UnknownMac = "unknown_mac", "no node was found that holds the destination MAC";
     SourceNotClaimed = "source_not_claimed", "the source MAC is not claimed by the peer that sent the frame";
     MacHeldElsewhere = "mac_held_elsewhere", "a local frame uses a MAC whose owner on another node is alive";
+    MacTwin = "mac_twin", "a frame from elsewhere has the MAC of a guest on this host, in another VLAN, and the bridge here does not filter VLANs";
     MacReserved = "mac_reserved", "a source MAC is a group, zero or reserved address";
     BridgeReserved = "bridge_reserved", "a destination that no 802.1D bridge forwards";
     MalformedFrame = "malformed_frame", "shorter than an Ethernet header, or tags that do not parse";

@@ -8,6 +8,7 @@
 //!   in memory for tests.
 //! - [`tap`]: making taps that outlive the process.
 //! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
+//! - [`port`]: how bridges and their ports are set: learning, VLANs.
 //! - [`addresses`]: the addresses and routes that a host has by an interface.
 //! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
 //! - [`fdb`]: which MAC a bridge has behind which port, as news.
@@ -26,6 +27,7 @@ pub mod host;
 pub mod link;
 pub mod moving;
 pub mod offload;
+pub mod port;
 pub mod queue;
 mod sys;
 pub mod tap;
@@ -37,5 +39,6 @@ pub use error::Error;
 pub use fdb::{FdbEntry, FdbNews, FdbWatch};
 pub use link::{Link, LinkKind, Links};
 pub use moving::{Mover, NicFacts, Place, Step};
+pub use port::{BridgeSettings, PortVlans, VlanPlan, VlanSet};
 pub use queue::{FrameQueue, MemoryTap, Offload, TapQueue};
 pub use vnet::VnetHdr;

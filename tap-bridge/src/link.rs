@@ -17,6 +17,7 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::error::Error;
 use crate::fdb::FdbEntry;
+use crate::port::{self, BridgeSettings};
 use crate::tap::check_name;
 
 /// What kind of interface.
@@ -53,6 +54,10 @@ pub struct Link {
     pub is_loopback: bool,
     /// Has carrier; a tap has it while somebody holds it open.
     pub carrier: bool,
+    /// How it is set, if it is a bridge.
+    pub bridge: Option<BridgeSettings>,
+    /// It is a port of a bridge that learns there.
+    pub learns: bool,
 }
 
 /// A connection to the kernel's routing socket, in the network namespace of the thread that made
@@ -330,12 +335,32 @@ impl Links {
     /// # Errors
     /// [`Error::NotPermitted`]; `port` is no port, or lacks the VLAN.
     pub async fn fdb_replace(&self, port: u32, mac: MacAddr, vlan: VlanId) -> Result<(), Error> {
+        self.fdb_put(port, mac, vlan, NeighbourFlags::Controller)
+            .await
+    }
+
+    /// As [`Links::fdb_replace`], but the entry does not age (`extern_learn`).
+    ///
+    /// # Errors
+    /// As [`Links::fdb_replace`].
+    pub async fn fdb_keep(&self, port: u32, mac: MacAddr, vlan: VlanId) -> Result<(), Error> {
+        let flags = NeighbourFlags::Controller | NeighbourFlags::ExtLearned;
+        self.fdb_put(port, mac, vlan, flags).await
+    }
+
+    async fn fdb_put(
+        &self,
+        port: u32,
+        mac: MacAddr,
+        vlan: VlanId,
+        flags: NeighbourFlags,
+    ) -> Result<(), Error> {
         let mut request = self
             .0
             .neighbours()
             .add_bridge(port, &mac.0)
             .state(NeighbourState::Reachable)
-            .flags(NeighbourFlags::Controller)
+            .flags(flags)
             .replace();
         if vlan != VlanId::UNTAGGED {
             let attribute = NeighbourAttribute::Vlan(vlan.get());
@@ -413,6 +438,8 @@ impl Link {
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             up: message.header.flags.contains(LinkFlags::Up),
             carrier: message.header.flags.contains(LinkFlags::LowerUp),
+            bridge: None,
+            learns: false,
         };
         for attribute in message.attributes {
             match attribute {
@@ -426,6 +453,8 @@ impl Link {
                     }
                 }
                 LinkAttribute::LinkInfo(infos) => {
+                    link.bridge = BridgeSettings::of(&infos);
+                    link.learns = port::learns(&infos);
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Bridge) => link.kind = LinkKind::Bridge,

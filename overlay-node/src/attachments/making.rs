@@ -7,6 +7,7 @@ use tap_bridge::tap::TapKind;
 use tap_bridge::{Link, LinkKind, Links};
 
 use super::nic;
+use super::overlay_port;
 use super::store::AttachmentRecord;
 
 /// Makes what is recorded and missing. A name that somebody else has taken meanwhile is replaced by
@@ -36,6 +37,10 @@ pub(super) async fn make_whole(
         mark,
     };
     make_port(links, tap, &bridge, told).await?;
+    let all = links.all().await?;
+    if let Some(port) = all.iter().find(|link| link.name == tap.name) {
+        told.extend(overlay_port::set(links, &all, &bridge, port).await);
+    }
     for vm in &record.vms {
         let tap = NewTap {
             name: &vm.name,

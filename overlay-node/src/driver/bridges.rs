@@ -9,16 +9,19 @@
 //! links follows, beside the slow path; what was behind a port without carrier is withdrawn. The
 //! same look runs with the housekeeping, for the MACs that the bridge had forgotten before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use overlay_proto::ethernet::{EvidenceClass, VlanId};
+use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, Links};
 
 use super::answers::Answer;
+use super::group_queries::GroupQueries;
 use super::node::Tick;
+use super::remote_macs::RemoteMacs;
 use super::run::Driver;
+use crate::attachments::overlay_port;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
 const MAX_LEARNED: usize = 4096;
@@ -49,6 +52,11 @@ impl Looks {
             ..Self::default()
         }
     }
+
+    /// The way to the kernel, where there is one.
+    pub(crate) fn links(&self) -> Option<Links> {
+        self.links.clone()
+    }
 }
 
 /// Starts to listen to what the bridges learn. Must be called within a tokio runtime, and at most
@@ -62,15 +70,20 @@ pub(crate) fn watch() -> Option<FdbWatch> {
 /// What one look saw of one network's bridge.
 #[derive(Debug)]
 pub(crate) struct BridgeLook {
-    net: NetIndex,
-    bridge: u32,
-    tap: u32,
+    pub(super) net: NetIndex,
+    pub(super) bridge: u32,
+    pub(super) tap: u32,
     /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
     untagged: Option<VlanId>,
     /// Ports with carrier, without our tap.
     ports: BTreeSet<u32>,
     /// The whole database, if it was asked for.
-    fdb: Option<Vec<FdbEntry>>,
+    pub(super) fdb: Option<Vec<FdbEntry>>,
+    /// The MACs of the bridge and its ports.
+    pub(super) own: BTreeSet<MacAddr>,
+    pub(super) snoops: bool,
+    /// What our tap should be as a port and cannot be made, a line each.
+    pub(super) wrong: Vec<String>,
 }
 
 /// A bridge as last seen, and the MACs behind its ports.
@@ -83,6 +96,13 @@ pub(crate) struct Bridge {
     /// Bound: [`MAX_LEARNED`]; removed when the port is gone, or once the bridge has forgotten a
     /// MAC that is not ours.
     learned: HashMap<MacKey, Learned>,
+    /// It forwards a multicast group only to ports that asked for it.
+    pub(super) snoops: bool,
+    pub(super) queries: GroupQueries,
+    pub(super) remote: RemoteMacs,
+    /// MACs that are claimed here and elsewhere in another VLAN, as the `Fib` shows them. Bound: the
+    /// live claims of the network; made anew with each `Fib`.
+    pub(super) rivals: HashSet<MacAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +148,11 @@ impl Bridge {
             .collect()
     }
 
+    /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
+    pub(super) const fn untagged(&self) -> Option<VlanId> {
+        self.untagged
+    }
+
     fn key_of(&self, entry: &FdbEntry) -> MacKey {
         let vlan = if Some(entry.vlan) == self.untagged {
             VlanId::UNTAGGED
@@ -162,6 +187,7 @@ impl Bridge {
 impl Driver {
     /// A bridge on this host learnt or forgot something.
     pub(crate) fn handle_fdb_news(&mut self, tick: Tick, news: FdbNews) {
+        self.note_fdb_news(tick, &news);
         match news {
             FdbNews::Learned(entry) => {
                 let Some(net) = self.bridge_of(&entry) else {
@@ -243,9 +269,11 @@ impl Driver {
     /// What a look saw; `None`: nothing.
     pub(crate) fn handle_looks(&mut self, tick: Tick, seen: Option<Vec<BridgeLook>>) {
         self.looks.under_way = false;
-        for look in seen.into_iter().flatten() {
+        for mut look in seen.into_iter().flatten() {
+            self.note_port(tick, &mut look);
             self.handle_look(tick, look);
         }
+        self.forget_port_warnings();
         if let Some(whole) = self.looks.next.take() {
             self.look_at_bridges(whole);
         }
@@ -340,7 +368,11 @@ impl Driver {
         let key = bridge.slot(key);
         let mut still_here = network.directory.held_here(tick.now, key.mac);
         if still_here.any(|other| bridge.slot(other) == key) {
-            // In another VLAN, which is the same to this bridge.
+            // In another VLAN, which is the same to this bridge. Its frames from elsewhere are no
+            // twins, though, until the bridge hears it here again.
+            if let Some(learned) = bridge.learned.get_mut(&key) {
+                learned.current = false;
+            }
             return;
         }
         let (tap, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
@@ -364,13 +396,13 @@ impl Driver {
         }
     }
 
-    fn bridge_of(&self, entry: &FdbEntry) -> Option<NetIndex> {
+    pub(super) fn bridge_of(&self, entry: &FdbEntry) -> Option<NetIndex> {
         let mut networks = self.networks.iter();
         let network = networks.find(|n| n.attached.is_some() && n.bridge.index == entry.bridge)?;
         Some(network.index)
     }
 
-    fn bridge_mut(&mut self, net: NetIndex) -> Option<&mut Bridge> {
+    pub(super) fn bridge_mut(&mut self, net: NetIndex) -> Option<&mut Bridge> {
         let network = self.networks.get_mut(usize::from(net.0))?;
         Some(&mut network.bridge)
     }
@@ -400,6 +432,11 @@ async fn look(
             .iter()
             .filter(lives)
             .filter(|link| link.index != tap.index);
+        let wrong = overlay_port::set(links, &all, bridge, tap).await;
+        let own = all
+            .iter()
+            .filter(|link| link.index == bridge.index || link.master == Some(bridge.index));
+        let settings = bridge.bridge.unwrap_or_default();
         let fdb = if whole {
             Some(links.fdb(bridge.index).await?)
         } else {
@@ -409,7 +446,10 @@ async fn look(
             net: *net,
             bridge: bridge.index,
             tap: tap.index,
-            untagged: untagged_vlan(&bridge.name),
+            untagged: VlanId::new(settings.default_pvid).filter(|_| settings.filters_vlans),
+            own: own.map(|link| link.mac).collect(),
+            snoops: settings.snoops,
+            wrong,
             ports: ports.map(|link| link.index).collect(),
             fdb,
         });
@@ -417,20 +457,8 @@ async fn look(
     Ok(seen)
 }
 
-fn untagged_vlan(bridge: &str) -> Option<VlanId> {
-    let read = |file: &str| {
-        let path = format!("/sys/class/net/{bridge}/bridge/{file}");
-        std::fs::read_to_string(path).ok()
-    };
-    let filters = read("vlan_filtering")?.trim() == "1";
-    let id = read("default_pvid")?.trim().parse().ok()?;
-    VlanId::new(id).filter(|_| filters)
-}
-
 #[cfg(test)]
 mod tests {
-    use overlay_proto::ethernet::MacAddr;
-
     use super::*;
 
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
@@ -457,7 +485,7 @@ mod tests {
             tap: 2,
             untagged: untagged.and_then(VlanId::new),
             ports: BTreeSet::from([3, 4]),
-            learned: HashMap::new(),
+            ..Bridge::default()
         }
     }
 

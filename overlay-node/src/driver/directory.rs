@@ -90,7 +90,10 @@ impl Driver {
                         self.forget_on_bridge(tick, net, key);
                         self.teach_bridge(net, key, &ips);
                     }
-                    Place::Local => self.free_on_bridge(net, key),
+                    Place::Local => {
+                        self.free_on_bridge(net, key);
+                        self.ask_for_groups(tick, net, key);
+                    }
                 }
             }
             DirectoryAction::Vacated { key } => {
@@ -388,7 +391,7 @@ impl Driver {
     }
 
     /// Writes a frame of our own into the tap of `net`; a network without one hears nothing.
-    fn write_tap(&mut self, net: NetIndex, frame: &[u8]) {
+    pub(crate) fn write_tap(&mut self, net: NetIndex, frame: &[u8]) {
         let attached = self
             .networks
             .get(usize::from(net.0))

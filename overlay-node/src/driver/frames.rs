@@ -420,6 +420,9 @@ impl Driver {
 
     /// Writes a frame from `peer` to the tap.
     fn deliver_here(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) {
+        if EthernetFrame::parse(bytes).is_ok_and(|frame| self.is_twin(net, &frame)) {
+            return self.drops.count(DropReason::MacTwin);
+        }
         match self.taps.write(net, bytes) {
             Ok(()) => {
                 if let Some(peer) = self.peers.get(&peer) {

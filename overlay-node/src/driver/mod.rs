@@ -21,6 +21,9 @@
 //! - [`interfaces`]: taps and bridges are kept as they are recorded.
 //! - [`site_mtus`]: how large the guests' packets may be at each site.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
+//! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`mac_twins`]: MACs that are
+//!   here and elsewhere. [`group_queries`]: guests that came here join their multicast groups again.
+//!   [`overlay_ports`]: the overlay's own port on each bridge.
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
@@ -45,13 +48,16 @@ mod expiry;
 mod firewall_watch;
 mod frames;
 mod generation;
+mod group_queries;
 mod interfaces;
 mod introductions;
 mod kernel_events;
 mod leaving;
+mod mac_twins;
 mod memory;
 mod network;
 mod node;
+mod overlay_ports;
 mod peer;
 mod peers;
 mod pins;
@@ -59,6 +65,7 @@ mod publish;
 mod questions;
 mod reasons;
 mod receipts;
+mod remote_macs;
 mod reports;
 mod requests;
 mod revocations;

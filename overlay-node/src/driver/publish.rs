@@ -85,6 +85,7 @@ fn fib_network(
 ) -> FibNetwork {
     let mut macs = FibMap::default();
     let mut local = HashMap::new();
+    let mut remote = Vec::new();
     for entry in network.directory.entries(now) {
         if entry.local {
             let heard = network.local.remove(&entry.key).unwrap_or_default();
@@ -92,9 +93,12 @@ fn fib_network(
             macs.insert(entry.key, MacEntry::Local(heard));
         } else if let Some(&slot) = slots.get(&entry.owner) {
             macs.insert(entry.key, MacEntry::Remote(slot, entry.generation));
+            remote.push(entry.key);
         }
     }
     network.local = local;
+    let remote = remote.into_iter();
+    let twins = network.bridge.find_twins(network.local.keys(), remote);
     network.published_version = network.directory.version();
     let flood: Vec<PeerSlot> = network
         .directory
@@ -117,5 +121,6 @@ fn fib_network(
         flood,
         punt_broadcast,
         clamp: network.switches().clamp,
+        twins,
     }
 }

@@ -178,6 +178,7 @@ impl Driver {
             self.handle_timeouts(tick);
             self.settle(tick);
             self.publish(tick.now);
+            self.tell_bridges_of_remote_macs(tick);
             if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
                 self.forget(leaving);
                 left = true;
@@ -193,6 +194,8 @@ impl Driver {
             self.underlay.poll_timeout(now),
             self.for_session.next_expiry(),
             self.next_probe_look(now),
+            self.next_remote_macs(now),
+            self.next_group_query(),
             self.open_questions.poll_timeout(),
             Some(self.next_look),
             self.leaving.as_ref().map(|leaving| leaving.until),
@@ -251,6 +254,7 @@ impl Driver {
             }
         }
         self.end_probes(tick);
+        self.send_group_queries(tick);
         self.expire_waiting(tick);
         self.answer_questions(tick);
         if tick.now >= self.next_look {

@@ -34,6 +34,8 @@ pub(crate) enum Topic {
     Tap,
     /// An attachment of the configuration is not made yet.
     Configured,
+    /// The tap of a network is no port as it should be.
+    OverlayPort,
     /// This host has no address.
     Underlay,
     /// A bootstrap is not connected.

@@ -261,6 +261,7 @@ mod tests {
                 flood: Vec::new(),
                 punt_broadcast: false,
                 clamp: true,
+                twins: FibMap::default(),
             }],
             sessions: FibMap::from_iter([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),

@@ -169,6 +169,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             flood: vec![slot],
             punt_broadcast: false,
             clamp: true,
+            twins: FibMap::default(),
         }],
         peers: vec![FibPeer {
             peer: session.peer,

@@ -37,6 +37,13 @@ impl MacAddr {
     pub const fn is_claimable(self) -> bool {
         !self.is_group() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
     }
+
+    /// The MAC of a virtual router (RFC 9568 section 7.3). One number may serve several VLANs, each with
+    /// its master on another host: then one MAC rightly is in two places.
+    #[must_use]
+    pub const fn is_virtual_router(self) -> bool {
+        matches!(self.0, [0, 0, 0x5e, 0, 1 | 2, _])
+    }
 }
 
 impl fmt::Display for MacAddr {

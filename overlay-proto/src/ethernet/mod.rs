@@ -8,6 +8,7 @@ mod arp;
 pub mod checksum;
 mod evidence;
 mod frame;
+mod group_query;
 mod ip;
 mod nd;
 
@@ -15,6 +16,7 @@ pub use addr::{AddrParseError, MacAddr, VlanId};
 pub use arp::{ArpOperation, ArpPacket};
 pub use evidence::{EvidenceClass, FrameEvidence, LearnedIps, classify};
 pub use frame::{EthernetFrame, FrameError, HEADER_LEN, TAG_LEN, build_frame, ethertype};
+pub use group_query::{igmp_general_query, mld_general_query};
 pub use ip::{Fragment, IpError, IpPacket, MAX_EXTENSION_HEADERS, protocol};
 pub use nd::{
     NdMessage, NeighborAdvertisement, NeighborSolicitation, multicast_mac, solicited_node,

@@ -93,6 +93,9 @@ pub struct FibNetwork {
     pub punt_broadcast: bool,
     /// The MSS that guests announce is lowered to what one datagram carries.
     pub clamp: bool,
+    /// Peers' MACs that a guest here has in another VLAN, while the bridge does not filter VLANs: a
+    /// switch behind it that learns by MAC alone would look for the guest at the wrong port.
+    pub twins: FibMap<MacKey, ()>,
 }
 
 /// One peer as the fast path sees it.
@@ -310,6 +313,9 @@ impl Fib {
         match network.macs.get(&src) {
             Some(MacEntry::Remote(slot, _)) if *slot == from.peer => {}
             _ => return Accept::Punt(net, PuntReason::SourceNotClaimed),
+        }
+        if network.twins.contains_key(&src) {
+            return Accept::Drop(DropReason::MacTwin);
         }
         if dst.is_group() {
             return Accept::Deliver(net, peer);

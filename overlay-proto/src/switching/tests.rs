@@ -75,6 +75,7 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
             flood: vec![PeerSlot(0), PeerSlot(1)],
             punt_broadcast: false,
             clamp: true,
+            twins: FibMap::default(),
         }],
         peers: vec![alice, bob],
         ..Fib::default()
@@ -238,4 +239,26 @@ proptest! {
             prop_assert!(matches!(accepted, Accept::Drop(DropReason::UnknownNetwork)));
         }
     }
+}
+
+#[test]
+fn a_peers_mac_that_a_guest_here_has_in_another_vlan_is_refused_where_it_is_said_so() {
+    let (mut fib, from) = usual();
+    let twin = MacKey {
+        vlan: VlanId::new(10).unwrap(),
+        mac: OURS,
+    };
+    let remote = MacEntry::Remote(PeerSlot(0), 1);
+    fib.networks[0].macs.insert(twin, remote);
+    let accepted = |fib: &Fib| match fib.accept(&from, Selector(1100), twin, MacAddr::BROADCAST) {
+        Accept::Deliver(..) => true,
+        Accept::Drop(DropReason::MacTwin) => false,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        accepted(&fib),
+        "a bridge that filters VLANs tells them apart"
+    );
+    fib.networks[0].twins.insert(twin, ());
+    assert!(!accepted(&fib));
 }

@@ -16,6 +16,8 @@ fn link() -> Link {
         alias: None,
         is_loopback: false,
         carrier: true,
+        bridge: None,
+        learns: false,
     }
 }
 

@@ -35,7 +35,8 @@ impl Scene {
         let lab = Lab::new()?;
         let model = LinkModel::default();
         let host = lab.bootstrap_host("boot", 1, Family::V4, model)?;
-        let networks: Vec<&str> = super::cases::ALL.iter().map(|case| case.network).collect();
+        let mut networks: Vec<&str> = super::cases::ALL.iter().map(|case| case.network).collect();
+        networks.dedup();
         let authority = Authority::init(&lab, "main", &networks)?;
         let boot = Bootstrap::start(&host, &authority.id)?;
         let mut nodes = Vec::new();
@@ -54,8 +55,8 @@ impl Scene {
             node.up(&[])?;
             nodes.push(node);
         }
-        for node in &mut nodes {
-            node.ready()?;
+        for node in &nodes {
+            answers(node)?;
         }
         Ok(Self {
             nodes,
@@ -88,6 +89,18 @@ impl Scene {
         ns.ip("link set eth0 up")?;
         Ok(ns)
     }
+}
+
+/// Waits until a node that was started answers. On an emulated processor, on a machine that does other
+/// things, a command may take seconds.
+///
+/// # Errors
+/// After a minute.
+pub fn answers(node: &Node) -> Result<()> {
+    let what = format!("{} answers", node.name);
+    let (_, took) = wait_for(&what, Duration::from_secs(60), || node.status().ok())?;
+    println!("{what} after {took:?}");
+    Ok(())
 }
 
 /// Pings `to` until it answers; the time that took.

@@ -119,6 +119,8 @@ fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         alias: None,
         is_loopback: false,
         carrier: true,
+        bridge: None,
+        learns: false,
     }
 }
 

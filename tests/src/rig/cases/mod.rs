@@ -1,6 +1,7 @@
 //! The cases of the rig.
 
 mod kernel;
+mod vlans;
 
 use anyhow::Result;
 
@@ -18,11 +19,24 @@ pub struct Case {
 }
 
 /// All cases, in the order in which they run.
-pub const ALL: &[Case] = &[Case {
-    name: "kernel",
-    network: "kernel",
-    run: kernel::has_what_the_cases_need,
-}];
+pub const ALL: &[Case] = &[
+    Case {
+        name: "kernel",
+        network: "kernel",
+        run: kernel::has_what_the_cases_need,
+    },
+    Case {
+        name: "vlans",
+        network: "vlans",
+        run: vlans::all_vlans_cross,
+    },
+    // On the bridges of the case before.
+    Case {
+        name: "one-mac-in-two-vlans",
+        network: "vlans",
+        run: vlans::one_mac_in_two_vlans,
+    },
+];
 
 /// Those of `names`, or all if there are none.
 pub fn chosen(names: &[&str]) -> impl Iterator<Item = &'static Case> {
