@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 #
 #   first-ping   up to first ping, 20 rounds, gated at the project's own figure
+#   joining      attach to first ping in networks of 45 and of 100, 20 newcomers each, gated at the figure
 #   repeat       the lab, 10 times (FARLAN_REPEAT)
 #   fuzz         every fuzz target, an hour in all (FARLAN_SECONDS), release speed with debug assertions
 #   restart      each node killed and started 10 times, with and without a bootstrap, gated at the figure
@@ -12,7 +13,7 @@
 #
 # Each writes its raw samples to docs/results/PART-DATE.txt, with the commit and the machine.
 
-LONG_PARTS='first-ping repeat restart fuzz churn relay packaging'
+LONG_PARTS='first-ping joining repeat restart fuzz churn relay packaging'
 
 # long_settings PART..: what the test programs read from the environment; before it is handed to sudo.
 long_settings() {
@@ -55,13 +56,19 @@ lab_tests() { cargo test --release -p farlan-tests --locked --no-fail-fast "$@" 
 long_part() {
     local name=$1 before=$failed n kept=()
     case $name in
-        first-ping | repeat | restart | churn) part build cargo build --release --workspace --bins --locked ;;
+        first-ping | joining | repeat | restart | churn) part build cargo build --release --workspace --bins --locked ;;
     esac
     case $name in
         first-ping)
             lab_env "FARLAN_REPEAT=${repeat:-20}"
             tests first-ping lab_tests --test first_ping
             kept=("$logs/first-ping.log") ;;
+        joining)
+            for n in 45 100; do
+                lab_env "FARLAN_REPEAT=${repeat:-20}" "FARLAN_MEMBERS=$n"
+                tests "joining-$n" lab_tests --test joining
+                kept+=("$logs/joining-$n.log")
+            done ;;
         repeat)
             lab_env FARLAN_REPEAT=3 FARLAN_CHURN_SECONDS=20
             for ((n = 1; n <= ${repeat:-10}; n++)); do

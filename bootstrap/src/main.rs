@@ -23,6 +23,8 @@ use std::process::ExitCode;
 use bootstrap::args;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Kademlia warns when a server starts before the first member came.
 const DEFAULT_LOG: &str = "info,libp2p_kad=error,libp2p_swarm=warn,quinn=warn";
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG)),
         )
+        .finish()
+        .with(control_plane::OneASecond::default())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

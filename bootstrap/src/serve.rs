@@ -252,6 +252,18 @@ async fn log_events(overlay: OverlayId, mut events: mpsc::Receiver<ControlEvent>
             ControlEvent::RevocationsGrew => {
                 tracing::info!(%overlay, "revocations: whoever they name is cut off");
             }
+            ControlEvent::Twins {
+                peer,
+                addrs: [one, other],
+            } => {
+                tracing::warn!(
+                    %overlay,
+                    node = %peer,
+                    "two machines have the identity of this node, one at {one}, the other at {other}: they \
+                     throw each other off. One is a copy (a cloned host, a restored snapshot, a copied state \
+                     directory); it needs an empty state directory and an invite of its own"
+                );
+            }
             ControlEvent::ListenFailed { addrs, reason } => {
                 tracing::error!(%overlay, ?addrs, reason, "a listener is gone");
             }

@@ -44,6 +44,13 @@ pub enum ControlEvent {
         /// One line for people.
         reason: String,
     },
+    /// Two machines have one identity: on a member its own, at a bootstrap that of `peer`.
+    Twins {
+        /// Whose.
+        peer: PeerId,
+        /// Where the one that spoke last is connected from, and the other one.
+        addrs: [SocketAddr; 2],
+    },
     /// The gate has learnt of revocations: whoever they name is cut off here already.
     RevocationsGrew,
     /// A listener that once worked is closed.

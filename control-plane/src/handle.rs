@@ -90,6 +90,9 @@ pub(crate) enum Command {
     SetBootstraps {
         addrs: Vec<Multiaddr>,
     },
+    SetIncarnation {
+        incarnation: u32,
+    },
     ListenAddrs {
         reply: oneshot::Sender<Vec<Multiaddr>>,
     },
@@ -300,6 +303,15 @@ impl ControlHandle {
     /// `Stopped` when the task is gone.
     pub async fn set_bootstraps(&self, addrs: Vec<Multiaddr>) -> Result<(), RequestError> {
         self.send(Command::SetBootstraps { addrs }).await
+    }
+
+    /// This run of the process is `incarnation`, a random number: bootstraps find out by it that two
+    /// machines have one identity.
+    ///
+    /// # Errors
+    /// `Stopped` when the task is gone.
+    pub async fn set_incarnation(&self, incarnation: u32) -> Result<(), RequestError> {
+        self.send(Command::SetIncarnation { incarnation }).await
     }
 
     /// Where the control plane listens now.

@@ -9,6 +9,7 @@
 //! - [`messages`]: requests and responses between connected nodes.
 //! - [`records`]: the record store of Kademlia, which verifies before it acknowledges.
 //! - [`infra`]: what a bootstrap does for members besides carrying envelopes.
+//! - `log_limit`: what others cause fills no log; both programs use it.
 //! - [`addr`]: multiaddrs as the operator writes them, and socket addresses.
 
 pub mod addr;
@@ -18,9 +19,11 @@ mod codec;
 pub mod config;
 mod driver;
 pub mod event;
+mod few_streams;
 pub mod handle;
 pub mod infra;
 mod links;
+mod log_limit;
 pub mod messages;
 pub mod records;
 mod transport;
@@ -32,4 +35,5 @@ pub use event::ControlEvent;
 pub use handle::{ControlHandle, RequestError};
 pub use infra::InfraService;
 pub use libp2p::Multiaddr;
+pub use log_limit::OneASecond;
 pub use records::RecordRules;

@@ -1,5 +1,7 @@
 //! Requests and responses between connected nodes. Who may ask what is decided where it is served.
 
+use std::net::SocketAddr;
+
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{MAX_CHAIN_BYTES, SignedPart, SignedRevocations, WitnessRefusal};
@@ -82,6 +84,11 @@ pub enum Request {
     },
     /// To any node: what time is it at your place?
     Clock,
+    /// Member to infra, on each new link: which run of my process this is.
+    Present {
+        /// Random, another one with each run.
+        incarnation: u32,
+    },
 }
 
 /// The answer. Variants are only ever added at the end.
@@ -105,6 +112,17 @@ pub enum Response {
     Receipt(Result<SignedPart, WitnessRefusal>),
     /// To `Clock`: milliseconds since 1970, UTC. Nothing is decided by it: it is for the user.
     Clock(u64),
+    /// To `Present`.
+    Present(Presence),
+}
+
+/// What a bootstrap sees of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Where its link comes from.
+    pub seen: SocketAddr,
+    /// Where another machine with the same identity is connected from in turn with it.
+    pub twin: Option<SocketAddr>,
 }
 
 /// An allocation at a relay (TRUST.md 18).
@@ -152,7 +170,7 @@ impl Request {
             Self::PutRecord { value, .. } => value.len() <= MAX_RECORD,
             Self::Receipt { chain } => chain.len() <= MAX_CHAIN_BYTES,
             Self::Revocations { list } => list.len() <= SignedRevocations::MAX_BYTES,
-            Self::Allocate | Self::GetRecord { .. } | Self::Clock => true,
+            Self::Allocate | Self::GetRecord { .. } | Self::Clock | Self::Present { .. } => true,
         }
     }
 }

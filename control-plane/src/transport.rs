@@ -11,6 +11,7 @@ use libp2p::{PeerId, Transport, noise, quic, tcp, yamux};
 
 use crate::admission::{AdmittedTable, Gated, Gatekeeper};
 use crate::config::ControlError;
+use crate::few_streams::{FewStreams, MAX_STREAMS};
 
 /// Keeps a NAT's UDP mapping (30 s and more, RFC 4787 REQ-5 asks for 2 min) without chatting: an
 /// idle node may spend 1 KB/s on everything together.
@@ -32,11 +33,13 @@ pub(crate) fn build(
     admitted: AdmittedTable,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, ControlError> {
     let noise = noise::Config::new(keys).map_err(|e| ControlError::Crypto(e.to_string()))?;
+    let mut few = yamux::Config::default();
+    few.set_max_num_streams(MAX_STREAMS);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        .multiplex(few)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(FewStreams::new(muxer))));
 
     let mut config = quic::Config::new(keys);
     config.keep_alive_interval = QUIC_KEEP_ALIVE;

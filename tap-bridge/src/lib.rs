@@ -37,7 +37,7 @@ pub use addresses::{HostAddress, HostNetwork, HostRoute};
 pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
 pub use error::Error;
 pub use fdb::{FdbEntry, FdbNews, FdbWatch};
-pub use link::{Link, LinkKind, Links};
+pub use link::{FDB_MAX_LEARNED, Link, LinkKind, Links};
 pub use moving::{Mover, NicFacts, Place, Step};
 pub use port::{BridgeSettings, PortVlans, VlanPlan, VlanSet};
 pub use queue::{FrameQueue, MemoryTap, Offload, TapQueue};

@@ -235,10 +235,14 @@ fn the_bridge_tells_which_macs_come_and_go() {
         let wait = Duration::from_secs(2);
         let news = tokio::time::timeout(wait, watch.next()).await;
         assert_eq!(news.unwrap().unwrap(), FdbNews::Learned(entry));
-        assert_eq!(links.fdb(bridge.index).await.unwrap(), [entry]);
+        let all = links.fdb(bridge.index, 9).await.unwrap();
+        assert_eq!(all, (vec![entry], false));
+        let some = links.fdb(bridge.index, 0).await.unwrap();
+        assert_eq!(some, (vec![], true));
         links.delete(&ports[1]).await.unwrap();
         let news = tokio::time::timeout(wait, watch.next()).await;
         assert_eq!(news.unwrap().unwrap(), FdbNews::Gone(entry));
-        assert_eq!(links.fdb(bridge.index).await.unwrap(), []);
+        let none = links.fdb(bridge.index, 9).await.unwrap();
+        assert_eq!(none, (vec![], false));
     });
 }

@@ -14,22 +14,23 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{MAX_LISTS, Revocations, SignedRevocations};
 
 use super::hello::Hello;
+use super::pending::HelloNote;
 use super::{AdmissionError, Admitted, Gatekeeper, MAX_HELLO};
 
 /// How long a refused node may take to read why: a lost packet and its retransmission.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// Runs the exchange on a fresh connection whose other side holds the key of `peer`.
+/// Runs the exchange on a fresh connection whose other side holds the key of `peer`. `hello` of a
+/// listener notes that the other side has said its hello; without it we have dialled.
 pub(super) async fn run(
     muxer: &mut StreamMuxerBox,
     gate: &Arc<dyn Gatekeeper>,
     peer: PeerId,
-    we_dialed: bool,
+    hello: Option<&HelloNote>,
 ) -> Result<Admitted, AdmissionError> {
-    if we_dialed {
-        dial(muxer, gate, peer).await
-    } else {
-        listen(muxer, gate, peer).await
+    match hello {
+        None => dial(muxer, gate, peer).await,
+        Some(hello) => listen(muxer, gate, peer, hello).await,
     }
 }
 
@@ -64,9 +65,11 @@ async fn listen(
     muxer: &mut StreamMuxerBox,
     gate: &Arc<dyn Gatekeeper>,
     peer: PeerId,
+    note: &HelloNote,
 ) -> Result<Admitted, AdmissionError> {
     let mut stream = accept(muxer).await?;
     let hello = drive(muxer, read_hello(&mut stream)).await??;
+    note.said();
     if gate.wants_lists(peer, &hello) {
         drive(muxer, write_hello(&mut stream, &Hello::Pull.encode()))
             .await?

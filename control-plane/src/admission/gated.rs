@@ -12,9 +12,10 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{
     Boxed, DialOpts, ListenerId, Transport, TransportError, TransportEvent,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
-use super::pending::Pending;
+use super::pending::{HelloNote, Pending};
 use super::{AdmissionError, AdmittedTable, Gatekeeper, exchange};
 use crate::addr;
 
@@ -28,7 +29,8 @@ type Upgraded = (PeerId, StreamMuxerBox);
 pub(crate) struct Gated {
     inner: Boxed<Upgraded>,
     door: Door,
-    pending: Pending,
+    /// Of TCP, and of QUIC.
+    pending: [Pending; 2],
 }
 
 /// What each connection needs at the gate.
@@ -47,7 +49,7 @@ impl Gated {
         Self {
             inner,
             door: Door { gate, admitted },
-            pending: Pending::default(),
+            pending: Default::default(),
         }
     }
 }
@@ -56,8 +58,9 @@ impl Door {
     async fn pass(
         &self,
         upgrade: impl Future<Output = std::io::Result<Upgraded>>,
-        we_dialed: bool,
+        hello: Option<HelloNote>,
     ) -> Result<Upgraded, AdmissionError> {
+        let we_dialed = hello.is_none();
         let work = async {
             let (peer, mut muxer) = upgrade
                 .await
@@ -66,7 +69,7 @@ impl Door {
             if we_dialed && self.admitted.has_just_dialed(&name) {
                 return Err(AdmissionError::LostRace);
             }
-            let verdict = exchange::run(&mut muxer, &self.gate, name, we_dialed).await;
+            let verdict = exchange::run(&mut muxer, &self.gate, name, hello.as_ref()).await;
             match verdict {
                 Ok(admitted) => {
                     self.admitted.insert(name, admitted, we_dialed);
@@ -114,7 +117,7 @@ impl Transport for Gated {
             .dial(addr, opts)
             .map_err(|error| error.map(|io| AdmissionError::Transport(io.to_string())))?;
         let door = self.door.clone();
-        Ok(async move { door.pass(upgrade, true).await }.boxed())
+        Ok(async move { door.pass(upgrade, None).await }.boxed())
     }
 
     fn poll(
@@ -123,15 +126,18 @@ impl Transport for Gated {
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         let this = &mut *self;
         let event = std::task::ready!(Pin::new(&mut this.inner).poll(cx));
-        let source = source_of(&event);
-        let (door, pending) = (&this.door, &this.pending);
+        let (source, tcp) = source_of(&event);
+        let [of_tcp, of_quic] = &this.pending;
+        let (door, pending) = (&this.door, if tcp { of_tcp } else { of_quic });
         let event = event.map_upgrade(|upgrade| match pending.enter(source) {
-            Some(slot) => {
+            Some(mut slot) => {
                 let door = door.clone();
+                let hello = slot.note_hello();
                 async move {
-                    let result = door.pass(upgrade, false).await;
-                    drop(slot);
-                    result
+                    tokio::select! {
+                        result = door.pass(upgrade, Some(hello)) => result,
+                        () = slot.lost() => Err(AdmissionError::MadeRoom),
+                    }
                 }
                 .boxed()
             }
@@ -141,11 +147,16 @@ impl Transport for Gated {
     }
 }
 
-fn source_of<U, E>(event: &TransportEvent<U, E>) -> Option<IpAddr> {
+/// Where a new connection comes from, and whether by TCP.
+fn source_of<U, E>(event: &TransportEvent<U, E>) -> (Option<IpAddr>, bool) {
     match event {
         TransportEvent::Incoming { send_back_addr, .. } => {
-            addr::socket_addr(send_back_addr).map(|socket| socket.ip())
+            let tcp = send_back_addr
+                .iter()
+                .any(|part| matches!(part, Protocol::Tcp(_)));
+            let source = addr::socket_addr(send_back_addr).map(|socket| socket.ip());
+            (source, tcp)
         }
-        _ => None,
+        _ => (None, false),
     }
 }

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
-    Application, Chain, InviteId, MembershipError, Revocations, Revoked, RootStore, SignedPart,
-    SignedRoot, Taken, WitnessRefusal,
+    Application, CLOCK_TOLERANCE, Chain, InviteId, MembershipError, Revocations, Revoked,
+    RootStore, SignedPart, SignedRoot, Taken, WitnessRefusal,
 };
 use overlay_proto::time::UnixTime;
 
@@ -82,10 +82,10 @@ impl MemberGate {
         peer: PeerId,
         chain: &[u8],
         roots: &[Vec<u8>],
-    ) -> Result<InviteId, Refusal> {
+    ) -> Result<(InviteId, UnixTime), Refusal> {
         let known = self.roots();
         let newer = learn(Some(&known), known.overlay(), roots)?;
-        let invite = verify(peer, chain, &newer)?;
+        let (invite, until) = verify(peer, chain, &newer)?;
         let mut state = self.lock();
         if newer.newest().version > state.roots.newest().version {
             state.roots = newer.clone();
@@ -93,7 +93,7 @@ impl MemberGate {
             self.book.follow(&newer);
         }
         not_revoked(&self.book, peer, invite)?;
-        Ok(invite)
+        Ok((invite, until))
     }
 }
 
@@ -155,6 +155,10 @@ impl Gatekeeper for MemberGate {
         }
     }
 
+    fn has_ended(&self, until: UnixTime) -> bool {
+        is_past(until, self.roots().now(wall()))
+    }
+
     fn revocations(&self) -> Arc<Revocations> {
         self.book.held()
     }
@@ -195,10 +199,12 @@ impl Gatekeeper for MemberGate {
                 lists,
             } => {
                 drop(state);
+                let (invite, until) = self.judge_member(peer, &chain, &roots)?;
                 Ok(Admitted::Member {
                     root_number,
                     lists,
-                    invite: self.judge_member(peer, &chain, &roots)?,
+                    invite,
+                    until,
                     receipt: None,
                 })
             }
@@ -356,6 +362,11 @@ impl Gatekeeper for InfraGate {
         }
     }
 
+    fn has_ended(&self, until: UnixTime) -> bool {
+        let now = self.roots().map_or_else(wall, |roots| roots.now(wall()));
+        is_past(until, now)
+    }
+
     fn revocations(&self) -> Arc<Revocations> {
         self.book.held()
     }
@@ -383,6 +394,7 @@ impl Gatekeeper for InfraGate {
             root_number,
             lists,
             invite: application.member.invite_id,
+            until: application.member.member_until,
             receipt,
         })
     }
@@ -433,13 +445,18 @@ fn foreign(overlay: OverlayId, encoded: &[Vec<u8>]) -> Option<Refusal> {
     (theirs != overlay).then_some(Refusal::OtherOverlay(theirs))
 }
 
-fn verify(peer: PeerId, chain: &[u8], roots: &RootStore) -> Result<InviteId, Refusal> {
+fn verify(peer: PeerId, chain: &[u8], roots: &RootStore) -> Result<(InviteId, UnixTime), Refusal> {
     let member = Chain::decode(chain)?.verify(roots, wall())?;
     if member.peer == peer {
-        Ok(member.invite_id)
+        Ok((member.invite_id, member.member_until))
     } else {
         Err(Refusal::WrongPeer(member.peer))
     }
+}
+
+/// As certificates are judged at the gate.
+fn is_past(until: UnixTime, now: UnixTime) -> bool {
+    now > until.plus(CLOCK_TOLERANCE)
 }
 
 /// A clock before 1970 reads as 1970; the floor of the root documents corrects it.

@@ -39,6 +39,7 @@ use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
     InviteId, ListState, MembershipError, Revocations, Revoked, SignedPart, Taken, WitnessRefusal,
 };
+use overlay_proto::time::UnixTime;
 
 pub use book::Shelf;
 pub(crate) use gated::Gated;
@@ -68,6 +69,9 @@ pub trait Gatekeeper: Send + Sync {
     /// Must the revocation lists of a dialer be pulled before it is judged? Only of one that proves
     /// a membership by what is known so far, and that says that it has something newer.
     fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool;
+
+    /// Has a membership that lasts until `until` ended, by our clock and its tolerance?
+    fn has_ended(&self, until: UnixTime) -> bool;
 
     /// Everything revoked that we know of; the same `Arc` until it grows.
     fn revocations(&self) -> Arc<Revocations>;
@@ -99,6 +103,8 @@ pub enum Admitted {
         lists: ListState,
         /// The invite by which it came in.
         invite: InviteId,
+        /// The last second of its membership.
+        until: UnixTime,
         /// The receipt that this admission gave it.
         receipt: Option<SignedPart>,
     },
@@ -150,6 +156,8 @@ pub enum Refusal {
 pub(crate) enum AdmissionError {
     #[error("too many connections from this source are being set up")]
     TooMany,
+    #[error("it said nothing for so long that a newer connection took its place")]
+    MadeRoom,
     #[error("not done in time")]
     TimedOut,
     #[error("not an ed25519 peer")]

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::fixture::TestOverlay;
 use super::hello::Hello;
+use super::pending::Pending;
 use super::*;
 use crate::{addr, transport};
 
@@ -167,11 +168,13 @@ async fn meet(
         }
     };
     let (gate, peer) = (listener.1, dialer.0.peer_id());
+    let slot = Pending::default().enter(None).unwrap();
     let listening = tokio::spawn(async move {
         loop {
             if let Some((upgrade, _)) = here.next().await.unwrap().into_incoming() {
                 let (_, mut muxer) = upgrade.await.unwrap();
-                let verdict = exchange::run(&mut muxer, &gate, peer, false).await;
+                let verdict =
+                    exchange::run(&mut muxer, &gate, peer, Some(&slot.note_hello())).await;
                 // Held open until the dialer has read all.
                 let end = std::future::poll_fn(|cx| muxer.poll_unpin(cx));
                 let _ = timeout(Duration::from_millis(500), end).await;
@@ -182,7 +185,7 @@ async fn meet(
     let mut there = upgrade(&keypair(dialer.0));
     let (_, mut muxer) = there.dial(addr, OPTIONS).unwrap().await.unwrap();
     let peer = listener.0.peer_id();
-    let dialled = exchange::run(&mut muxer, &dialer.1, peer, true).await;
+    let dialled = exchange::run(&mut muxer, &dialer.1, peer, None).await;
     drop(muxer);
     let listened = listening.await.unwrap();
     (listened, dialled.map_err(|error| error.to_string()))

@@ -31,6 +31,18 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// is only needed when this one does not answer or the way is longer than 150 ms.
 const HEAD_START: Duration = Duration::from_millis(300);
 
+/// A bootstrap that closes connections so young, several in a row, has heard the same identity elsewhere:
+/// then each of the two waits, or they would throw each other off at the speed of their dials.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+const SHORT_LIVES: u32 = 3;
+
+/// Dials to a bootstrap are at least this far apart while another machine has our identity, and up to a
+/// fifth more by chance: in step, one of the two would always come just after the other.
+const CONTESTED_GAP: Duration = Duration::from_secs(10);
+
+/// How long after it was last told that another machine has our identity.
+const CONTESTED_FOR: Duration = Duration::from_secs(60);
+
 /// Dials the bootstraps. Pure: time and chance are arguments.
 #[derive(Debug, Default)]
 pub(super) struct Dialer {
@@ -45,6 +57,40 @@ struct Target {
     state: State,
     /// Failed rounds since it was up.
     failures: u32,
+    pace: Pace,
+}
+
+/// What keeps the rounds of dials apart, beside failures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// When the last round began.
+    dialled: Option<Instant>,
+    up_since: Option<Instant>,
+    /// Connections in a row that ended before [`SHORT_LIFE`].
+    short_lives: u32,
+    contested_until: Option<Instant>,
+}
+
+impl Pace {
+    fn note_down(&mut self, now: Instant) {
+        let Some(since) = self.up_since.take() else {
+            return;
+        };
+        self.short_lives = if now.duration_since(since) < SHORT_LIFE {
+            self.short_lives.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
+    /// No round before; `share` is a chance from 0 to 1.
+    fn not_before(&self, now: Instant, share: f64) -> Instant {
+        let contested = self.contested_until.is_some_and(|until| now < until);
+        let dialled = self
+            .dialled
+            .filter(|_| contested || self.short_lives >= SHORT_LIVES);
+        dialled.map_or(now, |at| at + CONTESTED_GAP.mul_f64(1.0 + share / 5.0))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,17 +166,27 @@ impl Dialer {
     }
 
     /// A connection with `peer` exists.
-    pub(super) fn handle_up(&mut self, peer: PeerId) {
+    pub(super) fn handle_up(&mut self, peer: PeerId, now: Instant) {
         if let Some(target) = self.target(peer) {
             target.state = State::Up;
             target.failures = 0;
+            target.pace.up_since.get_or_insert(now);
         }
     }
 
     /// The last connection with `peer` is gone.
     pub(super) fn handle_down(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
         if let Some(target) = self.target(peer) {
+            target.pace.note_down(now);
             target.back_off(now, entropy);
+        }
+    }
+
+    /// `peer` says that another machine has our identity: each of the two dials rarely, so that neither
+    /// is gone for long and nobody else pays for the quarrel.
+    pub(super) fn handle_contested(&mut self, peer: PeerId, now: Instant) {
+        if let Some(target) = self.target(peer) {
+            target.pace.contested_until = Some(now + CONTESTED_FOR);
         }
     }
 
@@ -161,6 +217,7 @@ impl Dialer {
             tcp: Vec::new(),
             state: old.map_or(State::Waiting(now), |old| old.state),
             failures: old.map_or(0, |old| old.failures),
+            pace: old.map_or_else(Pace::default, |old| old.pace),
         }
     }
 
@@ -192,7 +249,10 @@ impl Target {
 
     fn poll(&mut self, now: Instant) -> Option<Multiaddr> {
         let (out, next) = match self.state {
-            State::Waiting(until) if until <= now => (0, 0),
+            State::Waiting(until) if until <= now => {
+                self.pace.dialled = Some(now);
+                (0, 0)
+            }
             State::Dialing { out, next, next_at } if next_at <= now => (out, next),
             _ => return None,
         };
@@ -210,8 +270,10 @@ impl Target {
             .saturating_mul(1 << self.failures.min(8))
             .min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
-        let share = 0.5 + f64::from(entropy.next_u32()) / f64::from(u32::MAX) / 2.0;
-        self.state = State::Waiting(now + longest.mul_f64(share));
+        let chance = f64::from(entropy.next_u32()) / f64::from(u32::MAX);
+        let share = 0.5 + chance / 2.0;
+        let until = now + longest.mul_f64(share);
+        self.state = State::Waiting(until.max(self.pace.not_before(now, chance)));
     }
 }
 
@@ -280,6 +342,59 @@ mod tests {
         assert!(dialer.poll_timeout().is_some());
     }
 
+    /// How often a node dials whose connections are each closed after `life`, in `within`.
+    fn dials(contested: bool, life: Duration, within: Duration) -> usize {
+        let (peer, addrs) = bootstrap(&["udp/1/quic-v1"]);
+        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let mut entropy = SeededEntropy::new(5);
+        dialer.set(&addrs, start);
+        let (mut now, mut count) = (start, 0);
+        while now < start + within {
+            assert!(dialer.poll_dial(now).is_some());
+            count += 1;
+            dialer.handle_up(peer, now);
+            if contested {
+                dialer.handle_contested(peer, now);
+            }
+            now += life;
+            dialer.handle_down(peer, now, &mut entropy);
+            now = dialer.poll_timeout().unwrap();
+        }
+        count
+    }
+
+    #[test]
+    fn two_with_one_identity_dial_once_in_ten_seconds() {
+        let minute = Duration::from_secs(60);
+        for life in [Duration::from_millis(50), Duration::from_secs(7)] {
+            let dials = dials(true, life, minute);
+            assert!((5..=6).contains(&dials), "{dials}");
+        }
+        // Without a word from the bootstrap, after a few tries.
+        let told_nothing = dials(false, Duration::from_millis(50), minute);
+        assert!(
+            (5..=6 + SHORT_LIVES as usize).contains(&told_nothing),
+            "{told_nothing}"
+        );
+        // A bootstrap that restarts now and then is dialled at once.
+        let restarts = dials(false, Duration::from_secs(11), minute);
+        assert!(restarts >= 5, "{restarts}");
+    }
+
+    #[test]
+    fn a_bootstrap_that_was_up_for_long_is_dialled_at_once_after_a_quarrel() {
+        let (peer, addrs) = bootstrap(&["tcp/1"]);
+        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let mut entropy = SeededEntropy::new(6);
+        dialer.set(&addrs, start);
+        assert!(dialer.poll_dial(start).is_some());
+        dialer.handle_up(peer, start);
+        dialer.handle_contested(peer, start);
+        let later = start + CONTESTED_FOR;
+        dialer.handle_down(peer, later, &mut entropy);
+        assert!(dialer.poll_timeout().unwrap() <= later + MIN_BACKOFF);
+    }
+
     #[test]
     fn up_and_down() {
         let (peer, addrs) = bootstrap(&["tcp/1"]);
@@ -287,7 +402,7 @@ mod tests {
         let mut entropy = SeededEntropy::new(2);
         dialer.set(&addrs, now);
         assert!(dialer.poll_dial(now).is_some());
-        dialer.handle_up(peer);
+        dialer.handle_up(peer, now);
         assert_eq!(dialer.poll_timeout(), None);
         // The same list again does not dial again.
         dialer.set(&addrs, now);

@@ -4,7 +4,9 @@
 //! takes one thing in: an event of the swarm, a command, room for news, or a timeout.
 
 mod dialer;
+mod expiry;
 mod listen;
+mod presence;
 mod revocations;
 mod serve;
 mod swarm_events;
@@ -13,6 +15,7 @@ mod swarm_events;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,6 +114,8 @@ pub fn spawn(
         admitted,
         dialer,
         inbound: HashMap::new(),
+        incarnation: None,
+        next_expiry: expiry::NextLook::new(Instant::now()),
         asked: HashMap::new(),
         queries: HashMap::new(),
         server: Server::new(config.infra, config.kad_server),
@@ -137,7 +142,10 @@ struct Driver {
     admitted: AdmittedTable,
     dialer: Dialer,
     /// The newest connection that each connected peer has dialled.
-    inbound: HashMap<libp2p::PeerId, libp2p::swarm::ConnectionId>,
+    inbound: HashMap<libp2p::PeerId, Inbound>,
+    /// Which run of the process this is, once the node has said so.
+    incarnation: Option<u32>,
+    next_expiry: expiry::NextLook,
     /// At most [`MAX_PENDING_REQUESTS`].
     asked: HashMap<OutboundRequestId, Asked>,
     /// At most [`MAX_QUERIES`].
@@ -149,12 +157,20 @@ struct Driver {
     revocations: Arc<Revocations>,
 }
 
+/// A connection that a peer has dialled.
+struct Inbound {
+    id: libp2p::swarm::ConnectionId,
+    remote: Option<SocketAddr>,
+}
+
 /// Whom the answer to a request goes to.
 enum Asked {
     Own(oneshot::Sender<Result<Response, RequestError>>),
     Forwarded(serve::Forwarded),
     /// A revocation list, which must arrive.
     Pushed,
+    /// This node's incarnation, to that bootstrap.
+    Presence(PeerId),
     /// It was a forwarded envelope, and its sender was told that there is no answer.
     Nobody,
 }
@@ -226,7 +242,7 @@ impl Driver {
                 .build();
             match self.swarm.dial(options) {
                 Ok(()) => {}
-                Err(_) if self.swarm.is_connected(&target) => self.dialer.handle_up(peer),
+                Err(_) if self.swarm.is_connected(&target) => self.dialer.handle_up(peer, now),
                 Err(error) => {
                     tracing::debug!(%peer, %error, "cannot dial");
                     self.dialer.handle_failed(peer, now, &mut OsEntropy);
@@ -259,6 +275,7 @@ impl Driver {
             Command::KadForget { key } => self.kad().remove_record(&key.to_vec().into()),
             Command::Dial { addr } => self.dial(addr),
             Command::SetBootstraps { addrs } => self.dialer.set(&addrs, Instant::now()),
+            Command::SetIncarnation { incarnation } => self.set_incarnation(incarnation),
             Command::ListenAddrs { reply } => {
                 let addrs = self.swarm.listeners().cloned().collect();
                 let _ = reply.send(addrs);
@@ -328,6 +345,7 @@ impl Driver {
             .sweep(|peer| connected.iter().any(|one| one.peer == *peer));
         self.server
             .sweep(now, |peer| connected.iter().any(|one| one.peer == *peer));
+        self.end_memberships(now);
         self.kad().store_mut().sweep(now);
         self.expire_forwarded(now);
     }

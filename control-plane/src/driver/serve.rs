@@ -1,6 +1,7 @@
 //! What others ask of this node.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,7 @@ use overlay_proto::membership::{InviteId, Revocations, Revoked};
 use super::{Asked, Driver, MAX_PENDING_REQUESTS};
 use crate::addr;
 use crate::event::ControlEvent;
-use crate::infra::{InfraService, Origins, Rendezvous, TokenBucket};
+use crate::infra::{InfraService, Instances, Origins, Rendezvous, TokenBucket, Twins};
 use crate::messages::{RefusedReason, Request, Response};
 use crate::records::{RefusedRecord, Stored};
 
@@ -25,6 +26,7 @@ pub(super) struct Server {
     kad_server: bool,
     rendezvous: Rendezvous,
     origins: Origins,
+    instances: Instances,
     /// One for each connected member that has asked; removed with its last connection.
     buckets: HashMap<PeerId, TokenBucket>,
 }
@@ -42,6 +44,7 @@ impl Server {
             kad_server,
             rendezvous: Rendezvous::default(),
             origins: Origins::default(),
+            instances: Instances::default(),
             buckets: HashMap::new(),
         }
     }
@@ -49,6 +52,19 @@ impl Server {
     pub(super) fn sweep(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) {
         self.rendezvous.sweep(now);
         self.origins.sweep(now, connected);
+        self.instances.sweep(now);
+    }
+
+    /// A run of the process of `peer` is connected from `addr`. Only a bootstrap looks for twins.
+    pub(super) fn note_run(
+        &mut self,
+        peer: PeerId,
+        incarnation: u32,
+        addr: SocketAddr,
+        now: Instant,
+    ) -> Option<Twins> {
+        self.service.as_ref()?;
+        self.instances.note(peer, incarnation, addr, now)
     }
 
     pub(super) fn note_origin(&mut self, peer: PeerId, invite: InviteId, now: Instant) {
@@ -72,6 +88,14 @@ impl Server {
             }
         }
         gone
+    }
+
+    /// The membership of `peer` has ended: its cards and its relay allocation go.
+    pub(super) fn end(&mut self, peer: PeerId) {
+        self.rendezvous.remove(|one| *one == peer);
+        if let Some(service) = &self.service {
+            service.revoke(peer);
+        }
     }
 
     pub(super) fn handle_disconnected(&mut self, peer: PeerId) {
@@ -135,6 +159,7 @@ impl Driver {
             Request::Receipt { chain } => Response::Receipt(self.gate.receipt(peer, &chain)),
             Request::Revocations { list } => self.take_revocations(peer, &list),
             Request::Clock => Response::Clock(unix_millis()),
+            Request::Present { incarnation } => self.serve_present(peer, incarnation),
             request => self.server.infra(peer, request, now),
         };
         self.respond(channel, response);

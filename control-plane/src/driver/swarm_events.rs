@@ -10,7 +10,7 @@ use libp2p::request_response::{self, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
 
-use super::{Asked, Driver, OsEntropy, Query};
+use super::{Asked, Driver, Inbound, OsEntropy, Query};
 use crate::addr;
 use crate::admission::{AdmissionError, Admitted};
 use crate::behaviour::{BehaviourEvent, KAD_PROTOCOL};
@@ -43,7 +43,9 @@ impl Driver {
                     self.note_origin(peer);
                 }
                 if endpoint.is_listener() {
-                    self.replace_inbound(peer_id, connection_id);
+                    let remote = addr::socket_addr(endpoint.get_remote_address());
+                    let id = connection_id;
+                    self.replace_inbound(peer_id, Inbound { id, remote });
                 }
                 if num_established.get() == 1 {
                     self.handle_connected(&peer_id, &endpoint);
@@ -77,9 +79,9 @@ impl Driver {
 
     /// A node that dials again has lost the earlier connection, or will lose it: it restarted. The
     /// listener alone decides, so that the two ends never close one connection each.
-    fn replace_inbound(&mut self, peer: Libp2pPeer, newest: ConnectionId) {
+    fn replace_inbound(&mut self, peer: Libp2pPeer, newest: Inbound) {
         if let Some(older) = self.inbound.insert(peer, newest) {
-            self.swarm.close_connection(older);
+            self.swarm.close_connection(older.id);
         }
     }
 
@@ -88,7 +90,7 @@ impl Driver {
             return;
         };
         tracing::debug!(%peer, remote = %endpoint.get_remote_address(), "connected");
-        self.dialer.handle_up(peer);
+        self.dialer.handle_up(peer, Instant::now());
         let remote_addr = endpoint.get_remote_address();
         if let Some(Admitted::Infra { data_addrs }) = self.admitted.get(&peer)
             && let Some(remote) = addr::socket_addr(remote_addr)
@@ -105,6 +107,7 @@ impl Driver {
                 remote,
                 data_addrs,
             });
+            self.present(libp2p_peer);
         }
     }
 
@@ -182,6 +185,7 @@ impl Driver {
                         let _ = reply.send(Ok(response));
                     }
                     Some(Asked::Forwarded(one)) => self.finish_forwarded(one, Some(response)),
+                    Some(Asked::Presence(infra)) => self.handle_presence(infra, &response),
                     Some(Asked::Pushed | Asked::Nobody) | None => {}
                 },
             },
@@ -200,7 +204,7 @@ impl Driver {
                     Some(Asked::Pushed) => {
                         self.swarm.close_connection(connection_id);
                     }
-                    Some(Asked::Nobody) | None => {}
+                    Some(Asked::Nobody | Asked::Presence(_)) | None => {}
                 }
                 self.judge_failure(connection_id, &error);
             }

@@ -335,3 +335,68 @@ async fn trust_8_a_list_reaches_all_who_are_connected_and_cuts_the_revoked_off()
     assert_eq!(cards, [(members[1].0.local_peer(), vec![7])]);
     assert_eq!(members[0].0.get_record(key).await, None);
 }
+
+/// A connection that holds few streams serves many questions all the same, one after the other.
+#[tokio::test]
+async fn many_questions_over_one_tcp_connection_take_turns() {
+    let mut overlay = TestOverlay::new(31);
+    let (infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let (a, mut events) = member(&mut overlay, &addrs).await;
+    let bootstrap = infra.local_peer();
+    let all = futures::future::join_all((0..200).map(|_| a.allocate(bootstrap))).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert!(events.try_recv().is_err(), "the connection was lost");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let mut overlay = TestOverlay::new(32);
+    let (_infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let at = addr::socket_addr(&addrs[0]).unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(at).await.unwrap());
+    }
+    let begin = Instant::now();
+    member(&mut overlay, &addrs).await;
+    assert!(
+        begin.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+/// The clones dial by themselves; here two runs of one identity are only seen to take turns.
+#[tokio::test]
+async fn two_runs_of_one_identity_that_take_turns_are_told_of_each_other() {
+    let mut overlay = TestOverlay::new(33);
+    let (_infra, addrs) = infra(&overlay, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let (key, chain) = overlay.join(86_400);
+    let (a, mut a_events) = start(&overlay, &key, chain.clone(), &addrs).await;
+    a.set_incarnation(1).await.unwrap();
+    let (b, mut b_events) = start(&overlay, &key, chain, &addrs).await;
+    b.set_incarnation(2).await.unwrap();
+    for events in [&mut a_events, &mut b_events] {
+        loop {
+            if let ControlEvent::Twins { peer, addrs } = next(events).await {
+                assert_eq!(peer, key.peer_id());
+                assert!(addrs.iter().all(|addr| addr.ip().is_loopback()));
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn memberships_end_with_the_tolerance_of_the_gate() {
+    use overlay_proto::time::UnixTime;
+
+    let overlay = TestOverlay::new(34);
+    let gate = overlay.infra_gate();
+    let ago = |seconds: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        UnixTime(now.unwrap().as_secs() - seconds)
+    };
+    assert!(!gate.has_ended(ago(0)) && !gate.has_ended(ago(590)));
+    assert!(gate.has_ended(ago(610)));
+}

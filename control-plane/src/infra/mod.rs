@@ -1,6 +1,7 @@
 //! What a bootstrap does for members, besides carrying envelopes and storing records.
 
 mod bucket;
+mod instances;
 mod origins;
 mod rendezvous;
 
@@ -8,6 +9,7 @@ use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
 
 pub(crate) use bucket::TokenBucket;
+pub(crate) use instances::{Instances, Twins};
 pub(crate) use origins::Origins;
 pub(crate) use rendezvous::Rendezvous;
 pub use rendezvous::{CARD_LIFETIME, MAX_CARDS_HELD};
@@ -34,6 +36,6 @@ pub trait InfraService: Send + Sync {
         peers: &[PeerId],
     ) -> Result<(), RefusedReason>;
 
-    /// `peer` is revoked: its allocation ends, and nobody may send to it.
+    /// `peer` is revoked, or its membership has ended: its allocation ends, and nobody may send to it.
     fn revoke(&self, peer: PeerId);
 }

@@ -11,6 +11,8 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use overlay_proto::membership::{MemberVerifier, Membership, NodeKey, Revocations};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Globals, attach_now};
 use crate::attachments;
@@ -171,6 +173,8 @@ fn start_log(config: &Config) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .finish()
+        .with(control_plane::OneASecond::default())
         .try_init()
         .map_err(|error| anyhow!("cannot start the log: {error}"))
 }

@@ -1,6 +1,5 @@
 //! Between the slow path and the control plane: its events, and questions with their answers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane::messages::Allocation;
@@ -86,6 +85,7 @@ impl Driver {
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
             ControlEvent::RevocationsGrew => self.follow_revocations(tick),
+            ControlEvent::Twins { addrs: [a, b], .. } => self.handle_twin(tick, a, b),
             ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
             ControlEvent::Unreachable { addr, reason } => self.note_unreachable(addr, reason),
             other => tracing::debug!(event = ?other, "control plane"),
@@ -166,22 +166,22 @@ impl Driver {
     }
 
     /// Asks the control plane in a task of its own; the answer comes to [`Driver::handle_answer`].
-    /// At most `MAX_QUESTIONS` tasks at once; above it the question is dropped and counted.
+    /// One for which there is no place any more is dropped and counted.
     pub(crate) fn ask<F, Fut>(&self, question: F)
     where
         F: FnOnce(ControlHandle) -> Fut,
         Fut: Future<Output = Option<Answer>> + Send + 'static,
     {
-        let Ok(permit) = Arc::clone(&self.questions).try_acquire_owned() else {
+        let Some(place) = self.questions.enter() else {
             return self.drops.count(DropReason::ControlOverflow);
         };
         let future = question(self.control.clone());
         let answers = self.answers.clone();
         tokio::spawn(async move {
+            let _turn = place.turn().await;
             if let Some(answer) = future.await {
                 let _ = answers.send(answer).await;
             }
-            drop(permit);
         });
     }
 }

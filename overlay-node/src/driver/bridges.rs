@@ -10,7 +10,7 @@
 //! same look runs with the housekeeping, for the MACs that the bridge had forgotten before.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
@@ -21,14 +21,22 @@ use super::group_queries::GroupQueries;
 use super::node::Tick;
 use super::remote_macs::RemoteMacs;
 use super::run::Driver;
+use super::warnings::Topic;
 use crate::attachments::overlay_port;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
-const MAX_LEARNED: usize = 4096;
+const MAX_LEARNED: usize = tap_bridge::FDB_MAX_LEARNED as usize;
+
+/// Entries of one bridge's database that are looked at: those of our own guests and of all others.
+const MAX_DUMPED: usize = 4 * MAX_LEARNED;
 
 /// Time for the kernel to finish what it began when it told of a change, and the shortest time
 /// between two looks.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Between two looks at the whole database: a guest that makes MACs up overruns the news of it all the
+/// time, and each look costs the kernel and us a walk through all bridges of the namespace.
+const WHOLE_EVERY: Duration = Duration::from_secs(3);
 
 /// The look that is under way.
 #[derive(Debug, Default)]
@@ -38,6 +46,30 @@ pub(crate) struct Looks {
     under_way: bool,
     /// Another one is wanted after it; `Some(true)`: with the whole database.
     next: Option<bool>,
+    /// When the whole database was last asked for, and whether that is due again.
+    whole: Paced,
+}
+
+/// Lets something that costs much happen, however often it is wanted, once in [`WHOLE_EVERY`].
+#[derive(Debug, Default)]
+struct Paced {
+    last: Option<Instant>,
+    owed: bool,
+}
+
+impl Paced {
+    /// It is wanted, or its time may have come. `true`: now.
+    fn take(&mut self, now: Instant, wanted: bool) -> bool {
+        self.owed |= wanted;
+        let rested = self
+            .last
+            .is_none_or(|at| now.duration_since(at) >= WHOLE_EVERY);
+        if !(self.owed && rested) {
+            return false;
+        }
+        (self.owed, self.last) = (false, Some(now));
+        true
+    }
 }
 
 impl Looks {
@@ -79,6 +111,8 @@ pub(crate) struct BridgeLook {
     ports: BTreeSet<u32>,
     /// The whole database, if it was asked for.
     pub(super) fdb: Option<Vec<FdbEntry>>,
+    /// The database has more entries than are looked at.
+    more: bool,
     /// The MACs of the bridge and its ports.
     pub(super) own: BTreeSet<MacAddr>,
     pub(super) snoops: bool,
@@ -254,6 +288,7 @@ impl Driver {
             return;
         }
         self.looks.under_way = true;
+        let whole = self.looks.whole.take(Instant::now(), whole);
         let answers = self.answers.clone();
         tokio::spawn(async move {
             tokio::time::sleep(SETTLE).await;
@@ -295,6 +330,20 @@ impl Driver {
         let more = look.ports.difference(&bridge.ports).next().is_some();
         bridge.ports = look.ports;
         if let Some(entries) = &look.fdb {
+            let text = look.more.then(|| {
+                format!(
+                    "the bridge {} of network {} has more than {MAX_DUMPED} MACs; those beyond are \
+                     reached only if they send to the overlay. If a guest makes MACs up, stop it: \
+                     `bridge fdb show` names its port",
+                    network
+                        .attached
+                        .as_ref()
+                        .map_or("?", |record| &record.bridge),
+                    network.secret.name
+                )
+            });
+            let about = network.secret.name.to_string();
+            self.warnings.set(tick.now, Topic::Learned, &about, text);
             for learned in bridge.learned.values_mut() {
                 learned.current = false;
             }
@@ -437,10 +486,11 @@ async fn look(
             .iter()
             .filter(|link| link.index == bridge.index || link.master == Some(bridge.index));
         let settings = bridge.bridge.unwrap_or_default();
-        let fdb = if whole {
-            Some(links.fdb(bridge.index).await?)
+        let (fdb, more) = if whole {
+            let (entries, more) = links.fdb(bridge.index, MAX_DUMPED).await?;
+            (Some(entries), more)
         } else {
-            None
+            (None, false)
         };
         seen.push(BridgeLook {
             net: *net,
@@ -452,6 +502,7 @@ async fn look(
             wrong,
             ports: ports.map(|link| link.index).collect(),
             fdb,
+            more,
         });
     }
     Ok(seen)
@@ -487,6 +538,20 @@ mod tests {
             ports: BTreeSet::from([3, 4]),
             ..Bridge::default()
         }
+    }
+
+    #[test]
+    fn a_flood_of_news_costs_one_walk_through_the_database_in_three_seconds() {
+        let (mut whole, start) = (Paced::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let walks = (0..12_000)
+            .step_by(50)
+            .filter(|ms| whole.take(at(*ms), true));
+        assert_eq!(walks.count(), 4);
+        // The last wish is granted, once.
+        assert!(!whole.take(at(12_000), false) || whole.last == Some(at(12_000)));
+        assert!(!whole.take(at(12_100), false));
+        assert!(Paced::default().take(start, true) && !Paced::default().take(start, false));
     }
 
     #[test]

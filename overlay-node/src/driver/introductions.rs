@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use control_plane::RequestError;
+use control_plane::messages::RefusedReason;
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
 use overlay_proto::Entropy;
@@ -29,6 +30,11 @@ use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
+
+/// A greeting that a bootstrap is too busy for goes again after this, so many times: a network of some
+/// hundreds is greeted in seconds.
+const GREET_AGAIN: Duration = Duration::from_secs(1);
+const GREET_TRIES: usize = 3;
 
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
 pub(crate) const MAX_PEERS: usize = 4096;
@@ -227,21 +233,6 @@ impl Driver {
         }
     }
 
-    /// Permits `peers` at our relay allocations.
-    pub(crate) fn permit(&self, peers: &[PeerId]) {
-        for (infra, allocation) in self.underlay.allocations() {
-            for some in peers.chunks(64) {
-                let some = some.to_vec();
-                self.ask(move |control| async move {
-                    if let Err(error) = control.permit(infra, allocation, some).await {
-                        tracing::debug!(%error, "permit failed");
-                    }
-                    None
-                });
-            }
-        }
-    }
-
     /// A signal came through a third party.
     pub(crate) fn handle_signal(&mut self, tick: Tick, from: PeerId, envelope: &[u8]) {
         // A greeting under the old key is from a member that was off when the epoch changed.
@@ -343,7 +334,21 @@ impl Driver {
             return;
         };
         self.ask(move |control| async move {
-            let greeted = match control.forward(id, envelope).await {
+            let mut told = control.forward(id, envelope.clone()).await;
+            for _ in 0..GREET_TRIES {
+                let later = matches!(
+                    told,
+                    Err(RequestError::Refused(
+                        RefusedReason::RateLimited | RefusedReason::Busy
+                    ))
+                );
+                if !later {
+                    break;
+                }
+                tokio::time::sleep(GREET_AGAIN).await;
+                told = control.forward(id, envelope.clone()).await;
+            }
+            let greeted = match told {
                 Ok(()) => Greeted::Delivered,
                 Err(RequestError::NotConnected) => Greeted::Absent,
                 Err(error) => {

@@ -14,7 +14,8 @@
 //!
 //! - [`startup`]: from a state directory to a running driver; `farlan up`.
 //! - [`node`]: what does not change while the node runs: identity, membership, clock.
-//! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations.
+//! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations. [`twin`]: another machine
+//!   with our identity.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
@@ -27,7 +28,8 @@
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
-//! - [`answers`]: events of the control plane, and questions to it.
+//! - [`answers`]: events of the control plane, and questions to it; [`question_pool`] bounds them.
+//! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
@@ -60,8 +62,10 @@ mod node;
 mod overlay_ports;
 mod peer;
 mod peers;
+mod permits;
 mod pins;
 mod publish;
+mod question_pool;
 mod questions;
 mod reasons;
 mod receipts;
@@ -72,6 +76,7 @@ mod revocations;
 mod run;
 mod site_mtus;
 mod startup;
+mod twin;
 mod udp_reach;
 mod underlay;
 mod waiting_room;

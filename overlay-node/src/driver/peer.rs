@@ -326,12 +326,21 @@ impl Peer {
     }
 
     /// A first session is there: the next time is the first time again, and what was agreed in an
-    /// earlier session is void.
-    pub(crate) fn reached(&mut self, now: Instant) {
+    /// earlier session is void. `channel_id` is random.
+    pub(crate) fn reached(&mut self, now: Instant, channel_id: u32) {
+        self.channel.renew(channel_id);
         self.usable_since = Some(now);
         self.told_sequence = 0;
         self.shared.clear();
         self.attempts = Attempts::default();
+    }
+
+    /// Another session took over. The peer may have heard a twin of this node meanwhile, whose channel
+    /// counts there now: ours begins anew. The peer answers, so the next handshake waits no longer than
+    /// after a first one. `channel_id` is random.
+    pub(crate) fn rekeyed(&mut self, channel_id: u32) {
+        self.channel.renew(channel_id);
+        self.attempts.in_vain = 0;
     }
 
     /// Tells the agent whether frames went out and came in since the last look; `true` if any did.
@@ -409,6 +418,19 @@ mod tests {
         };
         let spots = [spot(RelayName([4; 32]), theirs, 1), spot(near, ours, 2)];
         assert_eq!(peer.relay_path(&spots), Some(Path::relayed(ours, route)));
+    }
+
+    /// Where a twin of this node takes the session away again and again, each handshake succeeds.
+    #[test]
+    fn handshakes_that_are_answered_do_not_make_the_next_one_rarer() {
+        let mut now = Instant::now();
+        let mut peer = peer(now);
+        for round in 0..10 {
+            assert!(peer.may_dial(now), "{round}");
+            peer.rekeyed(round);
+            assert!(!peer.may_dial(now + FIRST_REDIAL / 2));
+            now += FIRST_REDIAL;
+        }
     }
 
     #[test]

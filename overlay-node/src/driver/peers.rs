@@ -2,6 +2,7 @@
 
 use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
 use nat_traversal::path::Path;
+use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
@@ -107,6 +108,7 @@ impl Driver {
     /// (TRUST.md 12), and begins new ones.
     pub(crate) fn end_all_sessions(&mut self, tick: Tick, why: &str) {
         tracing::warn!(why, "all sessions end and begin anew");
+        self.begin_incarnation();
         self.tunnels.close_all(tick.now);
         // Handled now: a peer is reached anew only when its old session is gone.
         self.settle_tunnels(tick);
@@ -310,15 +312,20 @@ impl Driver {
             }
             TunnelEvent::Usable { peer: id, path, .. } => {
                 tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, "session established");
+                let channel = self.entropy.next_u32();
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.agent.handle_established(tick.now, path);
-                    peer.reached(tick.now);
+                    peer.reached(tick.now, channel);
                 }
                 self.gain_neighbour(tick, id);
             }
-            TunnelEvent::Rekeyed { peer, .. } => {
-                tracing::debug!(peer = %peer, "session rekeyed");
-                self.gain_neighbour(tick, peer);
+            TunnelEvent::Rekeyed { peer: id, .. } => {
+                tracing::debug!(peer = %id, "session rekeyed");
+                let channel = self.entropy.next_u32();
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.rekeyed(channel);
+                }
+                self.gain_neighbour(tick, id);
             }
             TunnelEvent::Closed { peer, reason, .. } => {
                 tracing::debug!(peer = %peer, ?reason, "session closed");

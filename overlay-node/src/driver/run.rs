@@ -13,7 +13,7 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
 use tap_bridge::{FdbNews, FdbWatch};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::answers::Answer;
 use super::bridges::Looks;
@@ -25,9 +25,12 @@ use super::leaving::Leaving;
 use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
+use super::permits::Permits;
+use super::question_pool::QuestionPool;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
 use super::site_mtus::SiteMtus;
+use super::twin::Twin;
 use super::underlay::{Underlay, UnderlayEvent};
 use super::waiting_room::{Bounds, WaitingRoom};
 use super::warnings::Warnings;
@@ -75,7 +78,8 @@ pub(crate) struct Driver {
     pub(crate) control: ControlHandle,
     pub(crate) answers: mpsc::Sender<Answer>,
     /// Bounds the open questions to the control plane.
-    pub(crate) questions: Arc<Semaphore>,
+    pub(crate) questions: QuestionPool,
+    pub(crate) permits: Permits,
     /// Bootstraps that are connected now.
     pub(crate) infra: BTreeSet<PeerId>,
     /// Why a bootstrap last refused us, for people.
@@ -122,6 +126,7 @@ pub(crate) struct Driver {
     pub(crate) site_mtus: SiteMtus,
     pub(crate) firewall: FirewallWatch,
     pub(crate) warnings: Warnings,
+    pub(crate) twin: Twin,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
     pub(crate) move_due: Option<Instant>,
     /// Set once `farlan leave` was asked for.
@@ -309,6 +314,7 @@ impl Driver {
         // What networks and peers asked of the others in the last round must not wait for a timer.
         self.settle_underlay(tick);
         self.settle_tunnels(tick);
+        self.send_permits();
     }
 
     /// Drains the underlay.
@@ -347,6 +353,7 @@ impl Driver {
         self.forget_strangers(tick);
         self.renew_allocations(tick);
         self.check_expiry(tick);
+        self.check_twin(tick);
         let unreached: Vec<PeerId> = self
             .peers
             .keys()

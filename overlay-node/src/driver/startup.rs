@@ -22,7 +22,7 @@ use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::answers::Answer;
 use super::bridges::{self, Looks};
@@ -31,8 +31,11 @@ use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
 use super::interfaces::Interfaces;
 use super::node::{Node, Tick};
+use super::permits::Permits;
+use super::question_pool::{MAX_QUESTIONS, QuestionPool};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
+use super::twin::Twin;
 use super::underlay::Underlay;
 use super::waiting_room::WaitingRoom;
 use super::warnings::Warnings;
@@ -47,9 +50,6 @@ use crate::workers::{
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
 const PUNT_QUEUE: usize = 4096;
-
-/// Questions to the control plane that are open at once.
-const MAX_QUESTIONS: usize = 64;
 
 /// Runs the node until SIGTERM or SIGINT.
 ///
@@ -86,6 +86,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let (mut driver, punts) = driver(&setup, outside, tick)?;
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
+    driver.tell_incarnation();
     driver.attach_configured(&setup, tick.now).await?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
@@ -133,7 +134,8 @@ fn driver(
         claim_ttl: setup.config.directory.claim_ttl(),
         control: outside.control,
         answers: outside.answers,
-        questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+        questions: QuestionPool::new(),
+        permits: Permits::default(),
         underlay: Underlay::new(
             socket_ports(&outside.sockets),
             Vec::new(),
@@ -173,6 +175,7 @@ fn driver(
         site_mtus: super::site_mtus::SiteMtus::default(),
         firewall: FirewallWatch::start(),
         warnings: Warnings::default(),
+        twin: Twin::default(),
         move_due: None,
         leaving: None,
         state: setup.state.clone(),

@@ -46,6 +46,10 @@ pub(crate) enum Topic {
     Clock,
     /// A MAC is at two hosts.
     Conflict,
+    /// Another machine has this node's identity.
+    Twin,
+    /// A bridge has learnt more MACs than are looked at.
+    Learned,
 }
 
 #[derive(Debug)]

@@ -120,6 +120,11 @@ impl LocalParty {
         self.identity.networks = networks;
     }
 
+    /// Another run from now on.
+    pub const fn set_incarnation(&mut self, incarnation: u32) {
+        self.identity.incarnation = incarnation;
+    }
+
     /// Newer signed lists.
     pub const fn set_lists(&mut self, lists: ListNumbers) {
         self.identity.lists = lists;

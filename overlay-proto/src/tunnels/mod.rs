@@ -259,6 +259,12 @@ impl Tunnels {
         self.local.set_chain(chain, signed_static);
     }
 
+    /// From now on this run counts as another one: the machine was cloned, or restored from a snapshot,
+    /// and the other copy may go on under the number that both have.
+    pub const fn set_incarnation(&mut self, incarnation: u32) {
+        self.local.set_incarnation(incarnation);
+    }
+
     /// We hold newer lists. The psk of our handshakes follows the root version.
     pub const fn set_lists(&mut self, lists: ListNumbers) {
         self.local.set_lists(lists);

@@ -3,8 +3,9 @@
 //! Claims, roster entries and candidates are small, and each stands for itself: so the channel
 //! delivers every message once, in *any* order, and a lost one holds up no other. The sender numbers
 //! messages and repeats them until they are acknowledged; the receiver remembers the numbers it has
-//! seen. Each side's numbers belong to its *channel*, a random number that changes when the process
-//! starts anew, so a restart at one end needs no word with the other.
+//! seen. Each side's numbers belong to its *channel*, a random number that changes with each session, so
+//! a restart at one end needs no word with the other, and nobody's channel is given up for ever: a peer
+//! that heard another run of our process meanwhile takes a new channel from us.
 
 mod packet;
 mod receive;
@@ -111,6 +112,16 @@ impl ReliableChannel {
             window: INITIAL_WINDOW.min(config.max_in_flight),
             rtt: Rtt::new(config.min_timeout, config.max_timeout),
             receiver: Receiver::default(),
+        }
+    }
+
+    /// A new session: the messages that wait for their acknowledgement begin anew under the channel
+    /// `channel_id`, which is random, and may so arrive twice.
+    pub fn renew(&mut self, channel_id: u32) {
+        self.id = channel_id;
+        self.next_sequence = 1;
+        for entry in std::mem::take(&mut self.in_flight).into_values().rev() {
+            self.queue.push_front(entry.message);
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 pub(super) const WINDOW: u32 = 1024;
 
 /// Former channels of the peer whose late packets are known as such. A peer has a new channel
-/// with each start of its process.
+/// with each session.
 const MAX_RETIRED: usize = 8;
 
 /// Acknowledgements that wait to be sent: more than a sender has in flight, several times over.

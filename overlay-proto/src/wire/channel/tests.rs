@@ -259,3 +259,59 @@ fn acknowledgements_of_another_channel_do_not_count() {
     assert_eq!(a.handle_packet(now, &own), Ok(None));
     assert_eq!(a.pending(), 0);
 }
+
+/// Two machines with one identity take turns at a peer: to it, each is the other's next run.
+#[test]
+fn a_channel_that_a_peer_has_retired_begins_anew_with_a_session() {
+    let now = start();
+    let (mut original, mut copy) = (ReliableChannel::new(1), ReliableChannel::new(2));
+    let mut peer = ReliableChannel::new(3);
+    let pass = |from: &mut ReliableChannel, peer: &mut ReliableChannel| -> Vec<Vec<u8>> {
+        let packets = drain(from, now);
+        let taken = packets
+            .iter()
+            .map(|packet| peer.handle_packet(now, packet).unwrap());
+        let taken: Vec<_> = taken.flatten().collect();
+        for packet in drain(peer, now) {
+            from.handle_packet(now, &packet).unwrap();
+        }
+        taken
+    };
+    original.send(now, b"here".to_vec()).unwrap();
+    assert_eq!(pass(&mut original, &mut peer).len(), 1);
+    for turn in 0..20_u32 {
+        copy.renew(100 + turn);
+        copy.send(now, b"copy".to_vec()).unwrap();
+        assert_eq!(pass(&mut copy, &mut peer), [b"copy".to_vec()]);
+        // Sent while the peer listens to the copy, it is ignored; the next session brings it.
+        original.send(now, b"here".to_vec()).unwrap();
+        assert!(pass(&mut original, &mut peer).is_empty());
+        original.renew(200 + turn);
+        assert_eq!(pass(&mut original, &mut peer), [b"here".to_vec()]);
+        assert_eq!((original.pending(), copy.pending()), (0, 0));
+    }
+}
+
+#[test]
+fn what_waited_for_an_acknowledgement_comes_first_and_in_order_after_a_renewal() {
+    let now = start();
+    let (mut channel, mut peer) = (ReliableChannel::new(1), ReliableChannel::new(2));
+    let messages: Vec<Vec<u8>> = (0..40_u8).map(|n| vec![n]).collect();
+    for message in &messages {
+        channel.send(now, message.clone()).unwrap();
+    }
+    let lost = drain(&mut channel, now);
+    assert!(!lost.is_empty());
+    channel.renew(7);
+    assert_eq!(channel.pending(), messages.len());
+    let mut taken = Vec::new();
+    while channel.pending() > 0 {
+        for packet in drain(&mut channel, now) {
+            taken.extend(peer.handle_packet(now, &packet).unwrap());
+        }
+        for packet in drain(&mut peer, now) {
+            channel.handle_packet(now, &packet).unwrap();
+        }
+    }
+    assert_eq!(taken, messages);
+}
