@@ -57,6 +57,8 @@ pub struct AttachSpec {
     pub offload: Option<bool>,
     /// Throws [`Switches::clamp`]; `None` leaves it as it is.
     pub clamp: Option<bool>,
+    /// Throws [`Switches::bpdu`]; `None` leaves it as it is.
+    pub bpdu: Option<bool>,
     /// Move the NIC's addresses and routes to the bridge, and back unless somebody confirms within
     /// this (`--move-addresses`, `--confirm-within`).
     pub move_addresses: Option<Duration>,
@@ -76,6 +78,7 @@ impl AttachSpec {
             owner: None,
             offload: None,
             clamp: None,
+            bpdu: None,
             move_addresses: None,
             // Not its path: the file there may be a newer version by now.
             program: PathBuf::from("/proc/self/exe"),
@@ -293,7 +296,7 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
     let Some(record) = book.find_mut(&spec.network) else {
         return Ok(());
     };
-    record.switches.throw(spec.offload, spec.clamp);
+    record.switches.throw(spec.offload, spec.clamp, spec.bpdu);
     if let Some(address) = spec.address
         && !record.addresses.contains(&address)
     {
@@ -378,6 +381,9 @@ fn summary(record: &AttachmentRecord) -> String {
     }
     if !record.switches.offload {
         text.push_str(", offload off");
+    }
+    if record.switches.bpdu {
+        text.push_str(", BPDUs pass");
     }
     if !record.switches.clamp {
         text.push_str(", MSS not clamped");

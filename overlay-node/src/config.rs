@@ -11,6 +11,7 @@
 //! bridge = "br0"                             # or: vm = "web1"; or neither: make br-lab
 //! offload = false                            # as --no-offload; true as --offload
 //! clamp = false                              # as --no-clamp; true as --clamp
+//! bpdu = true                                # as --bpdu pass; false as --bpdu drop
 //!
 //! [control]
 //! users = ["ops"]                            # may change things over the control socket, as root may;
@@ -126,6 +127,8 @@ pub struct ConfigAttachment {
     pub offload: Option<bool>,
     /// Clamping of the MSS on or off; left out: as `farlan attach` said last.
     pub clamp: Option<bool>,
+    /// BPDUs are carried, or dropped; left out: as `farlan attach` said last.
+    pub bpdu: Option<bool>,
 }
 
 /// `[directory]`.

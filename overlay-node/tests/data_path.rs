@@ -128,6 +128,8 @@ fn fib(number: usize, path: Path) -> Fib {
             punt_broadcast: false,
             clamp: true,
             twins: FibMap::default(),
+            standby: None,
+            bpdu: false,
         }],
         peers: vec![FibPeer {
             peer: session.peer,

@@ -132,6 +132,8 @@ fn status() -> StatusReport {
             epoch: 1,
             offload: Some(false),
             clamp: Some(true),
+            bpdu: Some(false),
+            shared: Vec::new(),
         }],
         peers: vec![peer()],
         drops: BTreeMap::from([("unknown_mac".to_owned(), 3)]),

@@ -8,6 +8,7 @@
 //!   in memory for tests.
 //! - [`tap`]: making taps that outlive the process.
 //! - [`link`]: interfaces, bridges and forwarding entries through rtnetlink.
+//! - [`port_state`]: one port of a bridge: which one a MAC is behind, and whether it forwards.
 //! - [`port`]: how bridges and their ports are set: learning, VLANs.
 //! - [`addresses`]: the addresses and routes that a host has by an interface.
 //! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
@@ -28,6 +29,7 @@ pub mod link;
 pub mod moving;
 pub mod offload;
 pub mod port;
+pub mod port_state;
 pub mod queue;
 mod sys;
 pub mod tap;

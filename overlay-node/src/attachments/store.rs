@@ -56,6 +56,9 @@ pub struct Switches {
     pub offload: bool,
     /// The MSS of SYNs is lowered to what one datagram carries (`--no-clamp`).
     pub clamp: bool,
+    /// BPDUs are carried (`--bpdu pass`).
+    #[serde(default)]
+    pub bpdu: bool,
 }
 
 impl Default for Switches {
@@ -63,15 +66,17 @@ impl Default for Switches {
         Self {
             offload: true,
             clamp: true,
+            bpdu: false,
         }
     }
 }
 
 impl Switches {
     /// Throws the switches that something is said of; the others stay.
-    pub fn throw(&mut self, offload: Option<bool>, clamp: Option<bool>) {
+    pub fn throw(&mut self, offload: Option<bool>, clamp: Option<bool>, bpdu: Option<bool>) {
         self.offload = offload.unwrap_or(self.offload);
         self.clamp = clamp.unwrap_or(self.clamp);
+        self.bpdu = bpdu.unwrap_or(self.bpdu);
     }
 }
 

@@ -84,6 +84,17 @@ pub(super) struct AttachExtras {
     /// Pin this MAC address to this host: it stays, whether it answers or not. May be repeated
     #[arg(long, value_name = "MAC")]
     mac: Vec<MacAddr>,
+    /// Carry the BPDUs of switches (01:80:c2:00:00:00) over the overlay, or drop them, as at first. Say
+    /// pass at all ends where one spanning tree is to span the sites
+    #[arg(long, value_name = "WHAT")]
+    bpdu: Option<Bpdu>,
+}
+
+/// What happens to BPDUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bpdu {
+    Pass,
+    Drop,
 }
 
 /// What only `detach` takes.
@@ -136,6 +147,7 @@ pub async fn attach_now(
         address: request.address,
         offload: request.offload,
         clamp: request.clamp,
+        bpdu: request.bpdu,
         move_addresses: request.move_addresses_s.map(Duration::from_secs),
         ..AttachSpec::new(request.network.clone(), target)
     };
@@ -178,6 +190,7 @@ pub(super) fn attach(globals: &Globals, args: &AttachArgs, extras: &AttachExtras
         offload: switch(extras.offload, extras.no_offload),
         clamp: switch(extras.clamp, extras.no_clamp),
         macs: extras.mac.clone(),
+        bpdu: extras.bpdu.map(|bpdu| bpdu == Bpdu::Pass),
         ..args.request()
     };
     change(globals, Request::Attach(request.clone()), async |state| {

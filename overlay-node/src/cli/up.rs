@@ -141,6 +141,7 @@ impl NodeSetup {
                 vm: attach.vm.clone(),
                 offload: attach.offload,
                 clamp: attach.clamp,
+                bpdu: attach.bpdu,
                 ..AttachRequest::new(attach.network.clone())
             };
             match attach_now(&self.state, &self.membership, &request).await {

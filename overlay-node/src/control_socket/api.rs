@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::attachments::{self, AttachmentRecord};
 use crate::pins::Pin;
 
+pub use super::shared_lan::SharedLanReport;
+
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -132,6 +134,9 @@ pub struct AttachRequest {
     /// MACs to pin; `attach` only.
     #[serde(default)]
     pub macs: Vec<MacAddr>,
+    /// BPDUs are carried, or dropped; `None` leaves it; `attach` only.
+    #[serde(default)]
+    pub bpdu: Option<bool>,
 }
 
 impl NetworkReport {
@@ -154,6 +159,8 @@ impl NetworkReport {
             epoch: network.epoch,
             offload: attached.map(|record| record.switches.offload),
             clamp: attached.map(|record| record.switches.clamp),
+            bpdu: attached.map(|record| record.switches.bpdu),
+            shared: Vec::new(),
         }
     }
 }
@@ -173,6 +180,7 @@ impl AttachRequest {
             clamp: None,
             force: false,
             macs: Vec::new(),
+            bpdu: None,
         }
     }
 
@@ -346,6 +354,12 @@ pub struct NetworkReport {
     /// Is the MSS of TCP lowered to what one datagram carries? If something is attached.
     #[serde(default)]
     pub clamp: Option<bool>,
+    /// Are BPDUs carried? If something is attached.
+    #[serde(default)]
+    pub bpdu: Option<bool>,
+    /// The LAN behind the bridge, where other nodes are plugged into it, too; one for each VLAN.
+    #[serde(default)]
+    pub shared: Vec<SharedLanReport>,
 }
 
 /// `status.peers[]`, and `farlan peers --json`.
@@ -483,6 +497,8 @@ mod tests {
                 epoch: 1,
                 offload: Some(true),
                 clamp: Some(false),
+                bpdu: Some(false),
+                shared: Vec::new(),
             }],
             peers: vec![PeerReport {
                 node: peer,
@@ -513,7 +529,8 @@ mod tests {
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"], "observers": 2},
             "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "nic": "eth1",
-                "vms": ["web1"], "mtu": 1500, "epoch": 1, "offload": true, "clamp": false}],
+                "vms": ["web1"], "mtu": 1500, "epoch": 1, "offload": true, "clamp": false,
+                "bpdu": false, "shared": []}],
             "peers": [{"node": peer.to_string(), "name": "",
                 "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null, "why_text": null,
                          "rtt_ms": 1.2, "mtu": 1472},

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod client;
 pub mod server;
+mod shared_lan;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ use tap_bridge::TapQueue;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
+use super::segments::new_segment;
 use super::warnings::Topic;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::{NodeSetup, attach_now, detach_now};
@@ -64,8 +65,9 @@ impl Driver {
             {
                 tracing::warn!(network = %secret.name, reason = reason.name(), "the saved directory is unreadable; starting without it");
             }
+            let lan = new_segment(tick.now, &secret, self.node.me, &mut self.entropy);
             self.networks
-                .push(Network::new(NetIndex(index), secret, directory));
+                .push(Network::new(NetIndex(index), secret, directory, lan));
             self.show_own_chain(tick, usize::from(index))?;
             self.recall_pins(NetIndex(index));
         }
@@ -160,6 +162,7 @@ impl Driver {
         for (name, text) in failed {
             self.warnings.raise(now, Topic::Tap, &name, text);
         }
+        self.follow_attachment(now);
         self.scan_interfaces(now);
         self.fib_stale = true;
         self.look_at_bridges(true);
@@ -268,7 +271,14 @@ impl Driver {
 
     /// `farlan attach` while the node runs.
     pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
+        let lan = request.nic.is_some() || request.bridge.is_some();
+        if lan {
+            self.listen_first(Instant::now(), &request.network);
+        }
         let line = attach_now(&self.state, &self.node.membership, request).await?;
+        if lan {
+            self.listen_first(Instant::now(), &request.network);
+        }
         self.note_move(Instant::now());
         self.open_taps(Instant::now())?;
         let mut lines = vec![line];
@@ -287,7 +297,13 @@ impl Driver {
 
     /// `farlan detach` while the node runs.
     pub(crate) async fn detach(&mut self, request: &AttachRequest) -> Result<String> {
-        let line = detach_now(&self.state, request).await?;
+        if request.vm.is_none() {
+            self.say_goodbye(Some(&request.network));
+        }
+        let line = detach_now(&self.state, request).await;
+        // It may have been refused, and all is as before.
+        self.follow_attachment(Instant::now());
+        let line = line?;
         if request.vm.is_none() && request.nic.is_none() {
             self.withdraw_all(&request.network);
         }

@@ -187,6 +187,14 @@ impl Bridge {
         self.untagged
     }
 
+    /// What the bridge has behind live ports other than our tap.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = MacKey> {
+        let learned = self.learned.iter();
+        learned
+            .filter(|(_, one)| one.current && self.ports.contains(&one.port))
+            .map(|(key, _)| *key)
+    }
+
     fn key_of(&self, entry: &FdbEntry) -> MacKey {
         let vlan = if Some(entry.vlan) == self.untagged {
             VlanId::UNTAGGED
@@ -328,6 +336,9 @@ impl Driver {
         bridge.tap = look.tap;
         bridge.untagged = look.untagged;
         let more = look.ports.difference(&bridge.ports).next().is_some();
+        if more {
+            network.lan.machine.handle_ports_changed(tick.now, false);
+        }
         bridge.ports = look.ports;
         if let Some(entries) = &look.fdb {
             let text = look.more.then(|| {
@@ -373,15 +384,24 @@ impl Driver {
     }
 
     /// The bridge has `key`: evidence, unless somebody else claims it.
-    fn feed_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+    pub(crate) fn feed_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+        let me = self.node.me;
+        let network = self.networks.get(usize::from(net.0));
+        let owner = network.and_then(|network| network.directory.owner(tick.now, &key));
+        if owner.unwrap_or(me) == me {
+            self.hear_learned(tick, net, key);
+        }
+    }
+
+    /// The bridge has `key`, which is evidence also against who claims it.
+    pub(crate) fn hear_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
         if !key.mac.is_claimable() || key.mac == self.node.probe_mac() {
             return;
         }
-        let me = self.node.me;
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
-        if network.directory.owner(tick.now, &key).unwrap_or(me) != me {
+        if network.lan.machine.is_shut(key.vlan) || network.lan.is_beacon_mac(key.mac) {
             return;
         }
         // What cannot be claimed is told when a frame of it comes.
@@ -441,6 +461,16 @@ impl Driver {
         if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
             tokio::spawn(async move {
                 said(links.fdb_delete(tap, key.mac, key.vlan).await);
+            });
+        }
+    }
+
+    /// Our tap leads nowhere any more: the bridge forgets what was beyond it.
+    pub(crate) fn unlearn_tap(&mut self, net: NetIndex) {
+        let tap = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
+        if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
+            tokio::spawn(async move {
+                said(links.flush_port(tap).await);
             });
         }
     }
@@ -509,83 +539,4 @@ async fn look(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
-
-    fn key(vlan: u16) -> MacKey {
-        MacKey {
-            vlan: VlanId::new(vlan).unwrap(),
-            mac: MAC,
-        }
-    }
-
-    fn entry(vlan: u16, port: u32) -> FdbEntry {
-        FdbEntry {
-            bridge: 1,
-            port,
-            mac: MAC,
-            vlan: VlanId::new(vlan).unwrap(),
-        }
-    }
-
-    fn bridge(untagged: Option<u16>) -> Bridge {
-        Bridge {
-            index: 1,
-            tap: 2,
-            untagged: untagged.and_then(VlanId::new),
-            ports: BTreeSet::from([3, 4]),
-            ..Bridge::default()
-        }
-    }
-
-    #[test]
-    fn a_flood_of_news_costs_one_walk_through_the_database_in_three_seconds() {
-        let (mut whole, start) = (Paced::default(), Instant::now());
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let walks = (0..12_000)
-            .step_by(50)
-            .filter(|ms| whole.take(at(*ms), true));
-        assert_eq!(walks.count(), 4);
-        // The last wish is granted, once.
-        assert!(!whole.take(at(12_000), false) || whole.last == Some(at(12_000)));
-        assert!(!whole.take(at(12_100), false));
-        assert!(Paced::default().take(start, true) && !Paced::default().take(start, false));
-    }
-
-    #[test]
-    fn a_bridge_that_does_not_filter_has_a_mac_in_all_its_vlans() {
-        let mut bridge = bridge(None);
-        let local = [key(0), key(100)];
-        bridge.learn(&entry(0, 3));
-        assert!(bridge.has(&key(0)) && bridge.has(&key(100)));
-        assert!(bridge.lose(local.iter()).is_empty());
-        bridge.ports.remove(&3);
-        assert!(!bridge.has(&key(100)));
-        assert_eq!(bridge.lose(local.iter()), local);
-        assert!(bridge.lose(local.iter()).is_empty(), "once");
-    }
-
-    #[test]
-    fn a_port_that_the_bridge_forgot_first_is_remembered_for_our_own() {
-        let mut bridge = bridge(None);
-        let local = [key(100)];
-        bridge.learn(&entry(0, 3));
-        bridge.learned.get_mut(&key(0)).unwrap().current = false;
-        assert!(bridge.lose(local.iter()).is_empty());
-        bridge.ports.remove(&3);
-        assert_eq!(bridge.lose(local.iter()), local);
-    }
-
-    #[test]
-    fn a_bridge_that_filters_has_a_port_for_each_vlan() {
-        let mut bridge = bridge(Some(1));
-        let local = [key(0), key(100)];
-        bridge.learn(&entry(1, 3));
-        bridge.learn(&entry(100, 4));
-        bridge.ports.remove(&4);
-        assert!(bridge.has(&key(0)) && !bridge.has(&key(100)));
-        assert_eq!(bridge.lose(local.iter()), [key(100)]);
-    }
-}
+mod tests;

@@ -48,7 +48,7 @@ impl Driver {
     }
 
     /// What people call a node: its name and its id.
-    fn called(&self, node: PeerId) -> String {
+    pub(super) fn called(&self, node: PeerId) -> String {
         if node == self.node.me {
             return "this node".to_owned();
         }

@@ -86,6 +86,8 @@ impl Driver {
             DirectoryAction::Moved { key, to, ips } => {
                 tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");
                 match to {
+                    // The forwarder took it over; for our bridge it is where it was.
+                    Place::Remote(_) if self.stands_by(net, key.vlan) => {}
                     Place::Remote(_) => {
                         self.forget_on_bridge(tick, net, key);
                         self.teach_bridge(net, key, &ips);
@@ -300,6 +302,15 @@ impl Driver {
     /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
     fn probe_local(&mut self, tick: Tick, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
         let asker = self.node.probe_mac();
+        if self.stands_by(net, key.vlan) {
+            // Whatever is here is the forwarder's.
+            if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+                network
+                    .directory
+                    .handle_local_probe_result(tick.now, key, false);
+            }
+            return self.touch_network(net);
+        }
         if let Some(network) = self.networks.get_mut(usize::from(net.0))
             && network.directory.owner(tick.now, &key).is_none()
             && network.bridge.has(&key)

@@ -49,14 +49,23 @@ impl Driver {
         if !src.mac.is_claimable() {
             return self.drops.count(DropReason::MacReserved);
         }
-        if dst.mac.is_bridge_reserved() {
+        if dst.mac.is_bridge_reserved() && !(dst.mac.is_bpdu() && self.carries_bpdus(net)) {
             return self.drops.count(DropReason::BridgeReserved);
         }
+        if self.stands_by(net, src.vlan) {
+            return self.drops.count(DropReason::StandingBy);
+        }
         let evidence = classify(&frame);
-        let probe_mac = self.node.probe_mac();
+        let (me, probe_mac) = (self.node.me, self.node.probe_mac());
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
+        let owner = network.directory.owner(tick.now, &src);
+        if owner.is_some_and(|owner| owner != me) {
+            // It moved here, or it went round by a LAN that another node is plugged into as well.
+            network.lan.machine.handle_suspicion(tick.now, src.vlan);
+        }
+        network.lan.machine.handle_vlan(tick.now, src.vlan);
         let is_answer = dst.mac == probe_mac;
         if src.mac == probe_mac || (is_answer && network.local.contains_key(&src)) {
             // A guest answers our own question; the workers have noted that they heard it.
@@ -89,6 +98,11 @@ impl Driver {
         }
     }
 
+    fn carries_bpdus(&self, net: NetIndex) -> bool {
+        let network = self.networks.get(usize::from(net.0));
+        network.is_some_and(|network| network.switches().bpdu)
+    }
+
     /// A frame of one of our guests tells an address of it, or that the machine has come here; the fast
     /// path has sent it.
     pub(crate) fn learn_addresses(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
@@ -96,6 +110,9 @@ impl Driver {
             return;
         };
         let Addresses { src, .. } = Addresses::of(&frame);
+        if self.stands_by(net, src.vlan) {
+            return;
+        }
         let evidence = classify(&frame);
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
@@ -359,6 +376,9 @@ impl Driver {
                 mark: None,
             };
             return self.handle_late(tick, net, &late, bytes);
+        }
+        if dst.mac.is_group() && network.lan.machine.is_shut(dst.vlan) {
+            return self.drops.count(DropReason::StandingBy);
         }
         self.deliver_here(net, peer, bytes);
     }

@@ -44,6 +44,7 @@ impl Driver {
     }
 
     async fn begin_to_leave(&mut self, tick: Tick) -> Result<()> {
+        self.say_goodbye(None);
         detach_all(&self.state).await?;
         self.open_taps(tick.now)?;
         for network in &mut self.networks {

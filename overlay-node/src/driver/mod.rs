@@ -21,6 +21,7 @@
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded.
 //! - [`site_mtus`]: how large the guests' packets may be at each site.
+//! - [`segments`]: LANs that other nodes are plugged into, too. [`looped_ports`]: loops in this host.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live.
 //! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`mac_twins`]: MACs that are
 //!   here and elsewhere. [`group_queries`]: guests that came here join their multicast groups again.
@@ -55,6 +56,7 @@ mod interfaces;
 mod introductions;
 mod kernel_events;
 mod leaving;
+mod looped_ports;
 mod mac_twins;
 mod memory;
 mod network;
@@ -74,6 +76,7 @@ mod reports;
 mod requests;
 mod revocations;
 mod run;
+mod segments;
 mod site_mtus;
 mod startup;
 mod twin;

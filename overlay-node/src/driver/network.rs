@@ -12,6 +12,7 @@ use tap_bridge::TapQueue;
 
 use super::bridges::Bridge;
 use super::directory::LocalProbe;
+use super::segments::SharedLan;
 use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments::{AttachmentRecord, Switches};
 
@@ -60,6 +61,8 @@ pub(crate) struct Network {
     pub(crate) attached: Option<AttachmentRecord>,
     /// The bridge, as last seen.
     pub(crate) bridge: Bridge,
+    /// Other nodes on the LAN behind it.
+    pub(crate) lan: SharedLan,
     /// The open tap, a queue for each worker; workers and driver have clones. Empty without a tap.
     pub(crate) queues: Vec<TapQueue>,
     /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
@@ -84,7 +87,12 @@ pub(crate) struct Network {
 
 impl Network {
     /// A network without an attachment.
-    pub(crate) fn new(index: NetIndex, secret: NetworkSecret, directory: Directory) -> Self {
+    pub(crate) fn new(
+        index: NetIndex,
+        secret: NetworkSecret,
+        directory: Directory,
+        lan: SharedLan,
+    ) -> Self {
         Self {
             index,
             secret,
@@ -92,6 +100,7 @@ impl Network {
             directory,
             attached: None,
             bridge: Bridge::default(),
+            lan,
             queues: Vec::new(),
             local: HashMap::new(),
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),

@@ -28,6 +28,8 @@ impl Driver {
                 self.handle_partial_flood(tick, net, frame.into_vec());
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
+            Punt::Beacon { net, frame } => self.handle_beacon(tick, net, frame.into_vec()),
+            Punt::StandingBy { net, vlan } => self.note_standby_vlan(tick, net, vlan),
             Punt::PeerFrame {
                 net,
                 peer,

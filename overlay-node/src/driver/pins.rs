@@ -20,6 +20,13 @@ impl Driver {
         if !pin.mac.is_claimable() {
             bail!("{shown} is a group or zero address; nobody can hold it");
         }
+        if self.stands_by(net, pin.key().vlan) {
+            return Ok(format!(
+                "this node stands by: another one carries the LAN of {} and claims {shown} as soon as it \
+                 hears it there; `farlan status` names it",
+                pin.network
+            ));
+        }
         if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
             network
                 .directory

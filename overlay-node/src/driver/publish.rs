@@ -122,5 +122,7 @@ fn fib_network(
         punt_broadcast,
         clamp: network.switches().clamp,
         twins,
+        standby: network.lan.standby(),
+        bpdu: network.switches().bpdu,
     }
 }

@@ -100,6 +100,11 @@ pub(crate) struct RemoteMacs {
 }
 
 impl RemoteMacs {
+    /// Something else than a claim changed what is wanted.
+    pub(crate) fn look_again(&mut self) {
+        self.version = None;
+    }
+
     /// A look at the links, with `whole` at the database, too.
     pub(crate) fn looked(
         &mut self,
@@ -222,6 +227,9 @@ impl Driver {
             }
             remote.version = Some(version);
             let claims = network.directory.entries(tick.now);
+            // Where this node stands by, the way to them is the LAN.
+            let lan = &network.lan.machine;
+            let claims = claims.filter(|entry| !lan.is_shut(entry.key.vlan));
             let claims = claims.map(|entry| (entry.key, entry.local));
             let wanted = wanted(claims, untagged, &remote.own);
             let changes = remote.table.plan(tick.now, &wanted);

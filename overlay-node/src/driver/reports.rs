@@ -90,7 +90,10 @@ impl Driver {
     pub(crate) fn network_reports(&self) -> Vec<NetworkReport> {
         self.networks
             .iter()
-            .map(|network| NetworkReport::of(&network.secret, network.attached.as_ref()))
+            .map(|network| NetworkReport {
+                shared: self.shared_reports(network),
+                ..NetworkReport::of(&network.secret, network.attached.as_ref())
+            })
             .collect()
     }
 

@@ -22,6 +22,7 @@ use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
 use super::interfaces::{Interfaces, Outcome};
 use super::leaving::Leaving;
+use super::looped_ports::LoopedPorts;
 use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
@@ -124,6 +125,7 @@ pub(crate) struct Driver {
     pub(crate) looks: Looks,
     pub(crate) interfaces: Interfaces,
     pub(crate) site_mtus: SiteMtus,
+    pub(crate) looped: LoopedPorts,
     pub(crate) firewall: FirewallWatch,
     pub(crate) warnings: Warnings,
     pub(crate) twin: Twin,
@@ -181,9 +183,11 @@ impl Driver {
             }
             let tick = Tick::read();
             self.handle_timeouts(tick);
+            self.settle_segments(tick);
             self.settle(tick);
             self.publish(tick.now);
             self.tell_bridges_of_remote_macs(tick);
+            self.send_beacons();
             if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
                 self.forget(leaving);
                 left = true;
@@ -202,6 +206,7 @@ impl Driver {
             self.next_remote_macs(now),
             self.next_group_query(),
             self.open_questions.poll_timeout(),
+            self.looped.poll_timeout(),
             Some(self.next_look),
             self.leaving.as_ref().map(|leaving| leaving.until),
         ];
@@ -212,7 +217,10 @@ impl Driver {
         let networks = self
             .networks
             .iter()
-            .flat_map(|network| [network.directory.poll_timeout(), network.next_expiry()])
+            .flat_map(|network| {
+                let lan = network.lan.poll_timeout();
+                [network.directory.poll_timeout(), network.next_expiry(), lan]
+            })
             .flatten()
             .min();
         machines
@@ -287,6 +295,7 @@ impl Driver {
             self.touched_peers.insert(peer.id);
         }
         self.note_talkers(tick, &talkers);
+        self.look_at_segments(tick);
         self.check_conditions(tick);
         self.warn_of_conflicts(tick);
         if self.peers_changed && tick.now >= self.next_save {
@@ -427,6 +436,7 @@ impl Driver {
     async fn stop(mut self, left: bool) {
         tracing::info!("stopping");
         notify("STOPPING=1");
+        self.say_goodbye(None);
         if !left {
             self.save_state();
         }

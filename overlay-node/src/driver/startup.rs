@@ -30,6 +30,7 @@ use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
 use super::interfaces::Interfaces;
+use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
 use super::permits::Permits;
 use super::question_pool::{MAX_QUESTIONS, QuestionPool};
@@ -87,6 +88,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
     driver.tell_incarnation();
+    driver.recall_looped_ports(tick);
     driver.attach_configured(&setup, tick.now).await?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
@@ -173,6 +175,7 @@ fn driver(
         looks: Looks::start(),
         interfaces: outside.interfaces,
         site_mtus: super::site_mtus::SiteMtus::default(),
+        looped: LoopedPorts::default(),
         firewall: FirewallWatch::start(),
         warnings: Warnings::default(),
         twin: Twin::default(),

@@ -36,6 +36,10 @@ pub(crate) enum Topic {
     Configured,
     /// The tap of a network is no port as it should be.
     OverlayPort,
+    /// A port is part of a loop and shut.
+    Loop,
+    /// The LAN behind a bridge is plugged in at several nodes.
+    SharedLan,
     /// This host has no address.
     Underlay,
     /// A bootstrap is not connected.

@@ -262,6 +262,8 @@ mod tests {
                 punt_broadcast: false,
                 clamp: true,
                 twins: FibMap::default(),
+                standby: None,
+                bpdu: false,
             }],
             sessions: FibMap::from_iter([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),

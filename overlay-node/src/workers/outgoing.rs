@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify, ethertype};
+use overlay_proto::segment::is_for_nodes;
 use overlay_proto::session::Session;
 use overlay_proto::switching::{FibNetwork, FibPeer, Forward, MacKey, NetIndex, PuntReason};
 use overlay_proto::wire::{INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, max_frame, split};
@@ -19,10 +20,49 @@ use super::punt::{Context, Punt};
 /// floods ARP must not push handshakes out of the queue.
 const TOLD_PER_SECOND: u32 = 100;
 
+/// Beacons that are shown to the slow path per second: those of all nodes on a LAN with many VLANs. In a
+/// loop the rest goes round until the loop is cut.
+const BEACONS_PER_SECOND: u32 = 1000;
+
+/// VLANs of frames that were dropped on standby, shown to the slow path per second: it finds the VLANs that
+/// are this node's alone.
+const STANDBY_PER_SECOND: u32 = 10;
+
 /// Frame ids have the lane in the top 8 bits.
 const FRAME_ID_BITS: u32 = 24;
 
 const _: () = assert!(INNER_LEN <= HEADROOM);
+
+/// So many a second, by the worker's clock.
+#[derive(Debug)]
+struct PerSecond {
+    most: u32,
+    /// The second, and how many there were in it.
+    taken: (u64, u32),
+}
+
+impl PerSecond {
+    const fn new(most: u32) -> Self {
+        Self {
+            most,
+            taken: (0, 0),
+        }
+    }
+
+    fn has_left(&mut self, now_ms: u64) -> bool {
+        let second = now_ms / 1000;
+        if second != self.taken.0 {
+            self.taken = (second, 0);
+        }
+        self.taken.1 < self.most
+    }
+
+    fn take(&mut self, now_ms: u64) -> bool {
+        let left = self.has_left(now_ms);
+        self.taken.1 += u32::from(left);
+        left
+    }
+}
 
 /// The sending half of a worker.
 #[derive(Debug)]
@@ -30,8 +70,9 @@ pub(super) struct Outgoing {
     /// Wraps; at a million split frames a second a number comes again after 16 s, and its pieces
     /// are forgotten after one.
     next_frame_id: u32,
-    /// The second that the clock shows, and what was told in it.
-    told: (u64, u32),
+    told: PerSecond,
+    beacons: PerSecond,
+    standby: PerSecond,
     /// A copy of a frame that goes to several peers: sealing it for one may overwrite it.
     copy: Vec<u8>,
 }
@@ -40,7 +81,9 @@ impl Outgoing {
     pub(super) const fn new() -> Self {
         Self {
             next_frame_id: 0,
-            told: (0, 0),
+            told: PerSecond::new(TOLD_PER_SECOND),
+            beacons: PerSecond::new(BEACONS_PER_SECOND),
+            standby: PerSecond::new(STANDBY_PER_SECOND),
             copy: Vec::new(),
         }
     }
@@ -62,6 +105,13 @@ impl Outgoing {
         };
         if context.fib.is_own_datagram(&frame) {
             return context.drops.count(DropReason::OverlayOnItself);
+        }
+        if is_for_nodes(&frame) {
+            if self.beacons.take(context.now_ms) {
+                let frame = bytes.into();
+                context.punt(Punt::Beacon { net, frame });
+            }
+            return;
         }
         let src = MacKey {
             vlan: frame.vlan(),
@@ -98,6 +148,13 @@ impl Outgoing {
             }
             Forward::Local => self.tell(context, net, &frame, bytes),
             Forward::Punt(reason) => punt_frames(context, net, reason, header, buffer),
+            Forward::Drop(DropReason::StandingBy) => {
+                context.drops.count(DropReason::StandingBy);
+                if self.standby.take(context.now_ms) {
+                    let vlan = src.vlan;
+                    context.punt(Punt::StandingBy { net, vlan });
+                }
+            }
             Forward::Drop(reason) => context.drops.count(reason),
         }
     }
@@ -150,14 +207,12 @@ impl Outgoing {
         ) {
             return;
         }
-        let second = context.now_ms / 1000;
-        if second != self.told.0 {
-            self.told = (second, 0);
+        if !self.told.has_left(context.now_ms) {
+            return;
         }
         let evidence = classify(frame);
-        let tells = evidence.whole_machine || !evidence.ips.is_empty();
-        if self.told.1 < TOLD_PER_SECOND && tells {
-            self.told.1 += 1;
+        if evidence.whole_machine || !evidence.ips.is_empty() {
+            self.told.take(context.now_ms);
             let frame = bytes.into();
             context.punt(Punt::LocalEvidence { net, frame });
         }

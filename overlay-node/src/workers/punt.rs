@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::VlanId;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex, PuntReason};
 use overlay_proto::wire::{Forwarded, InnerHeader, SessionIndex};
@@ -36,6 +37,20 @@ pub enum Punt {
         net: NetIndex,
         /// The whole frame.
         frame: Box<[u8]>,
+    },
+    /// A frame from a local tap by which nodes on one LAN find each other. It was not sent.
+    Beacon {
+        /// The tap's network.
+        net: NetIndex,
+        /// The whole frame.
+        frame: Box<[u8]>,
+    },
+    /// A frame of this VLAN was dropped because this node stands by in it.
+    StandingBy {
+        /// The tap's network.
+        net: NetIndex,
+        /// The VLAN.
+        vlan: VlanId,
     },
     /// A frame from a peer. It was not delivered.
     PeerFrame {

@@ -170,6 +170,8 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             punt_broadcast: false,
             clamp: true,
             twins: FibMap::default(),
+            standby: None,
+            bpdu: false,
         }],
         peers: vec![FibPeer {
             peer: session.peer,

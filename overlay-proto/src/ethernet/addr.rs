@@ -32,6 +32,12 @@ impl MacAddr {
         matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
     }
 
+    /// 01:80:c2:00:00:00, to which bridges send their spanning tree's BPDUs.
+    #[must_use]
+    pub const fn is_bpdu(self) -> bool {
+        matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, 0])
+    }
+
     /// May a node claim it? Not a group, zero or bridge-reserved address (DIRECTORY.md, Claims).
     #[must_use]
     pub const fn is_claimable(self) -> bool {

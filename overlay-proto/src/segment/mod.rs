@@ -63,6 +63,8 @@ pub const MAX_VLANS: usize = 16;
 const MAX_SUSPICIONS: u32 = 10;
 /// The own beacon is reported as come back so often at most.
 const RETURN_EVERY: Duration = Duration::from_millis(100);
+/// After a port was shut copies of beacons from before come out of queues for a while.
+const CUT: Duration = Duration::from_secs(3);
 /// Events and frames that wait to be polled: one of each kind for each VLAN.
 const MAX_OUTPUTS: usize = 4 * MAX_VLANS;
 
@@ -107,7 +109,8 @@ pub struct Segment {
     doors: BTreeMap<VlanId, Door>,
     /// What is left of [`MAX_SUSPICIONS`], and when one was given back last.
     suspicions: (u32, Instant),
-    returned_at: Option<Instant>,
+    /// The own beacon is not reported before.
+    report_return_at: Option<Instant>,
     events: VecDeque<SegmentEvent>,
     frames: VecDeque<Vec<u8>>,
 }
@@ -141,7 +144,7 @@ impl Segment {
             connected: false,
             doors: BTreeMap::new(),
             suspicions: (MAX_SUSPICIONS, now),
-            returned_at: None,
+            report_return_at: None,
             events: VecDeque::new(),
             frames: VecDeque::new(),
         }
@@ -247,6 +250,11 @@ impl Segment {
         {
             *left -= 1;
         }
+    }
+
+    /// A port of the bridge was shut because the own beacon came back by it.
+    pub fn handle_port_shut(&mut self, now: Instant) {
+        self.report_return_at = Some(now + CUT);
     }
 
     /// A beacon of this network came from the bridge.
@@ -409,9 +417,8 @@ impl Segment {
     }
 
     fn note_return(&mut self, now: Instant, vlan: VlanId) {
-        let lately = |at: Instant| now.saturating_duration_since(at) < RETURN_EVERY;
-        if !self.returned_at.is_some_and(lately) {
-            self.returned_at = Some(now);
+        if self.report_return_at.is_none_or(|at| at <= now) {
+            self.report_return_at = Some(now + RETURN_EVERY);
             self.events.push_back(SegmentEvent::Returned(vlan));
         }
     }

@@ -441,6 +441,13 @@ fn the_own_beacon_come_back_is_told_a_few_times_a_second() {
             .all(|(_, e)| e == SegmentEvent::Returned(UNTAGGED))
     );
     assert!(sim.is_open(0), "an election does not help");
+    sim.nodes[0].segment.handle_port_shut(sim.now);
+    sim.nodes[0].events.clear();
+    for _ in 0..2_900 {
+        sim.give(0, &frame);
+        sim.step();
+    }
+    assert!(sim.nodes[0].events.is_empty(), "copies from before");
     // Of a run before, or made up.
     sim.nodes[0].events.clear();
     let parsed = EthernetFrame::parse(&frame).unwrap();

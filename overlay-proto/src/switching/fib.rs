@@ -10,6 +10,7 @@ use nat_traversal::path::Path;
 use nat_traversal::relay::RelayKey;
 
 use super::counters::PeerCounters;
+use super::vlans::VlanSet;
 use crate::drop_reason::DropReason;
 use crate::ethernet::{EthernetFrame, IpPacket, MacAddr, VlanId, protocol};
 use crate::ids::{NetworkId, PeerId};
@@ -96,6 +97,26 @@ pub struct FibNetwork {
     /// Peers' MACs that a guest here has in another VLAN, while the bridge does not filter VLANs: a
     /// switch behind it that learns by MAC alone would look for the guest at the wrong port.
     pub twins: FibMap<MacKey, ()>,
+    /// The VLANs in which another node on the same LAN carries its frames, so that this one stands by
+    /// (ADR 31).
+    pub standby: Option<Arc<VlanSet>>,
+    /// BPDUs are carried, as any multicast (ADR 32).
+    pub bpdu: bool,
+}
+
+impl FibNetwork {
+    /// Does this node carry nothing of `vlan`, neither way?
+    #[must_use]
+    pub fn stands_by(&self, vlan: VlanId) -> bool {
+        let standby = self.standby.as_ref();
+        standby.is_some_and(|standby| standby.contains(vlan))
+    }
+
+    /// Is `dst` an address that no bridge forwards, and this network does not either?
+    #[must_use]
+    pub const fn refuses(&self, dst: MacAddr) -> bool {
+        dst.is_bridge_reserved() && !(self.bpdu && dst.is_bpdu())
+    }
 }
 
 /// One peer as the fast path sees it.
@@ -241,8 +262,11 @@ impl Fib {
         if !src.mac.is_claimable() {
             return Forward::Drop(DropReason::MacReserved);
         }
-        if dst.is_bridge_reserved() {
+        if network.refuses(dst) {
             return Forward::Drop(DropReason::BridgeReserved);
+        }
+        if network.stands_by(src.vlan) {
+            return Forward::Drop(DropReason::StandingBy);
         }
         match network.macs.get(&src) {
             Some(MacEntry::Local(local)) => local.heard(now_ms),
@@ -307,8 +331,12 @@ impl Fib {
         if !src.mac.is_claimable() {
             return Accept::Drop(DropReason::MacReserved);
         }
-        if dst.is_bridge_reserved() {
+        if network.refuses(dst) {
             return Accept::Drop(DropReason::BridgeReserved);
+        }
+        // A claim that has not moved yet still gets its frames: they go to one station, not round.
+        if dst.is_group() && network.stands_by(src.vlan) {
+            return Accept::Drop(DropReason::StandingBy);
         }
         match network.macs.get(&src) {
             Some(MacEntry::Remote(slot, _)) if *slot == from.peer => {}

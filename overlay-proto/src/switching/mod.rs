@@ -11,9 +11,11 @@ mod counters;
 mod fib;
 #[cfg(test)]
 mod tests;
+mod vlans;
 
 pub use counters::{DropCounters, PeerCounters};
 pub use fib::{
     Accept, Fib, FibMap, FibNetwork, FibPeer, FibSession, Forward, LocalMac, MacEntry, MacKey,
     NetIndex, PeerSlot, PuntReason,
 };
+pub use vlans::VlanSet;

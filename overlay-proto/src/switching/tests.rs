@@ -76,6 +76,8 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
             punt_broadcast: false,
             clamp: true,
             twins: FibMap::default(),
+            standby: None,
+            bpdu: false,
         }],
         peers: vec![alice, bob],
         ..Fib::default()
@@ -109,6 +111,56 @@ fn a_frame_goes_where_its_destination_is() {
         fib.forward(NET, key(OURS), MacAddr::BROADCAST, 7),
         Forward::Flood { punt: false, .. }
     ));
+}
+
+#[test]
+fn who_stands_by_carries_nothing_round() {
+    let (mut fib, from) = usual();
+    let mut standby = VlanSet::all();
+    standby.set(VlanId::new(7).unwrap(), false);
+    fib.networks[0].standby = Some(Arc::new(standby));
+    for dst in [BOBS, OURS, MacAddr::BROADCAST] {
+        let forward = fib.forward(NET, key(OURS), dst, 7);
+        assert!(matches!(forward, Forward::Drop(DropReason::StandingBy)));
+    }
+    let Some(MacEntry::Local(local)) = fib.networks[0].macs.get(&key(OURS)) else {
+        panic!("not local");
+    };
+    assert_eq!(local.last_heard_ms(), 0, "it takes no evidence");
+    let accept = |dst| fib.accept(&from, Selector(1100), key(ALICES), dst);
+    let broadcast = accept(MacAddr::BROADCAST);
+    assert!(matches!(broadcast, Accept::Drop(DropReason::StandingBy)));
+    assert!(
+        matches!(accept(OURS), Accept::Deliver(..)),
+        "to one station"
+    );
+    // The VLAN that is ours.
+    let tagged = MacKey {
+        vlan: VlanId::new(7).unwrap(),
+        mac: OURS,
+    };
+    let forward = fib.forward(NET, tagged, BOBS, 7);
+    assert!(matches!(forward, Forward::Punt(PuntReason::SourceUnknown)));
+}
+
+#[test]
+fn bpdus_pass_where_the_attachment_says_so() {
+    let (mut fib, from) = usual();
+    let bpdu = MacAddr([0x01, 0x80, 0xc2, 0, 0, 0]);
+    let lldp = MacAddr([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
+    let ways = |fib: &Fib, dst| {
+        let out = matches!(fib.forward(NET, key(OURS), dst, 7), Forward::Flood { .. });
+        let accepted = fib.accept(&from, Selector(1100), key(ALICES), dst);
+        (out, matches!(accepted, Accept::Deliver(..)))
+    };
+    assert_eq!(ways(&fib, bpdu), (false, false));
+    fib.networks[0].bpdu = true;
+    assert_eq!(ways(&fib, bpdu), (true, true));
+    assert_eq!(
+        ways(&fib, lldp),
+        (false, false),
+        "no other reserved address"
+    );
 }
 
 #[test]
