@@ -35,7 +35,7 @@ fn a_bootstrap_without_udp_is_named_within_five_seconds() {
     }
     let ready = Instant::now();
     let node = &world.nodes[0];
-    let named = || warning(node, ":22611 does not answer by UDP");
+    let named = || warning(node, "no UDP answer comes from 192.0.2.11:22611");
     let (text, took) = wait_for("a warning about UDP", Duration::from_secs(10), named).unwrap();
     println!("after {took:?}: {text}");
     assert!(ready.elapsed() < Duration::from_secs(6));
@@ -73,7 +73,7 @@ fn a_stopped_peer_is_no_lost_relay_and_who_left_is_no_ghost() {
     // It comes back and leaves for good.
     world.nodes[1].up_and_ready().unwrap();
     world.nodes[0].wait_kind("b", "relayed", end).unwrap();
-    world.nodes[1].farlan(&["leave"]).unwrap();
+    world.nodes[1].farlan(&["leave", "--yes"]).unwrap();
     let parted = || {
         let status = world.nodes[0].status().ok()?;
         status["peers"].as_array()?.is_empty().then_some(())

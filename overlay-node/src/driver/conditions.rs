@@ -114,7 +114,7 @@ impl Driver {
                     "its relay and its word about this node's address are missing until then"
                 };
                 format!(
-                    "bootstrap {infra} is up, but {addrs} does not answer by UDP; open this UDP port at \
+                    "bootstrap {infra} is up, but no UDP answer comes from {addrs}; open this UDP port at \
                      the bootstrap, and let UDP out of this site's firewall; {means}"
                 )
             });
