@@ -89,7 +89,33 @@ fn a_healthy_overlay_counts_no_drops_and_warns_of_nothing() {
     for (node, peer) in [(0, "b"), (1, "a")] {
         world.nodes[node].wait_kind(peer, "direct", SOON).unwrap();
     }
-    std::thread::sleep(Duration::from_secs(3));
+    // By name, by a guest's address, and what there is not.
+    let node = &world.nodes[0];
+    let text = node.farlan(&["ping", "b", "--until-direct"]).unwrap();
+    println!("{text}");
+    assert!(
+        text.contains(" ms  direct ") && text.contains("0 % lost"),
+        "{text}"
+    );
+    let by_ip = node
+        .farlan(&["ping", "10.9.0.2", "-c", "2", "--json"])
+        .unwrap();
+    let by_ip: serde_json::Value = serde_json::from_str(&by_ip).unwrap();
+    assert_eq!(
+        (&by_ip["name"], &by_ip["answered"]),
+        (&"b".into(), &2.into())
+    );
+    let here = node.run(&["ping", "10.9.0.1", "-c", "1"]).unwrap();
+    assert!(
+        here.code == 1 && here.stderr.contains("on this host"),
+        "{here:?}"
+    );
+    let nobody = node.run(&["ping", "nobody", "-c", "1"]).unwrap();
+    assert!(
+        nobody.code == 1 && nobody.stderr.contains("`farlan peers`"),
+        "{nobody:?}"
+    );
+    std::thread::sleep(Duration::from_secs(2));
     for node in &world.nodes {
         let status = node.status().unwrap();
         let drops = status["drops"].as_object().unwrap();

@@ -11,6 +11,7 @@ mod join;
 mod leave;
 mod output;
 mod pin;
+mod ping;
 mod revoke;
 mod show;
 mod tables;
@@ -124,6 +125,8 @@ enum Command {
         #[arg(long, value_name = "NETWORK")]
         network: Option<NetworkName>,
     },
+    /// Ping a peer, or the peer that a guest lives on: path, time, loss, and why it is not direct
+    Ping(ping::PingArgs),
     /// Say that a MAC address is on this host now, for migration hooks
     Announce {
         #[command(flatten)]
@@ -186,6 +189,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Announce { args, keep } => pin::announce(globals, args, *keep),
         Command::Pin(args) => pin::pin(globals, args),
         Command::Unpin(args) => pin::unpin(globals, args),
+        Command::Ping(args) => ping::ping(globals, args),
         Command::Version => show::version(globals),
     }
 }

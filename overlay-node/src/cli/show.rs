@@ -11,7 +11,7 @@ use crate::attachments::{self, AttachmentRecord};
 use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response};
 use crate::control_socket::client::{self, ClientError};
 
-fn call(globals: &Globals, request: &Request) -> Result<Response> {
+pub(super) fn call(globals: &Globals, request: &Request) -> Result<Response> {
     let state = globals.state();
     match client::call(&state.socket(), request) {
         Err(error @ ClientError::NotRunning(_)) => {

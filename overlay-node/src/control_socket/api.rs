@@ -41,6 +41,13 @@ pub enum Request {
         /// The network; none: all.
         network: Option<NetworkName>,
     },
+    /// One challenge to a peer on its path: [`Response::Ping`], within two seconds.
+    Ping {
+        /// The name or id of a peer, or the MAC or IP of a guest.
+        to: String,
+        /// The guest's network; none: any.
+        network: Option<NetworkName>,
+    },
     /// This MAC is here now (evidence of class 3): [`Response::Done`].
     Announce {
         /// What is here.
@@ -89,7 +96,8 @@ impl Request {
             | Self::Peers
             | Self::Networks
             | Self::Macs { .. }
-            | Self::Where { .. } => true,
+            | Self::Where { .. }
+            | Self::Ping { .. } => true,
             Self::Announce { .. }
             | Self::Pin(_)
             | Self::Unpin(_)
@@ -236,6 +244,8 @@ pub enum Response {
     Networks(Vec<NetworkReport>),
     /// To [`Request::Macs`] and [`Request::Where`].
     Macs(Vec<MacReport>),
+    /// To [`Request::Ping`].
+    Ping(Box<PingReport>),
     /// A change was made; one line for the user, perhaps empty.
     Done(String),
     /// It failed; one line: what, why, what to do.
@@ -401,6 +411,19 @@ pub struct PathReport {
     pub rtt_ms: Option<f64>,
     /// The largest UDP payload proven, in bytes; on a relayed path without the relay header.
     pub mtu: Option<u16>,
+}
+
+/// `farlan ping --json`, one of `pings`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PingReport {
+    /// The peer.
+    pub node: PeerId,
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// The path the challenge took.
+    pub path: PathReport,
+    /// Until its answer came, in milliseconds; `null`: none came, or there is no path.
+    pub rtt_ms: Option<f64>,
 }
 
 /// `farlan macs --json`, one element.

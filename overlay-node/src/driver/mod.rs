@@ -38,7 +38,7 @@
 //! - [`pins`]: what the operator says is here.
 //! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
 //!   from passing. [`reasons`]: why a peer is not reached, or not directly.
-//! - [`requests`], [`questions`], [`reports`]: the control socket; what `farlan status` shows.
+//! - [`requests`], [`questions`], [`pings`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod answers;
 mod attaching;
@@ -66,6 +66,7 @@ mod peer;
 mod peers;
 mod permits;
 mod pins;
+mod pings;
 mod publish;
 mod question_pool;
 mod questions;

@@ -167,6 +167,10 @@ impl Driver {
         match header.kind {
             InnerKind::Probe => match ProbeMessage::decode(body) {
                 Ok(message) => {
+                    self.handle_pong(tick.now, id, &message);
+                    let Some(peer) = self.peers.get_mut(&id) else {
+                        return;
+                    };
                     if let Some(answer) = peer.agent.handle_probe(tick.now, path, message) {
                         self.send_probe(tick, id, &answer);
                     }
@@ -449,7 +453,7 @@ impl Driver {
 
     /// Sends a challenge or an answer. A challenge that asks for more than the own interface takes
     /// is no drop: the agent is told, and asks for less.
-    fn send_probe(&mut self, tick: Tick, id: PeerId, probe: &Outgoing) {
+    pub(crate) fn send_probe(&mut self, tick: Tick, id: PeerId, probe: &Outgoing) {
         let body = probe.message.encode(probe.padded_len);
         let Some((len, datagram)) = self.seal(id, &InnerHeader::plain(InnerKind::Probe), &body)
         else {

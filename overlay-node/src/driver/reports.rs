@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nat_traversal::path::PathKind;
 use overlay_proto::directory::Entry;
-use overlay_proto::ids::NetworkName;
+use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::Chain;
 
 use super::network::Network;
@@ -107,6 +107,12 @@ impl Driver {
             .collect();
         reports.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         reports
+    }
+
+    /// One line of it.
+    pub(crate) fn report_on(&self, now: Instant, peer: PeerId) -> Option<PeerReport> {
+        let routes = self.underlay.routes();
+        Some(self.peer_report(now, self.peers.get(&peer)?, &routes))
     }
 
     fn peer_report(&self, now: Instant, peer: &Peer, routes: &[RelaySpot]) -> PeerReport {

@@ -36,6 +36,10 @@ impl Driver {
             Request::Announce { pin, keep } => done(self.announce(tick, &pin, keep)),
             Request::Pin(pin) => done(self.pin(tick, &pin)),
             Request::Unpin(pin) => done(self.unpin(tick, &pin)),
+            Request::Ping { to, network } => match self.check_network(network.as_ref()) {
+                Ok(()) => return self.ping(tick, &to, network.as_ref(), answer),
+                Err(error) => Response::Error(error),
+            },
             Request::Attach(request) => done(self.attach(&request).await),
             Request::Detach(request) => done(self.detach(&request).await),
             Request::Confirm => done(self.confirm()),

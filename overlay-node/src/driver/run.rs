@@ -28,6 +28,7 @@ use super::node::{Node, Tick};
 use super::peer::Peer;
 use super::permits::Permits;
 use super::question_pool::QuestionPool;
+use super::pings::Pings;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
 use super::site_mtus::SiteMtus;
@@ -105,6 +106,7 @@ pub(crate) struct Driver {
     pub(crate) signal_inbox: SignalInbox,
     pub(crate) probe_budget: ProbeBudget,
     pub(crate) open_questions: OpenQuestions,
+    pub(crate) pings: Pings,
     /// Peers whose machines may have outputs.
     pub(crate) touched_peers: BTreeSet<PeerId>,
     /// Networks whose directory may have outputs.
@@ -207,6 +209,7 @@ impl Driver {
             self.next_group_query(),
             self.open_questions.poll_timeout(),
             self.looped.poll_timeout(),
+            self.pings.poll_timeout(),
             Some(self.next_look),
             self.leaving.as_ref().map(|leaving| leaving.until),
         ];
@@ -270,6 +273,7 @@ impl Driver {
         self.send_group_queries(tick);
         self.expire_waiting(tick);
         self.answer_questions(tick);
+        self.end_pings(tick.now);
         if tick.now >= self.next_look {
             self.next_look = tick.now + LOOK;
             self.look(tick);

@@ -161,6 +161,7 @@ fn driver(
         signal_inbox: overlay_proto::directory::SignalInbox::default(),
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
         open_questions: super::questions::OpenQuestions::default(),
+        pings: super::pings::Pings::default(),
         touched_peers: BTreeSet::new(),
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
