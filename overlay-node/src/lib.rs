@@ -7,6 +7,7 @@
 //! - [`control_socket`]: how the commands talk to the running node.
 //! - [`attachments`]: what joins a network on this host.
 //! - [`pins`]: MACs that the operator says are on this host.
+//! - [`doctor`]: what on this host or on the way to the bootstraps is wrong.
 //! - [`driver`]: the slow path: one task that owns every state machine.
 //! - [`workers`]: the fast path: frames between taps and UDP sockets.
 
@@ -14,6 +15,7 @@ pub mod attachments;
 pub mod cli;
 pub mod config;
 pub mod control_socket;
+pub mod doctor;
 pub mod driver;
 pub mod pins;
 pub mod state;

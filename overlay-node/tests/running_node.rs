@@ -119,6 +119,7 @@ fn status() -> StatusReport {
             why: None,
             data: vec!["192.0.2.1:22611".parse().unwrap()],
             udp: Some(false),
+            clock_ahead_s: None,
         }],
         listen: vec!["0.0.0.0:22611".parse().unwrap()],
         nat: NatReport::default(),

@@ -49,6 +49,72 @@ fn a_bootstrap_without_udp_is_named_within_five_seconds() {
     wait_for("no warning", SOON, gone).unwrap();
 }
 
+/// The findings of `farlan doctor --json`, and its exit code.
+fn examine(node: &Node, args: &[&str]) -> (i32, Vec<serde_json::Value>) {
+    let all = [&["doctor", "--json"], args].concat();
+    let out = node.run(&all).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+    println!("{}: exit {}: {report:#}", node.name, out.code);
+    (out.code, report["findings"].as_array().unwrap().clone())
+}
+
+/// Does a check of this name end so?
+fn ends(findings: &[serde_json::Value], check: &str, verdict: &str) -> bool {
+    let mut these = findings.iter().filter(|one| one["check"] == check);
+    these.any(|one| one["verdict"] == verdict)
+}
+
+#[test]
+fn the_doctor_finds_what_is_wrong_before_and_after_the_join() {
+    require_lab!();
+    let mut world = World::build(&TWO, Family::V4, LinkModel::default()).unwrap();
+    let boot = world.boot.host.ns.clone();
+    // A host that has joined nothing.
+    let stranger = Node::new(&world.sites[0].hosts[0], "stranger");
+    let contact = ["--bootstrap", "192.0.2.11:22611"];
+    let (code, found) = examine(&stranger, &contact);
+    assert_eq!(code, 0);
+    for check in ["tun", "rights", "bootstrap", "mtu", "firewall"] {
+        assert!(ends(&found, check, "ok"), "{check}");
+    }
+    assert!(ends(&found, "membership", "note") && ends(&found, "nat", "note"));
+    let text = stranger
+        .farlan(&["doctor", contact[0], contact[1]])
+        .unwrap();
+    println!("{text}");
+    // UDP is forgotten at the bootstrap's firewall.
+    boot.sh(
+        "nft 'add table inet shut; add chain inet shut in { type filter hook input priority 0; }; \
+             add rule inet shut in udp dport 22611 drop'",
+    )
+    .unwrap();
+    let (code, found) = examine(&stranger, &contact);
+    assert_eq!(code, 1);
+    let cure = found.iter().find(|one| one["verdict"] == "fail").unwrap();
+    assert!(
+        cure["cure"]
+            .as_str()
+            .unwrap()
+            .contains("open UDP port 22611")
+    );
+    boot.sh("nft delete table inet shut").unwrap();
+    // Joined, attached, up.
+    for node in &mut world.nodes {
+        node.up_and_ready().unwrap();
+    }
+    world.nodes[0].wait_kind("b", "direct", SOON).unwrap();
+    let (code, found) = examine(&world.nodes[0], &[]);
+    assert_eq!(code, 0);
+    for check in ["membership", "port", "clock", "nat", "bootstrap"] {
+        assert!(ends(&found, check, "ok"), "{check}");
+    }
+    // The bootstrap is gone.
+    world.boot.process.kill();
+    let (code, found) = examine(&world.nodes[0], &[]);
+    assert_eq!(code, 1);
+    assert!(ends(&found, "bootstrap", "fail"));
+}
+
 #[test]
 fn a_stopped_peer_is_no_lost_relay_and_who_left_is_no_ghost() {
     require_lab!();

@@ -114,7 +114,11 @@ impl RelayClient {
                 if challenge.allocation != self.allocation {
                     return Err(RelayError::UnknownAllocation);
                 }
-                if self.tries == 0 || self.echoes >= MAX_ECHOES {
+                if self.tries == 0 {
+                    // The answer to a repetition; the one before was enough.
+                    return Ok(());
+                }
+                if self.echoes >= MAX_ECHOES {
                     return Err(RelayError::Unasked);
                 }
                 self.echoes += 1;
@@ -126,8 +130,11 @@ impl RelayClient {
                 if ack.allocation != self.allocation {
                     return Err(RelayError::UnknownAllocation);
                 }
-                if self.tries == 0 || ack.counter > self.counter {
+                if ack.counter > self.counter {
                     return Err(RelayError::Unasked);
+                }
+                if self.tries == 0 {
+                    return Ok(());
                 }
                 self.tries = 0;
                 self.echoes = 0;

@@ -6,6 +6,7 @@
 mod apply;
 mod attach;
 mod authority;
+mod doctor;
 mod duration;
 mod join;
 mod leave;
@@ -125,6 +126,8 @@ enum Command {
         #[arg(long, value_name = "NETWORK")]
         network: Option<NetworkName>,
     },
+    /// Check this host and the way to the bootstraps, before or after `farlan join`; fails if a check does
+    Doctor(doctor::DoctorArgs),
     /// Ping a peer, or the peer that a guest lives on: path, time, loss, and why it is not direct
     Ping(ping::PingArgs),
     /// Say that a MAC address is on this host now, for migration hooks
@@ -189,6 +192,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Announce { args, keep } => pin::announce(globals, args, *keep),
         Command::Pin(args) => pin::pin(globals, args),
         Command::Unpin(args) => pin::unpin(globals, args),
+        Command::Doctor(args) => doctor::doctor(globals, args),
         Command::Ping(args) => ping::ping(globals, args),
         Command::Version => show::version(globals),
     }

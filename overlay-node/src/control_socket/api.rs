@@ -312,6 +312,9 @@ pub struct BootstrapReport {
     pub data: Vec<SocketAddr>,
     /// Does one of these answer by UDP? `null`: not known yet.
     pub udp: Option<bool>,
+    /// By how many seconds its clock is ahead of this host's; `null`: it has not said.
+    #[serde(default)]
+    pub clock_ahead_s: Option<i64>,
 }
 
 /// `status.bootstraps[].state`.
@@ -502,6 +505,7 @@ mod tests {
                 why: None,
                 data: vec!["192.0.2.1:22611".parse().unwrap()],
                 udp: Some(true),
+                clock_ahead_s: Some(-1),
             }],
             listen: vec!["0.0.0.0:22611".parse().unwrap()],
             nat: NatReport {
@@ -547,7 +551,8 @@ mod tests {
             "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
             "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
             "bootstraps": [{"node": peer.to_string(), "addresses": ["/ip4/192.0.2.1/tcp/22611"],
-                "state": "up", "why": null, "data": ["192.0.2.1:22611"], "udp": true}],
+                "state": "up", "why": null, "data": ["192.0.2.1:22611"], "udp": true,
+                "clock_ahead_s": -1}],
             "uptime_s": 1, "workers": 2, "tasks": 9, "listen": ["0.0.0.0:22611"],
             "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
                     "reflexive": ["192.0.2.4:5"], "observers": 2},

@@ -171,6 +171,7 @@ impl Driver {
                 UdpAnswer::Answers => Some(true),
                 UdpAnswer::Silent => Some(false),
             },
+            clock_ahead_s: self.underlay.clock_of(&node),
         }
     }
 
@@ -187,6 +188,7 @@ impl Driver {
 
     /// The clock of `infra` is so many seconds ahead of ours.
     pub(crate) fn handle_clock(&mut self, tick: Tick, infra: PeerId, ahead_s: i64) {
+        self.underlay.note_clock(&infra, ahead_s);
         let text = (ahead_s.abs() > CLOCK_WARNING_S).then(|| clock_warning(infra, ahead_s));
         self.warnings
             .set(tick.now, Topic::Clock, &infra.to_string(), text);

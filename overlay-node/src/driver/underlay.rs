@@ -70,6 +70,8 @@ struct Infra {
     asked: Option<Instant>,
     /// Allocations that never answered: the next one is bound at another address.
     failures: usize,
+    /// By how many seconds its clock is ahead of ours, once it has said.
+    clock_ahead_s: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -202,6 +204,7 @@ impl Underlay {
             relay: None,
             asked: None,
             failures: 0,
+            clock_ahead_s: None,
         });
         infra.data_addrs = usable;
         let all: Vec<SocketAddr> = self
@@ -536,6 +539,18 @@ impl Underlay {
     pub(crate) fn udp_of(&self, peer: &PeerId) -> Option<(&[SocketAddr], UdpAnswer)> {
         let infra = self.infra.get(peer)?;
         Some((&infra.data_addrs, self.udp.of(&infra.data_addrs)))
+    }
+
+    /// The clock of a bootstrap is so many seconds ahead of ours.
+    pub(crate) fn note_clock(&mut self, peer: &PeerId, ahead_s: i64) {
+        if let Some(infra) = self.infra.get_mut(peer) {
+            infra.clock_ahead_s = Some(ahead_s);
+        }
+    }
+
+    /// What [`Self::note_clock`] was told.
+    pub(crate) fn clock_of(&self, peer: &PeerId) -> Option<i64> {
+        self.infra.get(peer)?.clock_ahead_s
     }
 
     /// Has this host an address that others could send to?
