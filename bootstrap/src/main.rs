@@ -4,7 +4,7 @@
 //! members themselves. One swarm serves one overlay, because one DHT must not mix two; the data
 //! plane (reflector and relay) is shared by all. The rooms:
 //! - `args` (in the library): the command line; `listen`: which sockets that means.
-//! - `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
+//! - `rights`: as whom it runs. `state`: the identity on disk. `data_plane`: the UDP sockets. `relay`: allocations.
 //! - `witness`: who used which invite. `shelf`: what members taught about an overlay.
 //! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
 
@@ -12,6 +12,7 @@ mod data_plane;
 mod listen;
 mod notify;
 mod relay;
+mod rights;
 mod serve;
 mod shelf;
 mod state;
@@ -32,6 +33,10 @@ const DEFAULT_LOG: &str = "info,libp2p_kad=error,libp2p_swarm=warn,quinn=warn";
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let args = args::Args::parse();
+    if let Err(error) = rights::become_owner(&args.state) {
+        eprintln!("farlan-bootstrap: {error:#}");
+        return ExitCode::FAILURE;
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

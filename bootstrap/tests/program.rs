@@ -86,3 +86,74 @@ fn prints_its_addresses_serves_two_overlays_and_stops() {
     assert!(stop.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// Run by hand as root on the service's directory, as a user does who follows the steps in order.
+#[test]
+fn as_root_it_becomes_the_owner_of_its_directory() {
+    use std::os::unix::fs::{MetadataExt, chown};
+
+    const NOBODY: u32 = 65_534;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("state");
+    std::fs::create_dir(&dir).unwrap();
+    if std::fs::metadata(&dir).unwrap().uid() != 0
+        || chown(&dir, Some(NOBODY), Some(NOBODY)).is_err()
+    {
+        println!("SKIPPED as_root_it_becomes_the_owner_of_its_directory: not root");
+        return;
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(parent.path(), open).unwrap();
+    let start = || {
+        let mut command = program(&dir);
+        command.args(["--overlay", &overlay(1), "--listen", "/ip4/127.0.0.1/udp/0"]);
+        command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    for _ in 0..2 {
+        let mut child = start();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("it serves").unwrap();
+        assert!(first.starts_with("overlay "), "{first}");
+        let process = std::fs::metadata(format!("/proc/{}/status", child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = |name: &str| {
+            status
+                .lines()
+                .find(|l| l.starts_with(name))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(
+            line("Uid:"),
+            format!("Uid:{}", format!("\t{NOBODY}").repeat(4)),
+            "{process:?}"
+        );
+        assert_eq!(line("Groups:").trim(), "Groups:");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().uid(), NOBODY, "{entry:?}");
+        }
+    }
+    // What an older version left as root: the cure, and it works as typed.
+    let identity = dir.join("identity");
+    chown(&identity, Some(0), Some(0)).unwrap();
+    let output = program(&dir)
+        .args(["--overlay", &overlay(1)])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    fails_with(&output, "belongs to root");
+    let cure = error.trim().split("type: ").nth(1).unwrap();
+    assert!(cure.starts_with("chown -R "), "{error}");
+    let done = Command::new("sh").args(["-c", cure]).status().unwrap();
+    assert!(done.success());
+    let mut child = start();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().expect("it serves").is_ok());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -16,7 +16,7 @@ for site in site-a site-b; do
     [ ! -e /shared/$site.invite ] || continue
     set --
     for address in $(grep /p2p/ /tmp/addresses); do set -- "$@" --bootstrap "$address"; done
-    farlan invite --network lab --name $site "$@" >/shared/$site.new
+    farlan invite --network lab --name $site --again "$@" >/shared/$site.new
     mv /shared/$site.new /shared/$site.invite
 done
 cat /tmp/addresses

@@ -7,103 +7,17 @@
     reason = "a test fails by panicking; the helpers here are only called by tests"
 )]
 
+mod site;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use overlay_node::state::{OsEntropy, StateDir, wall_clock};
 use overlay_proto::membership::{InviteRequest, NetworkAuthority, Rights, issue_invite};
 use overlay_proto::time::UnixTime;
 use serde_json::Value;
-use tempfile::TempDir;
 
-const BOOTSTRAP: &str = "/ip4/192.0.2.1/udp/22611/quic-v1/p2p/\
-    12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
-
-fn farlan(state: &Path, args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_farlan"))
-        .args(args)
-        .env("FARLAN_STATE", state)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that fails early does not read all of it.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-/// Its stdout, after success.
-fn ok(state: &Path, args: &[&str]) -> String {
-    ok_with(state, args, "")
-}
-
-fn ok_with(state: &Path, args: &[&str], stdin: &str) -> String {
-    let output = farlan(state, args, stdin);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Its one line on stderr, after failure with `code`.
-fn fails(state: &Path, args: &[&str], stdin: &str, code: i32) -> String {
-    let output = farlan(state, args, stdin);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    if code == 1 {
-        assert_eq!(error.lines().count(), 1, "{error}");
-    }
-    error
-}
-
-/// An authority with the networks `lab` and `home`, and a place for nodes.
-struct Site {
-    dir: TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        let site = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        ok(&site.authority(), &["init"]);
-        ok(&site.authority(), &["network", "add", "lab"]);
-        ok(
-            &site.authority(),
-            &["network", "add", "home", "--mtu", "9000"],
-        );
-        site
-    }
-
-    fn authority(&self) -> PathBuf {
-        self.dir.path().join("authority")
-    }
-
-    fn node(&self) -> PathBuf {
-        self.dir.path().join("node")
-    }
-
-    fn invite(&self, args: &[&str]) -> String {
-        let base = ["invite", "--bootstrap", BOOTSTRAP];
-        ok(&self.authority(), &[&base[..], args].concat())
-    }
-}
-
-#[test]
-fn init_prints_the_overlay_id_on_the_last_line_and_refuses_a_second_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = ok(dir.path(), &["init"]);
-    let id = out.lines().last().unwrap();
-    assert_eq!(id.len(), 52);
-    assert!(id.parse::<overlay_proto::ids::OverlayId>().is_ok());
-    let error = fails(dir.path(), &["init"], "", 1);
-    assert!(
-        error.contains("holds the authority of an overlay already"),
-        "{error}"
-    );
-}
+use site::{BOOTSTRAP, Site, fails, ok, ok_with};
 
 #[test]
 fn from_init_to_join() {
@@ -139,6 +53,190 @@ fn from_init_to_join() {
     let again: serde_json::Value = serde_json::from_str(&again).unwrap();
     assert_eq!(again["node"], joined["node"]);
     assert_eq!(again["added"], serde_json::json!(["home"]));
+}
+
+#[test]
+fn a_node_without_a_name_is_called_as_its_host_until_it_is_renamed() {
+    let site = Site::new();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let invite = site.invite(&["--network", "lab"]);
+    let joined = ok_with(&site.node(), &["join", "--json", "-"], &invite);
+    let joined: Value = serde_json::from_str(&joined).unwrap();
+    assert_eq!(joined["name"], host.trim());
+    assert_eq!(joined["name_signed"], false);
+    let text = ok(&site.node(), &["rename", "oak"]);
+    assert!(
+        text.contains("oak") && text.contains("did not sign"),
+        "{text}"
+    );
+    let again = ok_with(&site.node(), &["join", "--json", "-"], &invite);
+    assert_eq!(
+        serde_json::from_str::<Value>(&again).unwrap()["name"],
+        "oak"
+    );
+    let back: Value = serde_json::from_str(&ok(&site.node(), &["rename", "--json"])).unwrap();
+    assert_eq!(back["name"], host.trim());
+    fails(&site.node(), &["rename", "not a name"], "", 2);
+
+    // The authority's name stays, and the message says how to get another.
+    let named = site.invite(&["--network", "lab", "--name", "ash"]);
+    ok_with(&site.node(), &["join", "-"], &named);
+    let error = fails(&site.node(), &["rename", "oak"], "", 1);
+    assert!(error.contains("farlan invite --name NAME"), "{error}");
+}
+
+#[test]
+fn join_says_that_it_is_not_a_member_before_the_receipt() {
+    let site = Site::new();
+    // Nobody answers at this address of this host.
+    let peer = BOOTSTRAP.rsplit('/').next().unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");
+    let authority = site.authority();
+    let args = ["invite", "--network", "lab", "--bootstrap", &address];
+    let invite = ok(&authority, &args);
+    let begun = std::time::Instant::now();
+    let text = ok_with(&site.node(), &["join", "-"], &invite);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    assert!(
+        text.contains("member    not yet: /ip4/127.0.0.1/tcp/1"),
+        "{text}"
+    );
+    assert!(text.contains("asked again by `farlan up`"), "{text}");
+    let again = ok_with(&site.node(), &["join", "--offline", "--json", "-"], &invite);
+    let again: Value = serde_json::from_str(&again).unwrap();
+    assert!(again["member_until"].is_null());
+    assert!(
+        again["not_yet_member"]
+            .as_str()
+            .unwrap()
+            .contains("--offline")
+    );
+}
+
+/// Reads until `words` have come.
+fn read_until(from: &mut impl std::io::Read, words: &str) -> String {
+    let mut seen = String::new();
+    let mut chunk = [0; 512];
+    while !seen.contains(words) {
+        let count = from.read(&mut chunk).unwrap();
+        assert!(count > 0, "no {words:?} in {seen:?}");
+        seen.push_str(&String::from_utf8_lossy(&chunk[..count]));
+    }
+    seen
+}
+
+#[test]
+fn at_a_terminal_join_asks_shows_nothing_and_ends_when_the_invite_is_whole() {
+    let site = Site::new();
+    let invite = site.invite(&["--network", "lab", "--network", "home", "--name", "ash"]);
+    let invite = invite.trim();
+    let terminal = || {
+        // From util-linux: a terminal for the command, whose keys are our pipe.
+        let mut command = Command::new("script");
+        let typed = format!("{} join", env!("CARGO_BIN_EXE_farlan"));
+        command
+            .args(["-qfec", &typed, "/dev/null"])
+            .env("FARLAN_STATE", site.node());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    // Ctrl-C: nothing happens, and the terminal is as it was.
+    let mut child = terminal();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    read_until(&mut screen, "Paste the invite");
+    keys.write_all(&[3]).unwrap();
+    let shown = read_until(&mut screen, "nothing was changed");
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{shown}");
+    assert!(!site.node().join("membership").exists());
+
+    // In pieces, with a line break in it, without Enter at the end, and the pipe stays open.
+    let mut child = terminal();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    read_until(&mut screen, "Paste the invite");
+    let (one, other) = invite.split_at(300);
+    for piece in [one, "\n", other] {
+        keys.write_all(piece.as_bytes()).unwrap();
+        keys.flush().unwrap();
+    }
+    let shown = read_until(&mut screen, "next: farlan attach");
+    assert!(
+        shown.contains("ash") && shown.contains("not yet"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains(&invite[..40]),
+        "the invite is a secret: {shown}"
+    );
+    assert!(child.wait().unwrap().success());
+
+    // What can never become an invite is told at once.
+    let mut child = terminal();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    read_until(&mut screen, "Paste the invite");
+    keys.write_all(b"hello\n").unwrap();
+    read_until(&mut screen, "this is no invite");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn every_action_and_error_is_json_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("authority");
+    let object = |args: &[&str]| -> Value {
+        let text = ok(&state, &[args, &["--json"]].concat());
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert!(value.is_object(), "{args:?}: {text}");
+        value
+    };
+    assert_eq!(object(&["init"])["overlay"].as_str().unwrap().len(), 52);
+    assert_eq!(object(&["network", "add", "lab"])["name"], "lab");
+    assert_eq!(
+        object(&["bootstrap", "add", BOOTSTRAP])["bootstraps"][0],
+        BOOTSTRAP
+    );
+    let made = object(&["invite", "--network", "lab", "--name", "ash"]);
+    let node = dir.path().join("node");
+    let joined = ok_with(
+        &node,
+        &["join", "-", "--json"],
+        made["invite"].as_str().unwrap(),
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&joined).unwrap()["added"][0],
+        "lab"
+    );
+    let line = object(&["revoke", "ash"]);
+    let applied = ok_with(
+        &node,
+        &["apply", "-", "--json"],
+        line["revocation"].as_str().unwrap(),
+    );
+    assert!(serde_json::from_str::<Value>(&applied).unwrap()["done"].is_string());
+    assert_eq!(object(&["network", "remove", "lab"])["removed"], true);
+    object(&["overlay"]);
+    object(&["version"]);
+    let left = ok(&node, &["leave", "--yes", "--json"]);
+    assert!(serde_json::from_str::<Value>(&left).unwrap()["done"].is_string());
+
+    for (args, code) in [
+        (&["status"][..], 1),
+        (&["detach", "lab"], 1),
+        (
+            &["invite", "--network", "attic", "--bootstrap", BOOTSTRAP],
+            1,
+        ),
+        (&["join", "--bogus"], 2),
+        (&["where", "nowhere"], 2),
+    ] {
+        let error = fails(&node, &[args, &["--json"]].concat(), "", code);
+        let error: Value = serde_json::from_str(&error).unwrap();
+        assert!(
+            error["error"].as_str().unwrap().len() > 10,
+            "{args:?}: {error}"
+        );
+        assert_eq!(error["code"], code);
+    }
 }
 
 #[test]
@@ -199,7 +297,7 @@ fn bad_invites_get_clear_errors_and_leave_no_trace() {
         ("", "this is no invite"),
         (cut, "damaged"),
         (changed.as_str(), "damaged"),
-        (expired.to_text().as_str(), "the invite expired on"),
+        (expired.to_text().as_str(), "this host's clock says"),
     ] {
         let error = fails(&site.node(), &["join", "-"], text, 1);
         assert!(error.contains(words), "{error}");
@@ -207,125 +305,8 @@ fn bad_invites_get_clear_errors_and_leave_no_trace() {
     }
     let error = fails(&site.node(), &["join", "@/nonexistent"], "", 1);
     assert!(error.contains("/nonexistent"), "{error}");
-}
-
-#[test]
-fn the_authority_refuses_with_one_line() {
-    let site = Site::new();
-    let state = site.authority();
-    let no_peer = [
-        "invite",
-        "--network",
-        "lab",
-        "--bootstrap",
-        "/ip4/192.0.2.1/tcp/22611",
-    ];
-    let error = fails(&state, &no_peer, "", 1);
-    assert!(error.contains("ends in /p2p/"), "{error}");
-    let unknown = ["invite", "--network", "attic", "--bootstrap", BOOTSTRAP];
-    let error = fails(&state, &unknown, "", 1);
-    assert!(error.contains("farlan network add attic"), "{error}");
-    let error = fails(&state, &["network", "add", "lab"], "", 1);
-    assert!(error.contains("exists already"), "{error}");
-    let error = fails(&site.node(), &["network", "add", "lab"], "", 1);
-    assert!(error.contains("farlan init"), "{error}");
-    assert!(!site.node().exists());
-}
-
-#[test]
-fn from_revoke_to_apply() {
-    let site = Site::new();
-    let authority = site.authority();
-    let invite = site.invite(&["--network", "lab", "--name", "ash"]);
-    ok_with(&site.node(), &["join", "-"], &invite);
-    let epochs = || {
-        let list: Value =
-            serde_json::from_str(&ok(&authority, &["network", "list", "--json"])).unwrap();
-        [list[0]["epoch"].clone(), list[1]["epoch"].clone()]
-    };
-    assert_eq!(epochs(), [1, 1]);
-    // By name: the invite, and a new epoch where it leads to.
-    let line = ok(&authority, &["revoke", "ash"]);
-    assert_eq!(line.lines().count(), 1);
-    assert_eq!(epochs(), [2, 1]);
-    let invites: Value = serde_json::from_str(&ok(&authority, &["invites", "--json"])).unwrap();
-    assert_eq!(invites[0]["revoked"], true);
-    let id = invites[0]["id"].as_str().unwrap();
-    // The same once more, by name or id: the same list, and no further epoch.
-    let again: Value = serde_json::from_str(&ok(&authority, &["revoke", id, "--json"])).unwrap();
-    assert_eq!((&again["list"], &again["entries"]), (&1.into(), &1.into()));
-    let public = |line: &str| line.trim().split_once('.').unwrap().0.to_owned();
-    assert_eq!(public(again["revocation"].as_str().unwrap()), public(&line));
-    assert_eq!(epochs(), [2, 1]);
-
-    let said = ok_with(&site.node(), &["apply", "-"], &line);
-    assert!(said.contains("in force") && said.contains("lab"), "{said}");
-    assert!(site.node().join("revocations").exists());
-    let said = ok_with(&site.node(), &["apply", "-"], &line);
-    assert!(said.contains("known already"), "{said}");
-
-    // A node's id: its networks are not in the books, so all of them, or those named.
-    let peer = BOOTSTRAP.rsplit('/').next().unwrap();
-    let line = ok(&authority, &["revoke", peer, "--network", "home"]);
-    assert_eq!(epochs(), [2, 2]);
-    let file = site.dir.path().join("line");
-    std::fs::write(&file, public(&line)).unwrap();
-    let said = ok(&site.node(), &["apply", &format!("@{}", file.display())]);
-    assert!(said.contains("entries on the list: 2"), "{said}");
-    assert!(ok(&authority, &["invites"]).contains(peer));
-
-    // Two hosts of one name: the ids are needed, and told.
-    site.invite(&["--network", "lab", "--name", "oak"]);
-    site.invite(&["--network", "lab", "--name", "oak"]);
-    let error = fails(&authority, &["revoke", "oak"], "", 1);
-    assert!(error.contains("2 invites"), "{error}");
-    for (args, why) in [
-        (["revoke", "elm"], "farlan invites"),
-        (["apply", "farlan-revocation-x"], "stdin"),
-    ] {
-        let error = fails(&authority, &args, "", 1);
-        assert!(error.contains(why), "{error}");
-    }
-}
-
-#[test]
-fn two_authorities_from_one_copy_are_united() {
-    let site = Site::new();
-    let (one, other) = (site.authority(), site.dir.path().join("copy"));
-    std::fs::create_dir(&other).unwrap();
-    std::fs::copy(one.join("authority"), other.join("authority")).unwrap();
-    ok_with(
-        &site.node(),
-        &["join", "-"],
-        &site.invite(&["--network", "lab"]),
-    );
-    let peers = [
-        BOOTSTRAP.rsplit('/').next().unwrap(),
-        "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp",
-    ];
-    let lines = [
-        ok(&one, &["revoke", peers[0]]),
-        ok(&other, &["revoke", peers[1]]),
-    ];
-    ok_with(&site.node(), &["apply", "-"], &lines[0]);
-    let output = farlan(
-        &site.node(),
-        &["apply", "-"],
-        lines[1].split('.').next().unwrap(),
-    );
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        said.contains("copied") && said.contains("list: 2"),
-        "{said}"
-    );
-    // One authority learns of the other; its next list heals the fork.
-    ok_with(&one, &["apply", "-"], &lines[1]);
-    let healed = ok(&one, &["revoke", peers[0], "--json"]);
-    let healed: Value = serde_json::from_str(&healed).unwrap();
-    assert_eq!(
-        (&healed["list"], &healed["entries"]),
-        (&2.into(), &2.into())
-    );
+    let error = fails(&site.node(), &["join"], "", 2);
+    assert!(error.contains("farlan join -"), "{error}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use nat_traversal::path::PathKind;
 use overlay_node::control_socket::api::{
     BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PathReport, PeerReport,
-    Request, Response, StatusReport,
+    Request, Response, ShownName, StatusReport,
 };
 use overlay_node::control_socket::server::{ControlCall, ControlServer};
 use overlay_node::state::StateDir;
@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-const BOOTSTRAP: &str = "/ip4/192.0.2.1/udp/22611/quic-v1/p2p/\
+// Nothing listens there: `join` does not wait for it.
+const BOOTSTRAP: &str = "/ip4/127.0.0.1/tcp/1/p2p/\
     12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
 /// A served socket; it remembers what was asked.
@@ -83,7 +84,7 @@ async fn run(state: &Path, args: &[&str]) -> Output {
 fn peer() -> PeerReport {
     PeerReport {
         node: PeerId([7; 32]),
-        name: "oak".to_owned(),
+        name: ShownName::signed("oak"),
         path: PathReport {
             kind: PathKind::Relayed,
             remote: Some("192.0.2.1:22611".parse().unwrap()),
@@ -104,6 +105,7 @@ fn status() -> StatusReport {
     StatusReport {
         node: PeerId([1; 32]),
         name: "ash".to_owned(),
+        name_signed: true,
         overlay: OverlayId([2; 32]),
         version: "0.1.0".to_owned(),
         uptime_s: 61,
@@ -148,6 +150,7 @@ fn mac(network: &str) -> MacReport {
         vlan: 0,
         mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
         node: PeerId([7; 32]),
+        name: ShownName::signed("oak"),
         local: false,
         generation: 3,
         contested: 0,
@@ -185,6 +188,120 @@ async fn status_for_people_and_programs() {
     ] {
         assert!(text.contains(word), "{word} is not in:\n{text}");
     }
+}
+
+/// Everything as long as it can be, and all that is alike.
+fn long_status() -> StatusReport {
+    let address = "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535";
+    let mut report = status();
+    report.name = "h".repeat(63);
+    report.listen = vec![address.parse().unwrap(); 4];
+    report.nat.reflexive = vec![address.parse().unwrap(); 8];
+    report.networks[0].name = "twelve-chars".parse().unwrap();
+    let network = &mut report.networks[0];
+    for name in [&mut network.tap, &mut network.bridge, &mut network.nic] {
+        *name = Some("fifteen-letters".to_owned());
+    }
+    report.networks[0].vms = vec!["fifteen-letters".to_owned(); 9];
+    report.networks[0].mtu = 9_000;
+    report.peers = (0..9)
+        .map(|n| {
+            let mut peer = peer();
+            let mut id = [7; 32];
+            id[3] = n;
+            peer.node = PeerId(id);
+            peer.name = ShownName::unsigned(&format!("{n}{}", "p".repeat(62)));
+            peer.path.remote = Some(address.parse().unwrap());
+            peer.path.rtt_ms = Some(59_999.9);
+            (peer.tx_bytes, peer.rx_bytes) = (u64::MAX, u64::MAX / 3);
+            peer
+        })
+        .collect();
+    report.drops = overlay_proto::drop_reason::DropReason::ALL
+        .iter()
+        .map(|reason| (reason.name().to_owned(), 4_000_000_000))
+        .collect();
+    report
+}
+
+fn long_mac(n: u8) -> MacReport {
+    let mut mac = mac("twelve-chars");
+    mac.vlan = 4_094;
+    mac.node = PeerId([n; 32]);
+    mac.name = ShownName::signed(&"n".repeat(63));
+    mac.ips = vec!["2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(); 16];
+    mac
+}
+
+#[tokio::test]
+async fn tables_fit_100_columns_and_lose_nothing() {
+    let node = FakeNode::start(|request| match request {
+        Request::Status => Response::Status(Box::new(long_status())),
+        Request::Peers => Response::Peers(long_status().peers),
+        Request::Networks => Response::Networks(long_status().networks),
+        _ => Response::Macs((0..5).map(long_mac).collect()),
+    });
+    for args in [["status"], ["peers"], ["networks"], ["macs"]] {
+        let text = String::from_utf8(node.run(&args).await.stdout).unwrap();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{args:?}: {line}\n{text}");
+        }
+    }
+    // Ids are as long as it takes to tell them apart, and such a piece is taken for the whole.
+    let text = String::from_utf8(node.run(&["peers"]).await.stdout).unwrap();
+    let ids: std::collections::BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| word.starts_with("12D3"))
+        .collect();
+    assert_eq!(ids.len(), 9, "{text}");
+    let first = ids.first().unwrap();
+    let found = node.json(&["peers", first, "--json"]).await;
+    let id = found[0]["node"].as_str().unwrap();
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert!(id.starts_with(first) && id.len() == 52, "{id}");
+}
+
+#[tokio::test]
+async fn names_are_shown_and_accepted() {
+    let node = FakeNode::start(|request| match request {
+        Request::Status => Response::Status(Box::new(status())),
+        Request::Peers => Response::Peers(vec![peer()]),
+        Request::Macs { .. } => {
+            let mut said = mac("lab");
+            said.mac = MacAddr([0x52, 0x54, 0, 0, 0, 2]);
+            said.node = PeerId([8; 32]);
+            said.name = ShownName::unsigned("elm");
+            Response::Macs(vec![mac("lab"), said])
+        }
+        _ => Response::Done(String::new()),
+    });
+    let text = String::from_utf8(node.run(&["macs"]).await.stdout).unwrap();
+    assert!(text.contains(" oak ") && text.contains(" ~elm "), "{text}");
+    for (word, mac) in [("oak", 1), ("elm", 2), ("~elm", 2)] {
+        for args in [
+            ["where", word, "--json"].as_slice(),
+            &["macs", "--node", word, "--json"],
+        ] {
+            let found = node.json(args).await;
+            assert_eq!(found.as_array().unwrap().len(), 1, "{args:?}");
+            assert_eq!(
+                found[0]["mac"],
+                format!("52:54:00:00:00:0{mac}"),
+                "{args:?}"
+            );
+        }
+    }
+    let found = node.json(&["peers", "oak", "--json"]).await;
+    assert_eq!(
+        (&found[0]["name"], &found[0]["name_signed"]),
+        (&json!("oak"), &json!(true))
+    );
+    let output = node.run(&["peers", "yew"]).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("farlan peers"), "{error}");
+    assert_eq!(node.run(&["where", "yew"]).await.status.code(), Some(2));
 }
 
 #[tokio::test]
@@ -259,7 +376,7 @@ async fn join_tells_the_running_node() {
     let output = node.run(&["join", invite.trim()]).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("the running node uses it now"), "{text}");
-    assert_eq!(node.last_asked(), Request::Reload);
+    assert!(node.asked.lock().unwrap().contains(&Request::Reload));
 }
 
 #[tokio::test]

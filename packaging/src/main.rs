@@ -1,8 +1,12 @@
 //! The program `farlan-manual DIR`: man pages and shell completions of both programs, written into
 //! `DIR/PROGRAM`.
 //!
-//! They come from the same definitions that parse the command line, so they cannot tell another
-//! story. The packages install them; the programs themselves stay without this code.
+//! They come from the same definitions that parse the command line, and `farlan.toml(5)` from
+//! `docs/CONFIG.md`, so they cannot tell another story. The packages install them; the programs
+//! themselves stay without this code.
+
+mod completions;
+mod pages;
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,9 +15,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Command;
-use clap_complete::Shell;
 
-const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
+/// The operator's file, explained.
+const CONFIG: &str = include_str!("../../docs/CONFIG.md");
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -43,14 +47,11 @@ fn write_all(dir: OsString) -> Result<()> {
             .and_then(|()| write(command, &own))
             .with_context(|| format!("cannot write into {}", own.display()))?;
     }
-    Ok(())
+    let page = pages::of_markdown("farlan.toml", "the configuration of farlan", CONFIG);
+    fs::write(dir.join("farlan/farlan.toml.5"), page).context("cannot write farlan.toml.5")
 }
 
 fn write(mut command: Command, dir: &Path) -> Result<()> {
-    let name = command.get_name().to_owned();
-    for shell in SHELLS {
-        clap_complete::generate_to(shell, &mut command, &name, dir)?;
-    }
-    clap_mangen::generate_to(command, dir)?;
-    Ok(())
+    completions::write(&mut command, dir)?;
+    pages::write(command, dir)
 }

@@ -140,7 +140,15 @@ impl Authority {
     /// # Errors
     /// When the command fails or prints something else.
     pub fn invite(&self, spec: &InviteSpec<'_>) -> Result<String> {
-        let mut args = vec!["invite", "--name", spec.name, "--expires", spec.expires];
+        // The same host may be invited again.
+        let mut args = vec![
+            "invite",
+            "--name",
+            spec.name,
+            "--again",
+            "--expires",
+            spec.expires,
+        ];
         for network in spec.networks {
             args.extend(["--network", network]);
         }
@@ -333,6 +341,16 @@ impl Node {
         proc::finish_with_input(cmd.args(["join", "-"]), &format!("{invite}\n"))
     }
 
+    /// As [`Node::join`], without a question to the bootstrap.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn join_offline(&self, invite: &str) -> Result<Finished> {
+        let mut cmd = self.command();
+        let cmd = cmd.args(["join", "--offline", "-"]);
+        proc::finish_with_input(cmd, &format!("{invite}\n"))
+    }
+
     /// `farlan apply -` with the line on standard input.
     ///
     /// # Errors
@@ -360,7 +378,7 @@ impl Node {
         let mut cmd = self.host.ns.command("timeout");
         cmd.args(["-k", "5", "60", "faketime", "-f", shift]);
         let mut cmd = with_state(cmd, &self.state);
-        cmd.arg(program("farlan")).args(["join", "-"]);
+        cmd.arg(program("farlan")).args(["join", "--offline", "-"]);
         proc::finish_with_input(&mut cmd, &format!("{invite}\n"))
     }
 

@@ -41,6 +41,9 @@ export FARLAN_STATE=/root/authority
 id=$(farlan init | tail -1); farlan network add lab
 ip link add wan type bridge; ip address add 192.0.2.1/24 dev wan; ip link set wan up
 echo "FARLAN_BOOTSTRAP_FLAGS=\"--overlay $id --listen 192.0.2.1:22611\"" >/etc/default/farlan-bootstrap
+# First by hand as root, as in the other variant of the README, then the unit.
+timeout 5 farlan-bootstrap --overlay "$id" --listen 192.0.2.1:22611 >/root/by-hand
+echo "trial by hand $(grep -c /p2p/ /root/by-hand) $(stat -c %U /var/lib/farlan-bootstrap/identity)"
 systemctl start farlan-bootstrap
 echo "trial bootstrap $(systemctl is-active farlan-bootstrap)"
 address=$(journalctl -u farlan-bootstrap -o cat --no-pager | grep -m1 /p2p/)
@@ -65,7 +68,8 @@ journalctl -u farlan -u farlan-bootstrap -o cat --no-pager
 systemctl poweroff -f
 "#;
 
-const EXPECTED: [&str; 9] = [
+const EXPECTED: [&str; 10] = [
+    "trial by hand 2 farlan-bootstrap",
     "trial bootstrap active",
     "trial before joining inactive",
     "trial node active",

@@ -145,6 +145,29 @@ fn every_command_has_a_page_and_a_completion() {
     for command in &commands {
         let page = read(&format!("farlan/farlan-{command}.1"));
         assert!(page.contains(".SH SYNOPSIS"), "{command}: {page}");
+        let plain = ["networks", "confirm", "version"].contains(command);
+        assert_eq!(page.contains(".SH EXAMPLES"), !plain, "{command}: {page}");
+    }
+    let peers = read("farlan/farlan-peers.1");
+    for word in [
+        "COLUMNS",
+        "REASONS",
+        "both\\-nats\\-dependent",
+        "peer\\-offline",
+    ] {
+        assert!(peers.contains(word), "{word}: {peers}");
+    }
+    let file = read("farlan/farlan.toml.5");
+    assert!(
+        file.contains("listen") && file.contains(".SH DESCRIPTION"),
+        "{file}"
+    );
+    // A command for this program itself is no command for people.
+    for file in ["farlan.bash", "farlan.fish", "_farlan"] {
+        let completion = read(&format!("farlan/{file}"));
+        assert!(!completion.contains("watch-move"), "{file}");
+        assert!(completion.contains("farlan networks"), "{file}");
+        assert!(completion.contains("/sys/class/net"), "{file}");
     }
     for program in PROGRAMS {
         assert!(read(&format!("{program}/{program}.1")).contains(".SH OPTIONS"));
@@ -171,6 +194,42 @@ fn every_command_has_a_page_and_a_completion() {
             .code,
         2
     );
+}
+
+/// The words that only this host knows, in the shell that everybody has.
+#[test]
+fn bash_completes_networks_and_interfaces() {
+    let dir = Scratch::new("completion");
+    check(Command::new(program("farlan-manual")).arg(&dir.0)).unwrap();
+    let state = dir.0.join("state");
+    let farlan = |args: &[&str]| {
+        let mut cmd = Command::new(program("farlan"));
+        check(cmd.args(args).env("FARLAN_STATE", &state)).unwrap()
+    };
+    farlan(&["init"]);
+    farlan(&["network", "add", "attic"]);
+    let complete = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
+        let script = format!(
+            ". {}/farlan/farlan.bash; COMP_WORDS=({}); COMP_CWORD={}; \
+             _farlan_of_this_host farlan {} {}; echo \"${{COMPREPLY[@]}}\"",
+            dir.0.display(),
+            words.join(" "),
+            words.len() - 1,
+            words[words.len() - 1],
+            words[words.len() - 2]
+        );
+        let bin = program("farlan");
+        let path = format!("{}:/usr/bin:/bin", bin.parent().unwrap().display());
+        let mut cmd = Command::new("bash");
+        cmd.args(["-c", &script]).env("PATH", path);
+        check(cmd.env("FARLAN_STATE", &state)).unwrap()
+    };
+    assert_eq!(complete("farlan attach ").trim(), "attic");
+    assert_eq!(complete("farlan invite --network at").trim(), "attic");
+    assert!(complete("farlan attach attic --nic ").contains("lo"));
+    assert!(complete("farlan at").contains("attach"));
+    assert!(!complete("farlan ").contains("watch-move"));
 }
 
 /// `./test` sets `FARLAN_DEBS` to the directory where it built them: where cargo-deb is installed,
@@ -207,6 +266,9 @@ fn the_debs_hold_what_they_should() {
         ];
         if name == "farlan" {
             files.push("usr/share/man/man1/farlan-up.1".to_owned());
+            files.push("usr/share/man/man5/farlan.toml.5".to_owned());
+            files.push("usr/share/doc/farlan/README.md".to_owned());
+            files.push("usr/share/doc/farlan/docs/NAT.md".to_owned());
         } else {
             files.push("etc/default/farlan-bootstrap".to_owned());
         }

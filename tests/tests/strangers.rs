@@ -121,7 +121,16 @@ fn trust_4_an_invite_used_once_too_often() {
     world.boot.process.stop(Duration::from_secs(5)).unwrap();
     world.boot = Bootstrap::start(&world.boot.host, &world.authority.id).unwrap();
     let mut second = outsider_at(&world, "y", 8);
-    assert_eq!(second.join(&invite).unwrap().code, 0);
+    // `join` asks, is told, and keeps nothing.
+    refused(&second.join(&invite).unwrap(), "has been used by as many");
+    assert!(
+        second
+            .run(&["networks"])
+            .unwrap()
+            .stderr
+            .contains("farlan join")
+    );
+    assert_eq!(second.join_offline(&invite).unwrap().code, 0);
     second.up_and_ready().unwrap();
     wait_refused(&second, "has been used by as many");
     second.stop().unwrap();

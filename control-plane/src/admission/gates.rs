@@ -171,7 +171,7 @@ impl Gatekeeper for MemberGate {
         let mut state = self.lock();
         let pinned = state.bootstraps.contains(&peer);
         match Hello::decode(hello)? {
-            Hello::Infra { .. } if !pinned => Err(Refusal::NotPinned),
+            Hello::Infra { .. } if !pinned => Err(Refusal::NotPinned(peer)),
             Hello::Infra { overlay, .. } if overlay != state.roots.overlay() => {
                 Err(Refusal::OtherOverlay(overlay))
             }
@@ -186,7 +186,7 @@ impl Gatekeeper for MemberGate {
                 state.take_receipt(receipt)?;
                 Ok(Admitted::Infra { data_addrs })
             }
-            Hello::NoReceipt(_) if !pinned => Err(Refusal::NotPinned),
+            Hello::NoReceipt(_) if !pinned => Err(Refusal::NotPinned(peer)),
             Hello::NoReceipt(refusal) => Err(Refusal::NoReceipt(refusal)),
             Hello::Revoked(_) => Err(Refusal::WeAreRevoked),
             Hello::Pull => Err(Refusal::Malformed),

@@ -123,7 +123,7 @@ pub enum Refusal {
     #[error("its hello does not parse")]
     Malformed,
     /// It serves another overlay.
-    #[error("it belongs to overlay {0}, not to ours")]
+    #[error("it belongs to overlay {0}: it does not serve this overlay")]
     OtherOverlay(OverlayId),
     /// The certificate or the root documents do not count.
     #[error("its membership does not count: {0}")]
@@ -132,8 +132,8 @@ pub enum Refusal {
     #[error("its certificate is of node {0}")]
     WrongPeer(PeerId),
     /// It claims to be a bootstrap, but the pinned list does not name it.
-    #[error("it is not in the list of bootstraps")]
-    NotPinned,
+    #[error("{0} is not in the list of bootstraps")]
+    NotPinned(PeerId),
     /// The invite was used by as many as may, or is too old, or this is not its witness.
     #[error("no receipt for the invite: {0}")]
     NoReceipt(WitnessRefusal),
@@ -168,7 +168,10 @@ pub(crate) enum AdmissionError {
     Lists,
     #[error("{0}")]
     Refused(#[from] Refusal),
-    #[error("it closed the connection without admitting this node")]
+    #[error(
+        "it closed the connection without admitting this node: it does not serve this overlay; start \
+         `farlan-bootstrap` with --overlay and this overlay's id, or take the address of another"
+    )]
     NotAdmitted,
     #[error("another connection was faster")]
     LostRace,

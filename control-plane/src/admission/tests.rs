@@ -87,7 +87,7 @@ fn trust_6_the_member_gate_knows_its_bootstraps() {
         Ok(Admitted::Infra { data_addrs }) if data_addrs.len() == 2
     ));
     let impostor = gate.admit(other.peer_id(), &infra, true);
-    assert_eq!(impostor, Err(Refusal::NotPinned));
+    assert_eq!(impostor, Err(Refusal::NotPinned(other.peer_id())));
     let hello = member_hello(&overlay.roots, other_chain);
     assert!(gate.admit(other.peer_id(), &hello, true).is_ok());
     let elsewhere = TestOverlay::new(2);

@@ -12,7 +12,7 @@ use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
 
 use super::{Asked, Driver, Inbound, OsEntropy, Query};
 use crate::addr;
-use crate::admission::{AdmissionError, Admitted};
+use crate::admission::{AdmissionError, Admitted, Refusal};
 use crate::behaviour::{BehaviourEvent, KAD_PROTOCOL};
 use crate::event::ControlEvent;
 use crate::handle::RequestError;
@@ -147,7 +147,7 @@ impl Driver {
             }
             DialError::WrongPeerId { obtained, address } => self.tell(ControlEvent::Refused {
                 addr: address,
-                reason: format!("{obtained} answers there"),
+                reason: wrong_peer(&obtained, libp2p_peer.as_ref()),
             }),
             other => tracing::debug!(error = %other, "dial failed"),
         }
@@ -268,6 +268,16 @@ impl Driver {
     }
 }
 
+/// Somebody else answers at a bootstrap's address.
+fn wrong_peer<Id: ToString>(obtained: &Id, wanted: Option<&Id>) -> String {
+    let obtained = obtained.to_string();
+    let wanted = wanted.map_or_else(|| "another".to_owned(), Id::to_string);
+    format!(
+        "it answers as {obtained}, the invite names {wanted}: did it lose its state? Restore the \
+         bootstrap's state directory, or make new invites with its new address"
+    )
+}
+
 /// Addresses of one DHT server that are kept.
 const MAX_SERVER_ADDRS: usize = 8;
 
@@ -310,6 +320,11 @@ fn dial_event(addr: Multiaddr, error: &TransportError<std::io::Error>) -> Option
     };
     Some(match gate {
         Some(AdmissionError::LostRace) => return None,
+        Some(AdmissionError::Refused(Refusal::NotPinned(obtained))) => {
+            let wanted = addr::peer_of(&addr);
+            let reason = wrong_peer(obtained, wanted.as_ref());
+            ControlEvent::Refused { addr, reason }
+        }
         Some(gate @ (AdmissionError::Refused(_) | AdmissionError::NotAdmitted)) => {
             let reason = gate.to_string();
             ControlEvent::Refused { addr, reason }

@@ -79,6 +79,20 @@ pub enum FallbackReason {
 }
 
 impl FallbackReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::NoCandidates,
+        Self::CandidatesRefused,
+        Self::NoCommonFamily,
+        Self::Probing,
+        Self::NoAnswer,
+        Self::BothNatsDependent,
+        Self::OneNatDependent,
+        Self::UdpBlocked,
+        Self::DirectLost,
+        Self::BudgetSpent,
+    ];
+
     /// The code in `farlan status --json`.
     #[must_use]
     pub const fn name(self) -> &'static str {

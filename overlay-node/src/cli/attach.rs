@@ -219,10 +219,15 @@ fn note_configured(globals: &Globals, request: &AttachRequest) -> Result<()> {
     });
     if let Some(other) = other {
         let bridge = other.bridge.as_deref().unwrap_or("its own bridge");
-        eprintln!(
-            "farlan: note: the configuration attaches {} to {bridge} at each start",
+        let note = format!(
+            "the configuration attaches {} to {bridge} at each start",
             other.network
         );
+        if globals.json {
+            eprintln!("{}", json!({ "note": note }));
+        } else {
+            eprintln!("farlan: note: {note}");
+        }
     }
     Ok(())
 }

@@ -1,18 +1,22 @@
-//! The commands of the authority: `init`, `network`, `invite`, `invites`.
+//! The commands of the authority: `init`, `network`, `invite`.
 
-use std::fmt::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::{
-    InviteRequest, MAX_MTU, MIN_MTU, NetworkAuthority, Revoked, Rights, Utc, issue_invite,
+    InviteRequest, MAX_MTU, MIN_MTU, NetworkAuthority, Rights, Utc, issue_invite,
 };
 use serde_json::json;
 
-use super::output::{Table, or_dash, print, print_json};
-use super::{Globals, duration};
+use super::invites::refuse_taken_name;
+use super::output::{print, print_json};
+use super::{Globals, WrongUsage, duration};
 use crate::state::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS, OsEntropy, wall_clock};
 
 /// How long a membership lasts (TRUST.md 3), unless the invite itself lasts longer.
@@ -28,6 +32,14 @@ pub(super) enum NetworkCommand {
         #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
         mtu: u16,
     },
+    /// Remove a network: nobody can be invited to it any more. Who is in it stays in it
+    Remove {
+        /// Its name
+        name: NetworkName,
+        /// Also if nodes are in it
+        #[arg(long)]
+        force: bool,
+    },
     /// List the networks
     List,
 }
@@ -38,11 +50,15 @@ pub(super) struct InviteArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
     network: Vec<NetworkName>,
     /// The full address of a bootstrap, which ends in /p2p/12D3..; may be given up to 8 times
-    #[arg(long, required = true, num_args = 1.., value_name = "ADDR")]
+    /// [default: those of `farlan bootstrap list`]
+    #[arg(long, num_args = 1.., value_name = "ADDR")]
     bootstrap: Vec<String>,
-    /// The name of the node
-    #[arg(long, value_name = "HOST")]
+    /// The name of the node: the authority signs it. One host at a time has it
+    #[arg(long, value_name = "HOST", value_parser = super::rename::parse_name)]
     name: Option<String>,
+    /// The host has that name already: a further network, or a longer membership
+    #[arg(long, requires = "name")]
+    again: bool,
     /// How long the invite can be used: 30m, 24h, 7d
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = duration::parse)]
     expires: Duration,
@@ -53,6 +69,9 @@ pub(super) struct InviteArgs {
     /// this version
     #[arg(long, num_args = 1.., value_name = "RIGHT")]
     right: Vec<Rights>,
+    /// Write the invite into this new file, which its owner alone may read, and not to stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// `farlan init`.
@@ -75,6 +94,7 @@ pub(super) fn init(globals: &Globals) -> Result<()> {
 pub(super) fn network(globals: &Globals, command: &NetworkCommand) -> Result<()> {
     match command {
         NetworkCommand::Add { name, mtu } => add_network(globals, name, *mtu),
+        NetworkCommand::Remove { name, force } => remove_network(globals, name, *force),
         NetworkCommand::List => list_networks(globals),
     }
 }
@@ -102,6 +122,38 @@ fn add_network(globals: &Globals, name: &NetworkName, mtu: u16) -> Result<()> {
     ))
 }
 
+fn remove_network(globals: &Globals, name: &NetworkName, force: bool) -> Result<()> {
+    let state = globals.state();
+    state.require_authority()?;
+    let _edit = state.edit()?;
+    let mut authority = state.require_authority()?;
+    if authority.network(name).is_none() {
+        bail!("there is no network `{name}`; see: farlan network list");
+    }
+    let now = authority.roots.now(wall_clock());
+    let live = authority.issued.iter().filter(|invite| {
+        invite.networks.contains(name)
+            && now <= invite.member_until
+            && !authority.revocations.names_invite(invite.id)
+    });
+    let live = live.count();
+    if live > 0 && !force {
+        bail!(
+            "{live} invites that count lead to network `{name}`; revoke them first, or add --force: \
+             its members then stay together, but nobody can join them and no revocation changes \
+             their keys"
+        );
+    }
+    authority.networks.retain(|network| network.name != *name);
+    state.save_authority(&authority)?;
+    if globals.json {
+        return print_json(&json!({ "name": name, "removed": true, "live_invites": live }));
+    }
+    print(&format!(
+        "network {name} removed; a new one of that name would be another network"
+    ))
+}
+
 fn list_networks(globals: &Globals) -> Result<()> {
     let authority = globals.state().require_authority()?;
     if globals.json {
@@ -112,23 +164,30 @@ fn list_networks(globals: &Globals) -> Result<()> {
             .collect();
         return print_json(&list);
     }
-    let mut table = Table::new(&["NAME", "MTU", "EPOCH"]);
-    for network in &authority.networks {
-        table.row(vec![
-            network.name.to_string(),
-            network.mtu.to_string(),
-            network.epoch.to_string(),
-        ]);
-    }
-    print(&table.text())
+    print(&super::overlay::networks(&authority))
 }
 
 /// `farlan invite`.
 pub(super) fn invite(globals: &Globals, args: &InviteArgs) -> Result<()> {
     let state = globals.state();
+    if args.bootstrap.is_empty() {
+        let authority = state.load_authority()?;
+        let known = authority.is_some_and(|authority| !authority.books.bootstraps.is_empty());
+        if !known {
+            return Err(WrongUsage(
+                "name a bootstrap with --bootstrap ADDR, or once for all invites: farlan bootstrap \
+                 add ADDR"
+                    .to_owned(),
+            )
+            .into());
+        }
+    }
     state.require_authority()?;
     let _edit = state.edit()?;
     let mut authority = state.require_authority()?;
+    if let Some(name) = args.name.as_deref().filter(|_| !args.again) {
+        refuse_taken_name(&authority, name)?;
+    }
     let request = request(&authority, args)?;
     let now = authority.roots.now(wall_clock());
     let (join_until, member_until) = (request.join_until, request.member_until);
@@ -150,13 +209,76 @@ pub(super) fn invite(globals: &Globals, args: &InviteArgs) -> Result<()> {
         member_until,
         max_nodes: args.nodes,
     });
+    // The file before the books: one that cannot be written leaves no invite behind.
+    let output = args.output.as_deref().map(NewFile::create).transpose()?;
     // Into the books first: an invite that is out but not in them could not be revoked.
     state.save_authority(&authority)?;
     let text = invite.to_text();
+    let id = invite.id().to_string();
+    let Some(file) = output else {
+        return if globals.json {
+            print_json(&json!({ "invite": *text, "id": id, "join_until": join_until }))
+        } else {
+            print(&text)
+        };
+    };
+    let path = file.write(&text)?;
     if globals.json {
-        print_json(&json!({ "invite": *text, "id": invite.id().to_string() }))
-    } else {
-        print(&text)
+        return print_json(&json!({ "id": id, "output": path, "join_until": join_until }));
+    }
+    print(&format!(
+        "invite {id} is in {}; it is a secret until it is used, by {}. On the host: farlan join \
+         @FILE",
+        path.display(),
+        Utc(join_until)
+    ))
+}
+
+/// A file that did not exist, for its owner alone; removed unless it is written.
+struct NewFile {
+    path: PathBuf,
+    file: File,
+    whole: bool,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options.open(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!(
+                "{} exists already, and an invite overwrites nothing; choose another file",
+                path.display()
+            ),
+            _ => anyhow!(
+                "cannot write {}: {error}; choose another file",
+                path.display()
+            ),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            whole: false,
+        })
+    }
+
+    fn write(mut self, text: &str) -> Result<PathBuf> {
+        let written = self.file.write_all(text.as_bytes());
+        let written = written.and_then(|()| self.file.write_all(b"\n"));
+        written
+            .and_then(|()| self.file.sync_all())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.whole = true;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.whole {
+            // Best effort: half an invite is of no use to anybody.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -178,61 +300,10 @@ fn request(authority: &AuthorityState, args: &InviteArgs) -> Result<InviteReques
         member_until: now.plus(MEMBER_FOR.max(args.expires)),
         max_nodes: args.nodes,
         witness: None,
-        bootstraps: args.bootstrap.clone(),
+        bootstraps: if args.bootstrap.is_empty() {
+            authority.books.bootstraps.clone()
+        } else {
+            args.bootstrap.clone()
+        },
     })
-}
-
-/// `farlan invites`.
-pub(super) fn invites(globals: &Globals) -> Result<()> {
-    let authority = globals.state().require_authority()?;
-    let names = |invite: &IssuedInvite| {
-        let names: Vec<_> = invite.networks.iter().map(NetworkName::as_str).collect();
-        names.join(",")
-    };
-    if globals.json {
-        let list: Vec<_> = authority
-            .issued
-            .iter()
-            .map(|invite| {
-                json!({
-                    "id": invite.id.to_string(), "name": invite.name, "networks": invite.networks,
-                    "issued": invite.issued, "join_until": invite.join_until,
-                    "member_until": invite.member_until, "nodes": invite.max_nodes,
-                    "revoked": authority.revocations.names_invite(invite.id),
-                })
-            })
-            .collect();
-        return print_json(&list);
-    }
-    let mut table = Table::new(&[
-        "ID",
-        "NAME",
-        "NETWORKS",
-        "NODES",
-        "JOIN UNTIL",
-        "MEMBER UNTIL",
-        "REVOKED",
-    ]);
-    for invite in &authority.issued {
-        table.row(vec![
-            invite.id.to_string(),
-            or_dash(invite.name.as_ref()),
-            names(invite),
-            invite.max_nodes.to_string(),
-            Utc(invite.join_until).to_string(),
-            Utc(invite.member_until).to_string(),
-            if authority.revocations.names_invite(invite.id) {
-                "yes".to_owned()
-            } else {
-                "-".to_owned()
-            },
-        ]);
-    }
-    let mut text = table.text();
-    for entry in authority.revocations.entries() {
-        if let Revoked::Node(peer) = entry {
-            let _ = writeln!(text, "revoked node  {peer}");
-        }
-    }
-    print(&text)
 }

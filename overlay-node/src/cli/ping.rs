@@ -82,7 +82,7 @@ fn finish(globals: &Globals, args: &PingArgs, pings: &[PingReport]) -> Result<()
         let (least, mean, most) = spread(&rtts);
         let rtt = (!rtts.is_empty()).then(|| json!({"min": least, "avg": mean, "max": most}));
         print_json(&json!({
-            "node": last.node, "name": last.name, "path": last.path,
+            "node": last.node, "name": last.name.name, "path": last.path,
             "sent": pings.len(), "answered": rtts.len(), "rtt_ms": rtt, "pings": pings,
         }))?;
     } else {
@@ -149,12 +149,12 @@ mod tests {
     use overlay_proto::ids::PeerId;
 
     use super::*;
-    use crate::control_socket::api::PathReport;
+    use crate::control_socket::api::{PathReport, ShownName};
 
     fn ping(kind: PathKind, rtt_ms: Option<f64>, why: Option<&str>) -> PingReport {
         PingReport {
             node: PeerId([7; 32]),
-            name: "oak".to_owned(),
+            name: ShownName::signed("oak"),
             path: PathReport {
                 kind,
                 remote: (kind != PathKind::None).then(|| "192.0.2.4:5".parse().unwrap()),

@@ -1,5 +1,7 @@
 //! `farlan revoke`, at the authority.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use overlay_proto::ids::{NetworkName, PeerId};
@@ -9,6 +11,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::Globals;
+use super::invites::LEAST_ID;
 use super::output::{print, print_json};
 use crate::state::{AuthorityState, IssuedInvite, wall_clock};
 
@@ -18,8 +21,8 @@ pub(super) struct RevokeArgs {
     /// invite gave a node
     #[arg(value_name = "NODE-or-INVITE")]
     who: String,
-    /// Begin a new epoch in these networks only [default: those of the invite; for a node's id all,
-    /// because the books do not say where a node is]
+    /// Begin a new epoch in these networks only [default: those of the invite; for a node's id those of
+    /// the invites that it was seen to have used, or all]
     #[arg(long, num_args = 1.., value_name = "NAME")]
     network: Vec<NetworkName>,
 }
@@ -58,25 +61,25 @@ fn find(
     who: &str,
     now: UnixTime,
 ) -> Result<(Revoked, Vec<NetworkName>)> {
-    if let Ok(peer) = who.parse::<PeerId>() {
-        let all = authority
-            .networks
-            .iter()
-            .map(|network| network.name.clone());
-        return Ok((Revoked::Node(peer), all.collect()));
+    if let Some(peer) = node(authority, who)? {
+        return Ok((Revoked::Node(peer), networks_of(authority, peer)));
     }
-    let by_id = |invite: &&IssuedInvite| invite.id.to_string() == who;
+    // As the table shows it, or whole.
+    let by_id = |invite: &&IssuedInvite| {
+        let id = invite.id.to_string();
+        id == who || who.len() >= LEAST_ID && id.starts_with(who)
+    };
+    let by_name = |invite: &&IssuedInvite| invite.name.as_deref() == Some(who);
     let revoked = |invite: &IssuedInvite| authority.revocations.names_invite(invite.id);
     let live = |invite: &&IssuedInvite| now <= invite.member_until && !revoked(invite);
-    let by_name = |invite: &&IssuedInvite| invite.name.as_deref() == Some(who);
-    let mut found: Vec<&IssuedInvite> = authority.issued.iter().filter(by_id).collect();
+    let mut found: Vec<&IssuedInvite> = authority
+        .issued
+        .iter()
+        .filter(by_name)
+        .filter(live)
+        .collect();
     if found.is_empty() {
-        found = authority
-            .issued
-            .iter()
-            .filter(by_name)
-            .filter(live)
-            .collect();
+        found = authority.issued.iter().filter(by_id).collect();
     }
     if found.is_empty() {
         // All of that name are revoked: the last line once more.
@@ -89,7 +92,11 @@ fn find(
             .collect();
     }
     match found.as_slice() {
-        [one] => Ok((Revoked::Invite(one.id), one.networks.clone())),
+        [one] => {
+            let exists = |name: &&NetworkName| authority.network(name).is_some();
+            let networks = one.networks.iter().filter(exists);
+            Ok((Revoked::Invite(one.id), networks.cloned().collect()))
+        }
         [] => bail!(
             "no invite here has the id or the name `{who}`, and it is no node's id; see: farlan \
              invites"
@@ -103,6 +110,43 @@ fn find(
             )
         }
     }
+}
+
+/// The node whose id, or the beginning of whose id, is `who`.
+fn node(authority: &AuthorityState, who: &str) -> Result<Option<PeerId>> {
+    if let Ok(peer) = who.parse::<PeerId>() {
+        return Ok(Some(peer));
+    }
+    if !who.starts_with("12D3KooW") {
+        return Ok(None);
+    }
+    let seen = authority.books.seen.iter().map(|used| used.node);
+    let found: BTreeSet<PeerId> = seen
+        .filter(|node| node.to_string().starts_with(who))
+        .collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(Some(one)),
+        (None, _) => bail!(
+            "no node with the id `{who}..` is in the books; give the whole id, as `farlan peers \
+             --json` shows it on a member"
+        ),
+        _ => bail!("several nodes have ids that begin with `{who}`; give more of it"),
+    }
+}
+
+/// The networks of the invites that `peer` was seen to have used; all if none was seen.
+fn networks_of(authority: &AuthorityState, peer: PeerId) -> Vec<NetworkName> {
+    let used = |invite: &&IssuedInvite| {
+        let mut uses = authority.books.uses_of(invite.id);
+        uses.any(|used| used.node == peer)
+    };
+    let invites = authority.issued.iter().filter(used);
+    let known: BTreeSet<&NetworkName> = invites.flat_map(|invite| &invite.networks).collect();
+    // A network that was removed has no epochs any more.
+    let all = authority.networks.iter().map(|network| &network.name);
+    let all = all.filter(|name| known.is_empty() || known.contains(name));
+    all.cloned().collect()
 }
 
 /// Puts `entry` on the list, if it is not there, and begins new epochs.

@@ -1,14 +1,17 @@
 //! The commands that show facts.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
-use overlay_proto::ids::NetworkName;
+use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::{Membership, NetworkSecret};
 use serde_json::json;
 
 use super::output::{print, print_json};
-use super::{Globals, tables};
+use super::who::{self, Unclear};
+use super::{Globals, WrongUsage, tables};
 use crate::attachments::{self, AttachmentRecord};
-use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response};
+use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response, ShownName};
 use crate::control_socket::client::{self, ClientError};
 
 pub(super) fn call(globals: &Globals, request: &Request) -> Result<Response> {
@@ -36,10 +39,17 @@ pub(super) fn status(globals: &Globals) -> Result<()> {
 }
 
 /// `farlan peers`.
-pub(super) fn peers(globals: &Globals) -> Result<()> {
-    let Response::Peers(peers) = call(globals, &Request::Peers)? else {
+pub(super) fn peers(globals: &Globals, nodes: &[String]) -> Result<()> {
+    let Response::Peers(mut peers) = call(globals, &Request::Peers)? else {
         return Err(ClientError::Unexpected.into());
     };
+    if !nodes.is_empty() {
+        let known = peers.iter().map(|peer| (peer.node, peer.name.clone()));
+        let known = known.collect();
+        let asked = nodes.iter().map(|word| who::find(word, &known));
+        let asked = asked.collect::<Result<Vec<_>, _>>()?;
+        peers.retain(|peer| asked.contains(&peer.node));
+    }
     if globals.json {
         print_json(&peers)
     } else {
@@ -85,13 +95,24 @@ pub fn networks_on_disk(
 }
 
 /// `farlan macs`.
-pub(super) fn macs(globals: &Globals, network: Option<NetworkName>) -> Result<()> {
-    let macs = ask_macs(globals, &Request::Macs { network })?;
+pub(super) fn macs(
+    globals: &Globals,
+    network: Option<NetworkName>,
+    node: Option<&str>,
+) -> Result<()> {
+    let mut macs = ask_macs(globals, &Request::Macs { network })?;
+    if let Some(word) = node {
+        let node = who::find(word, &named(globals, &macs)?)?;
+        macs.retain(|mac| mac.node == node);
+    }
     print_macs(globals, &macs)
 }
 
 /// `farlan where`.
-pub(super) fn locate(globals: &Globals, what: MacOrIp, network: Option<NetworkName>) -> Result<()> {
+pub(super) fn locate(globals: &Globals, what: &str, network: Option<NetworkName>) -> Result<()> {
+    let Ok(what) = what.parse::<MacOrIp>() else {
+        return locate_node(globals, what, network);
+    };
     let macs = ask_macs(globals, &Request::Where { what, network })?;
     let mut networks: Vec<_> = macs.iter().map(|mac| &mac.network).collect();
     networks.dedup();
@@ -126,6 +147,39 @@ fn asked_in_vain(globals: &Globals, what: MacOrIp) -> String {
         })
         .collect();
     told.concat()
+}
+
+/// `farlan where NODE`: what it holds.
+fn locate_node(globals: &Globals, word: &str, network: Option<NetworkName>) -> Result<()> {
+    let no_address =
+        format!("`{word}` is no MAC and no IP address; write 52:54:00:00:00:01 or 10.0.0.5");
+    let Ok(mut macs) = ask_macs(globals, &Request::Macs { network }) else {
+        let why = format!("{no_address}. No node runs here that could know it as a name");
+        return Err(WrongUsage(why).into());
+    };
+    let node = who::find(word, &named(globals, &macs)?).map_err(|unclear| match unclear {
+        Unclear::Nobody(_) => WrongUsage(format!(
+            "{no_address}, or the name or id of a node as `farlan peers` shows it"
+        ))
+        .into(),
+        several @ Unclear::Several { .. } => anyhow::Error::from(several),
+    })?;
+    macs.retain(|mac| mac.node == node);
+    print_macs(globals, &macs)
+}
+
+/// All nodes that are known by name: the peers, this node and whoever holds one of `macs`.
+fn named(globals: &Globals, macs: &[MacReport]) -> Result<BTreeMap<PeerId, ShownName>> {
+    let Response::Status(status) = call(globals, &Request::Status)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    let own = ShownName {
+        name: status.name,
+        signed: status.name_signed,
+    };
+    let holders = macs.iter().map(|mac| (mac.node, mac.name.clone()));
+    let peers = status.peers.into_iter().map(|peer| (peer.node, peer.name));
+    Ok(holders.chain(peers).chain([(status.node, own)]).collect())
 }
 
 fn ask_macs(globals: &Globals, request: &Request) -> Result<Vec<MacReport>> {

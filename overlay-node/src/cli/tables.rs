@@ -5,18 +5,19 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::membership::Utc;
 
 use super::duration;
-use super::output::{Table, or_dash};
+use super::table::{Table, WIDTH, bytes, list, or_dash, telling, wrap};
 use crate::control_socket::api::{
-    BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PeerReport, StatusReport,
+    BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PeerReport, ShownName,
+    StatusReport,
 };
 
+/// All ids begin with the same 8 letters.
+pub(super) const LEAST_ID: usize = 12;
+
+/// The words before a fact of the node, and what is below them.
+const INDENT: usize = 10;
+
 pub(super) fn status(report: &StatusReport) -> String {
-    let name = if report.name.is_empty() {
-        "-"
-    } else {
-        &report.name
-    };
-    let seen = list(&report.nat.reflexive, ", ");
     let member = report
         .member_until
         .map_or_else(|| "-".to_owned(), |until| format!("until {}", Utc(until)));
@@ -26,20 +27,28 @@ pub(super) fn status(report: &StatusReport) -> String {
         .map_or_else(String::new, |why| format!("refused   {why}\n"));
     let warnings = report.warnings.iter();
     let warnings: String = warnings.map(|why| format!("warning   {why}\n")).collect();
+    let nat = format!(
+        "mapping {}{}, filtering {}, seen as {}",
+        report.nat.mapping.name(),
+        unknown_mapping(&report.nat),
+        report.nat.filtering.name(),
+        list(&report.nat.reflexive, ", "),
+    );
+    let own = ShownName {
+        name: report.name.clone(),
+        signed: report.name_signed,
+    };
     let mut text = format!(
-        "node      {}\nname      {name}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
-         version   {}, up {}, workers {}\n\
-         listen    {}\n\
-         nat       mapping {}{}, filtering {}, seen as {seen}\n{}\n",
+        "node      {}\nname      {}\noverlay   {}\nmember    {member}\n{warnings}{refused}\
+         version   {}, up {}, workers {}\n{}{}{}\n",
         report.node,
+        name(&own),
         report.overlay,
         report.version,
         duration::show(report.uptime_s),
         report.workers,
-        list(&report.listen, ", "),
-        report.nat.mapping.name(),
-        unknown_mapping(&report.nat),
-        report.nat.filtering.name(),
+        fact("listen", &list(&report.listen, ", ")),
+        fact("nat", &nat),
         bootstraps(&report.bootstraps),
     );
     text.push_str(&networks(&report.networks));
@@ -66,7 +75,7 @@ pub(super) fn status(report: &StatusReport) -> String {
         text.push_str(&table.text());
     }
     if !drops.is_empty() {
-        let mut table = Table::new(&["DROPS", "COUNT", "MEANING"]);
+        let mut table = Table::new(&["DROPS", "COUNT", "MEANING"]).wrap(&["MEANING"]);
         for (reason, count) in drops {
             let known = DropReason::ALL.iter().find(|known| known.name() == reason);
             let meaning = known.map_or("", |known| known.meaning());
@@ -98,16 +107,41 @@ fn bootstraps(bootstraps: &[BootstrapReport]) -> String {
         };
         let why = report.why.as_ref();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        format!("bootstrap {} {state}{why}\n", report.addresses.join(" "))
+        let text = format!("{} {state}{why}", report.addresses.join(" "));
+        fact("bootstrap", &text)
     };
     bootstraps.iter().map(line).collect()
+}
+
+/// One fact of the node, in as many lines as it needs.
+fn fact(word: &str, value: &str) -> String {
+    let lines = wrap(value, WIDTH - INDENT);
+    let begins = std::iter::once(word).chain(std::iter::repeat(""));
+    let lines = begins.zip(lines);
+    lines
+        .map(|(begin, line)| format!("{begin:INDENT$}{line}\n"))
+        .collect()
+}
+
+/// A name as people read it: with a `~` in front if the authority did not sign it.
+pub(super) fn name(name: &ShownName) -> String {
+    match name.name.as_str() {
+        "" => "-".to_owned(),
+        signed if name.signed => signed.to_owned(),
+        said => format!("~{said}"),
+    }
+}
+
+/// The first letters of `id`.
+pub(super) fn short(id: &str, length: usize) -> String {
+    id.chars().take(length).collect()
 }
 
 pub(super) fn networks(networks: &[NetworkReport]) -> String {
     let heading = [
         "NETWORK", "TAP", "BRIDGE", "NIC", "VMS", "MTU", "OFFLOAD", "CLAMP",
     ];
-    let mut table = Table::new(&heading);
+    let mut table = Table::new(&heading).wrap(&["NIC", "VMS"]);
     for network in networks {
         table.row(vec![
             network.name.to_string(),
@@ -128,22 +162,23 @@ const fn on_off(on: bool) -> &'static str {
 }
 
 pub(super) fn peers(peers: &[PeerReport]) -> String {
-    let mut table = Table::new(&[
-        "PEER", "NAME", "PATH", "REMOTE", "RTT", "MTU", "SUITE", "TX", "RX", "WHY",
-    ]);
-    for peer in peers {
+    let heading = [
+        "PEER", "NAME", "PATH", "REMOTE", "RTT", "MTU", "TX", "RX", "WHY",
+    ];
+    let mut table = Table::new(&heading).cut(&["NAME"]).wrap(&["REMOTE", "WHY"]);
+    let ids: Vec<String> = peers.iter().map(|peer| peer.node.to_string()).collect();
+    let letters = telling(&ids, LEAST_ID);
+    for (peer, id) in peers.iter().zip(&ids) {
         let path = &peer.path;
-        let name = Some(&peer.name).filter(|name| !name.is_empty());
         table.row(vec![
-            peer.node.to_string(),
-            or_dash(name),
+            short(id, letters),
+            name(&peer.name),
             kind(peer),
             or_dash(path.remote),
             or_dash(path.rtt_ms.map(|rtt| format!("{rtt:.1}ms"))),
             or_dash(path.mtu),
-            or_dash(peer.suite.as_ref()),
-            peer.tx_bytes.to_string(),
-            peer.rx_bytes.to_string(),
+            bytes(peer.tx_bytes),
+            bytes(peer.rx_bytes),
             or_dash(path.why.as_ref()),
         ]);
     }
@@ -152,21 +187,18 @@ pub(super) fn peers(peers: &[PeerReport]) -> String {
 
 pub(super) fn macs(macs: &[MacReport]) -> String {
     let heading = [
-        "NETWORK",
-        "VLAN",
-        "MAC",
-        "NODE",
-        "GENERATION",
-        "KIND",
-        "AGE",
-        "IPS",
+        "NETWORK", "VLAN", "MAC", "NODE", "GEN", "KIND", "AGE", "IPS",
     ];
-    let mut table = Table::new(&heading);
-    for mac in macs {
+    let mut table = Table::new(&heading).cut(&["NODE"]).wrap(&["IPS"]);
+    let ids: Vec<String> = macs.iter().map(|mac| mac.node.to_string()).collect();
+    let letters = telling(&ids, LEAST_ID);
+    for (mac, id) in macs.iter().zip(&ids) {
         let node = if mac.local {
             "here".to_owned()
+        } else if mac.name.name.is_empty() {
+            short(id, letters)
         } else {
-            mac.node.to_string()
+            name(&mac.name)
         };
         table.row(vec![
             mac.network.to_string(),
@@ -180,12 +212,6 @@ pub(super) fn macs(macs: &[MacReport]) -> String {
         ]);
     }
     table.text()
-}
-
-/// All of `items`, or a dash.
-fn list<T: ToString>(items: &[T], between: &str) -> String {
-    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
-    or_dash(Some(items.join(between)).filter(|text| !text.is_empty()))
 }
 
 fn kind(peer: &PeerReport) -> String {

@@ -59,7 +59,7 @@ pub struct NodeSetup {
     pub membership: Membership,
     /// Who is revoked, as far as this node knew when it stopped.
     pub revocations: Arc<Revocations>,
-    /// Its name: the authority's, or else the operator's; empty if there is none.
+    /// Its name: the authority's, else the operator's, else the host's; empty if there is none.
     pub name: String,
 }
 
@@ -100,7 +100,7 @@ impl NodeSetup {
         let static_key = state.next_static_key()?;
         let revocations = Arc::new(state.load_revocations(membership.roots())?);
         drop(edit);
-        let name = membership.name().map(str::to_owned).or(state.load_name()?);
+        let name = state.node_name(&membership)?;
         Ok(Self {
             lock,
             config,
@@ -108,7 +108,7 @@ impl NodeSetup {
             static_key,
             membership,
             revocations,
-            name: name.unwrap_or_default(),
+            name,
             state,
         })
     }

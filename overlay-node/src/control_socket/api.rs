@@ -14,6 +14,7 @@ use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
+pub use super::names::{MemberReport, ShownName};
 use crate::attachments::{self, AttachmentRecord};
 use crate::pins::Pin;
 
@@ -29,6 +30,11 @@ pub enum Request {
     Peers,
     /// [`Response::Networks`].
     Networks,
+    /// The members of one network or of all: [`Response::Members`].
+    Members {
+        /// The network; none: all.
+        network: Option<NetworkName>,
+    },
     /// All MACs known, of one network or of all: [`Response::Macs`].
     Macs {
         /// The network; none: all.
@@ -69,6 +75,11 @@ pub enum Request {
     Leave,
     /// The membership on disk has changed: [`Response::Done`].
     Reload,
+    /// This node calls itself so: [`Response::Done`].
+    Rename {
+        /// The name; none: the host's.
+        name: Option<String>,
+    },
     /// The line that `farlan revoke` printed: [`Response::Done`].
     Apply {
         /// The whole line.
@@ -95,6 +106,7 @@ impl Request {
             Self::Status
             | Self::Peers
             | Self::Networks
+            | Self::Members { .. }
             | Self::Macs { .. }
             | Self::Where { .. }
             | Self::Ping { .. } => true,
@@ -106,6 +118,7 @@ impl Request {
             | Self::Confirm
             | Self::Leave
             | Self::Reload
+            | Self::Rename { .. }
             | Self::Apply { .. } => false,
         }
     }
@@ -242,6 +255,8 @@ pub enum Response {
     Peers(Vec<PeerReport>),
     /// To [`Request::Networks`].
     Networks(Vec<NetworkReport>),
+    /// To [`Request::Members`].
+    Members(Vec<MemberReport>),
     /// To [`Request::Macs`] and [`Request::Where`].
     Macs(Vec<MacReport>),
     /// To [`Request::Ping`].
@@ -259,6 +274,9 @@ pub struct StatusReport {
     pub node: PeerId,
     /// Its name; empty if it has none.
     pub name: String,
+    /// Did the authority sign that name?
+    #[serde(default)]
+    pub name_signed: bool,
     /// The overlay.
     pub overlay: OverlayId,
     /// The program's version.
@@ -380,8 +398,9 @@ pub struct NetworkReport {
 pub struct PeerReport {
     /// The peer.
     pub node: PeerId,
-    /// Its name, as the authority signed it; empty if it has none.
-    pub name: String,
+    /// Its name.
+    #[serde(flatten)]
+    pub name: ShownName,
     /// The chosen path.
     pub path: PathReport,
     /// How its session seals: `aes-256-gcm` or `chacha20-poly1305`; `null` without a session.
@@ -421,8 +440,9 @@ pub struct PathReport {
 pub struct PingReport {
     /// The peer.
     pub node: PeerId,
-    /// Its name; empty if it has none.
-    pub name: String,
+    /// What it is called.
+    #[serde(flatten)]
+    pub name: ShownName,
     /// The path the challenge took.
     pub path: PathReport,
     /// Until its answer came, in milliseconds; `null`: none came, or there is no path.
@@ -440,6 +460,9 @@ pub struct MacReport {
     pub mac: MacAddr,
     /// Who holds it.
     pub node: PeerId,
+    /// What that node is called.
+    #[serde(flatten)]
+    pub name: ShownName,
     /// Is that this node?
     pub local: bool,
     /// The claim's generation.
@@ -480,137 +503,4 @@ pub struct UnknownMacReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn status_is_the_contract() {
-        let peer = PeerId([7; 32]);
-        let report = StatusReport {
-            node: peer,
-            name: "ash".to_owned(),
-            overlay: OverlayId([1; 32]),
-            version: "0.1.0".to_owned(),
-            uptime_s: 1,
-            workers: 2,
-            tasks: 9,
-            member_until: None,
-            warnings: Vec::new(),
-            refused: None,
-            bootstraps: vec![BootstrapReport {
-                node: peer,
-                addresses: vec!["/ip4/192.0.2.1/tcp/22611".to_owned()],
-                state: BootstrapState::Up,
-                why: None,
-                data: vec!["192.0.2.1:22611".parse().unwrap()],
-                udp: Some(true),
-                clock_ahead_s: Some(-1),
-            }],
-            listen: vec!["0.0.0.0:22611".parse().unwrap()],
-            nat: NatReport {
-                mapping: Mapping::AddressAndPortDependent,
-                filtering: Filtering::Unknown,
-                reflexive: vec!["192.0.2.4:5".parse().unwrap()],
-                observers: 2,
-            },
-            networks: vec![NetworkReport {
-                name: "lab".parse().unwrap(),
-                tap: Some("fl-lab".to_owned()),
-                bridge: Some("br-lab".to_owned()),
-                nic: Some("eth1".to_owned()),
-                vms: vec!["web1".to_owned()],
-                mtu: 1_500,
-                epoch: 1,
-                offload: Some(true),
-                clamp: Some(false),
-                bpdu: Some(false),
-                shared: Vec::new(),
-            }],
-            peers: vec![PeerReport {
-                node: peer,
-                name: String::new(),
-                path: PathReport {
-                    kind: PathKind::Direct,
-                    remote: Some("192.0.2.4:5".parse().unwrap()),
-                    via: None,
-                    why: None,
-                    why_text: None,
-                    rtt_ms: Some(1.2),
-                    mtu: Some(1_472),
-                },
-                suite: Some("aes-256-gcm".to_owned()),
-                heard_s: Some(3),
-                tx_bytes: 0,
-                rx_bytes: 0,
-            }],
-            drops: BTreeMap::from([("unknown_mac".to_owned(), 0)]),
-            unknown: Vec::new(),
-        };
-        let expected = json!({
-            "node": peer.to_string(), "name": "ash", "overlay": OverlayId([1; 32]).to_string(),
-            "version": "0.1.0", "member_until": null, "warnings": [], "refused": null,
-            "bootstraps": [{"node": peer.to_string(), "addresses": ["/ip4/192.0.2.1/tcp/22611"],
-                "state": "up", "why": null, "data": ["192.0.2.1:22611"], "udp": true,
-                "clock_ahead_s": -1}],
-            "uptime_s": 1, "workers": 2, "tasks": 9, "listen": ["0.0.0.0:22611"],
-            "nat": {"mapping": "address-and-port-dependent", "filtering": "unknown",
-                    "reflexive": ["192.0.2.4:5"], "observers": 2},
-            "networks": [{"name": "lab", "tap": "fl-lab", "bridge": "br-lab", "nic": "eth1",
-                "vms": ["web1"], "mtu": 1500, "epoch": 1, "offload": true, "clamp": false,
-                "bpdu": false, "shared": []}],
-            "peers": [{"node": peer.to_string(), "name": "",
-                "path": {"kind": "direct", "remote": "192.0.2.4:5", "via": null, "why": null, "why_text": null,
-                         "rtt_ms": 1.2, "mtu": 1472},
-                "suite": "aes-256-gcm", "heard_s": 3,
-                "tx_bytes": 0, "rx_bytes": 0}],
-            "drops": {"unknown_mac": 0},
-            "unknown": []
-        });
-        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
-    }
-
-    #[test]
-    fn unknown_macs_are_the_contract() {
-        let report = UnknownMacReport {
-            network: "lab".parse().unwrap(),
-            vlan: 100,
-            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
-            asked: 2,
-            dropped: 3,
-            since_s: 4,
-            last_s: 1,
-        };
-        let expected = json!({"network": "lab", "vlan": 100, "mac": "52:54:00:00:00:01",
-            "asked": 2, "dropped": 3, "since_s": 4, "last_s": 1});
-        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
-    }
-
-    #[test]
-    fn macs_are_the_contract() {
-        let report = [MacReport {
-            network: "lab".parse().unwrap(),
-            vlan: 0,
-            mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]),
-            node: PeerId([7; 32]),
-            local: true,
-            generation: 3,
-            contested: 0,
-            kind: ClaimKind::Learned,
-            ips: vec!["10.0.0.5".parse().unwrap()],
-            age_s: 1.0,
-        }];
-        let expected = json!([{"network": "lab", "vlan": 0, "mac": "52:54:00:00:00:01",
-            "node": PeerId([7; 32]).to_string(), "local": true, "generation": 3,
-            "contested": 0, "kind": "learned",
-            "ips": ["10.0.0.5"], "age_s": 1.0}]);
-        assert_eq!(serde_json::to_value(&report).unwrap(), expected);
-    }
-
-    #[test]
-    fn addresses() {
-        assert!(matches!("52:54:00:00:00:01".parse(), Ok(MacOrIp::Mac(_))));
-        assert!(matches!("2001:db8::1".parse(), Ok(MacOrIp::Ip(_))));
-        assert!("host".parse::<MacOrIp>().is_err());
-    }
-}
+mod tests;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::api::{Request, Response};
 use super::{MAX_LINE, TIMEOUT};
+use crate::cli::start_command;
 
 /// Why a command got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no node runs on {}; start it with `farlan up`, or name its directory with --state", .0.display())]
+    #[error("no node runs on {}; start it with `{}`, or name its directory with --state", .0.display(), start_command(.0))]
     NotRunning(PathBuf),
     /// The socket refuses this user.
     #[error("you may not use {}; run this as root (sudo) or join the group `farlan`", .0.display())]

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod client;
+pub mod names;
 pub mod server;
 mod shared_lan;
 

@@ -349,6 +349,7 @@ impl Driver {
         let membership = self.state.require_membership()?;
         let before = self.networks.len();
         self.adopt(tick, membership)?;
+        self.take_signed_name();
         for infra in self.infra.clone() {
             self.ask_for_receipts(infra);
         }

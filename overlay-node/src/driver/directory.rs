@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use overlay_proto::directory::{DirectoryAction, DirectoryMessage, Place};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{
-    ArpPacket, MacAddr, NeighborAdvertisement, NeighborSolicitation, multicast_mac,
+    ArpPacket, MacAddr, NeighborAdvertisement, NeighborSolicitation, VlanId, multicast_mac,
 };
-use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
@@ -343,6 +343,30 @@ impl Driver {
             network
                 .directory
                 .handle_local_probe_result(tick.now, key, false);
+        }
+    }
+
+    /// Asks everything behind our taps of `name`, or of all networks, for the address `ip`.
+    pub(crate) fn ask_guests(&mut self, name: Option<&NetworkName>, ip: IpAddr) {
+        let asker = self.node.probe_mac();
+        let frame = match ip {
+            IpAddr::V4(ip) => {
+                ArpPacket::probe(asker, ip).to_frame(MacAddr::BROADCAST, VlanId::UNTAGGED)
+            }
+            IpAddr::V6(ip) => {
+                let question = NeighborSolicitation::probe(ip);
+                let all = multicast_mac(question.destination);
+                question.to_frame(asker, all, VlanId::UNTAGGED)
+            }
+        };
+        for index in 0..self.networks.len() {
+            let asked = self.networks.get(index).filter(|network| {
+                let own = &network.secret.name;
+                name.is_none_or(|name| name == own)
+            });
+            if let Some(net) = asked.map(|network| network.index) {
+                self.write_tap(net, &frame);
+            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Driver {
         let is_answer = dst.mac == probe_mac;
         if src.mac == probe_mac || (is_answer && network.local.contains_key(&src)) {
             // A guest answers our own question; the workers have noted that they heard it.
-            return;
+            return self.learn_addresses(tick, net, &bytes);
         }
         let ips: Vec<_> = evidence.ips.iter().collect();
         let directory = &mut network.directory;

@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use control_plane::RequestError;
-use control_plane::messages::RefusedReason;
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
 use overlay_proto::Entropy;
@@ -25,16 +23,10 @@ use overlay_proto::wire::peer_message::PeerMessage;
 use super::answers::Answer;
 use super::node::Tick;
 use super::peer::Peer;
-use super::reasons::Greeted;
 use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
-
-/// A greeting that a bootstrap is too busy for goes again after this, so many times: a network of some
-/// hundreds is greeted in seconds.
-const GREET_AGAIN: Duration = Duration::from_secs(1);
-const GREET_TRIES: usize = 3;
 
 /// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
 pub(crate) const MAX_PEERS: usize = 4096;
@@ -128,7 +120,7 @@ impl Driver {
     }
 
     /// Our card for one network, signed.
-    fn own_card(&mut self, net: NetIndex) -> Option<SignedCard> {
+    pub(crate) fn own_card(&mut self, net: NetIndex) -> Option<SignedCard> {
         let (sequence, candidates) = self.underlay.candidates();
         let candidates = candidates.to_vec();
         let network = self.networks.get(usize::from(net.0))?;
@@ -138,7 +130,7 @@ impl Driver {
             static_document: self.node.signed_static.clone(),
             candidates,
             sequence,
-            name: self.node.membership.name().unwrap_or_default().to_owned(),
+            name: self.node.name.clone(),
         };
         Signed::seal(&card, &self.node.key, &self.node.membership.overlay()).ok()
     }
@@ -204,7 +196,8 @@ impl Driver {
             return;
         };
         peer.static_key = Some(static_key);
-        peer.name = member.name;
+        peer.name.signed = member.name;
+        peer.name.say(&card.card.name);
         self.peers_changed = true;
         if newcomer {
             self.permit(&[id]);
@@ -316,54 +309,15 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let Some(net) = self
-            .networks
-            .iter()
-            .find(|network| network.directory.member(&id).is_some())
-            .map(|network| network.index)
-        else {
-            return;
-        };
-        if !peer.may_greet(tick.now) {
+        if !peer.may_greet(tick.now) || !self.show_card(tick, id) {
             return;
         }
-        let Some(card) = self.own_card(net) else {
-            return;
-        };
-        let Some(envelope) = self.seal_to_member(tick, net, id, Signal::Hello(card)) else {
-            return;
-        };
-        self.ask(move |control| async move {
-            let mut told = control.forward(id, envelope.clone()).await;
-            for _ in 0..GREET_TRIES {
-                let later = matches!(
-                    told,
-                    Err(RequestError::Refused(
-                        RefusedReason::RateLimited | RefusedReason::Busy
-                    ))
-                );
-                if !later {
-                    break;
-                }
-                tokio::time::sleep(GREET_AGAIN).await;
-                told = control.forward(id, envelope.clone()).await;
-            }
-            let greeted = match told {
-                Ok(()) => Greeted::Delivered,
-                Err(RequestError::NotConnected) => Greeted::Absent,
-                Err(error) => {
-                    tracing::debug!(peer = %id, %error, "greeting not delivered");
-                    Greeted::NotCarried
-                }
-            };
-            Some(Answer::Greeted { peer: id, greeted })
-        });
         // Whoever is greeted may be heard by the relay; an earlier permit may have got lost.
         self.permit(&[id]);
     }
 
     /// Seals a signal to a member of `net`.
-    fn seal_to_member(
+    pub(crate) fn seal_to_member(
         &mut self,
         tick: Tick,
         net: NetIndex,
@@ -434,7 +388,7 @@ impl Driver {
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.static_key = Some(static_key);
-            peer.name = name;
+            peer.name.signed = name;
             self.peers_changed = true;
         }
         let shared: Vec<NetIndex> = self

@@ -32,6 +32,7 @@
 //! - [`answers`]: events of the control plane, and questions to it; [`question_pool`] bounds them.
 //! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
+//! - [`names`]: what people call the nodes.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
@@ -59,6 +60,7 @@ mod leaving;
 mod looped_ports;
 mod mac_twins;
 mod memory;
+mod names;
 mod network;
 mod node;
 mod overlay_ports;
@@ -86,5 +88,7 @@ mod underlay;
 mod waiting_room;
 mod warnings;
 
+pub(crate) use names::signed_name_stays;
 pub(crate) use pins::{pinned_later, unpinned};
+pub use reasons::path_reasons;
 pub use startup::up;

@@ -16,6 +16,7 @@ use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::ReliableChannel;
 
 use super::memory::Remembered;
+use super::names::PeerName;
 use super::reasons::Greeted;
 use super::underlay::RelaySpot;
 
@@ -71,8 +72,8 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     /// Its x25519 static, from its card or roster entry: signed by it.
     pub(crate) static_key: Option<[u8; 32]>,
-    /// The name its certificate gives it, for people.
-    pub(crate) name: Option<String>,
+    /// What people call it.
+    pub(crate) name: PeerName,
     /// Where it says it can be reached.
     candidates: Vec<Candidate>,
     candidates_sequence: u64,
@@ -120,7 +121,7 @@ impl Peer {
         Self {
             id,
             static_key: None,
-            name: None,
+            name: PeerName::default(),
             candidates: Vec::new(),
             candidates_sequence: 0,
             relay: None,
@@ -198,7 +199,7 @@ impl Peer {
         Some(Remembered {
             id: self.id,
             static_key: self.static_key?,
-            name: self.name.clone(),
+            name: self.name.signed.clone(),
             sequence: self.candidates_sequence,
             candidates: self.candidates.clone(),
             met_at: self.met_at,
@@ -208,7 +209,7 @@ impl Peer {
     /// It was known before a restart.
     pub(crate) fn recall(&mut self, now: Instant, kept: Remembered) {
         self.static_key = Some(kept.static_key);
-        self.name = kept.name;
+        self.name.signed = kept.name;
         self.met_at = kept.met_at;
         self.set_candidates(now, kept.sequence, kept.candidates);
     }

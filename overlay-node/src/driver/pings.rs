@@ -149,7 +149,7 @@ impl Driver {
         let reports = self.peer_reports(tick.now);
         let named: Vec<PeerId> = reports
             .iter()
-            .filter(|peer| peer.name == to || peer.node.to_string() == to)
+            .filter(|peer| peer.name.name == to || peer.node.to_string() == to)
             .map(|peer| peer.node)
             .collect();
         // An id that begins so; names go first.

@@ -126,6 +126,28 @@ impl Why {
     }
 }
 
+/// All codes of `path.why` with their sentences, for the manual.
+#[must_use]
+pub fn path_reasons() -> Vec<(&'static str, &'static str)> {
+    const WHYS: [Why; 9] = [
+        Why::NotAdmitted,
+        Why::NoBootstrap,
+        Why::PeerOffline,
+        Why::NotIntroduced,
+        Why::Connecting,
+        Why::RelayLost,
+        Why::PeerSilent,
+        Why::NoCommonRelay,
+        Why::HandshakeUnanswered,
+    ];
+    let paths = FallbackReason::ALL
+        .iter()
+        .map(|reason| (reason.name(), reason.text()));
+    paths
+        .chain(WHYS.iter().map(|why| (why.name(), why.text())))
+        .collect()
+}
+
 /// Why the peer is not reached directly; `None` if it is.
 pub(crate) fn why(facts: &Facts) -> Option<Why> {
     if facts.session && facts.has_path {

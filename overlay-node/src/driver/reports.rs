@@ -9,6 +9,7 @@ use overlay_proto::directory::Entry;
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::Chain;
 
+use super::names::Names;
 use super::network::Network;
 use super::node::Tick;
 use super::peer::Peer;
@@ -16,8 +17,8 @@ use super::reasons::{self, Facts};
 use super::run::Driver;
 use super::underlay::RelaySpot;
 use crate::control_socket::api::{
-    MacOrIp, MacReport, NatReport, NetworkReport, PathReport, PeerReport, StatusReport,
-    UnknownMacReport,
+    MacOrIp, MacReport, MemberReport, NatReport, NetworkReport, PathReport, PeerReport, ShownName,
+    StatusReport, UnknownMacReport,
 };
 
 impl Driver {
@@ -26,6 +27,7 @@ impl Driver {
         StatusReport {
             node: self.node.me,
             name: self.node.name.clone(),
+            name_signed: self.node.membership.name().is_some(),
             overlay: self.node.membership.overlay(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: tick.now.duration_since(self.node.epoch).as_secs(),
@@ -100,11 +102,9 @@ impl Driver {
     /// `farlan peers`: by name, then by id.
     pub(crate) fn peer_reports(&self, now: Instant) -> Vec<PeerReport> {
         let routes = self.underlay.routes();
-        let mut reports: Vec<PeerReport> = self
-            .peers
-            .values()
-            .map(|peer| self.peer_report(now, peer, &routes))
-            .collect();
+        let names = self.names();
+        let report = |peer: &Peer| self.peer_report(now, peer, names.get(&peer.id), &routes);
+        let mut reports: Vec<PeerReport> = self.peers.values().map(report).collect();
         reports.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         reports
     }
@@ -112,17 +112,24 @@ impl Driver {
     /// One line of it.
     pub(crate) fn report_on(&self, now: Instant, peer: PeerId) -> Option<PeerReport> {
         let routes = self.underlay.routes();
-        Some(self.peer_report(now, self.peers.get(&peer)?, &routes))
+        let name = self.names().get(&peer);
+        Some(self.peer_report(now, self.peers.get(&peer)?, name, &routes))
     }
 
-    fn peer_report(&self, now: Instant, peer: &Peer, routes: &[RelaySpot]) -> PeerReport {
+    fn peer_report(
+        &self,
+        now: Instant,
+        peer: &Peer,
+        name: ShownName,
+        routes: &[RelaySpot],
+    ) -> PeerReport {
         let session = self.tunnels.current(peer.id);
         let connected = session.is_some();
         let path = peer.agent.chosen().filter(|_| connected);
         let why = reasons::why(&self.facts(now, peer, routes));
         PeerReport {
             node: peer.id,
-            name: self.name_of(peer).unwrap_or_default(),
+            name,
             path: PathReport {
                 kind: path.map_or(PathKind::None, |path| path.kind()),
                 remote: path.map(|path| path.remote),
@@ -142,16 +149,6 @@ impl Driver {
             tx_bytes: peer.counters.tx_bytes.load(Ordering::Relaxed),
             rx_bytes: peer.counters.rx_bytes.load(Ordering::Relaxed),
         }
-    }
-
-    /// The name that the authority has signed: the peer showed it, or its certificate came with the
-    /// roster.
-    pub(crate) fn name_of(&self, peer: &Peer) -> Option<String> {
-        peer.name.clone().or_else(|| {
-            let mut directories = self.networks.iter().map(|network| &network.directory);
-            let chain = directories.find_map(|directory| directory.certificate(&peer.id))?;
-            Chain::decode(chain).ok()?.claimed_name().map(str::to_owned)
-        })
     }
 
     fn facts(&self, now: Instant, peer: &Peer, routes: &[RelaySpot]) -> Facts {
@@ -176,34 +173,47 @@ impl Driver {
         }
     }
 
+    /// `farlan members`, this node among them.
+    pub(crate) fn member_reports(&self, name: Option<&NetworkName>) -> Vec<MemberReport> {
+        let names = self.names();
+        let mut all: BTreeMap<PeerId, MemberReport> = BTreeMap::new();
+        for network in &self.networks {
+            if name.is_some_and(|name| *name != network.secret.name) {
+                continue;
+            }
+            for (node, chain) in network.directory.certificates() {
+                let Ok(chain) = Chain::decode(chain) else {
+                    continue;
+                };
+                let report = all.entry(node).or_insert_with(|| MemberReport {
+                    node,
+                    name: names.get(&node),
+                    networks: Vec::new(),
+                    invite: chain.claimed_invite().to_string(),
+                    joined: chain.claimed_joined(),
+                    member_until: chain.claimed_end(),
+                    certificate: chain.to_text(),
+                });
+                report.networks.push(network.secret.name.clone());
+            }
+        }
+        all.into_values().collect()
+    }
+
     /// `farlan macs`.
     pub(crate) fn mac_reports(&self, tick: Tick, name: Option<&NetworkName>) -> Vec<MacReport> {
+        let names = self.names();
         let mut reports = Vec::new();
         for network in &self.networks {
             if name.is_none_or(|name| *name == network.secret.name) {
                 let entries = network.directory.entries(tick.now);
-                reports.extend(entries.map(|entry| self.mac_report(network, &entry)));
+                reports.extend(entries.map(|entry| mac_report(network, &entry, &names)));
             }
         }
         reports.sort_by(|a: &MacReport, b| {
             (&a.network, a.vlan, a.mac).cmp(&(&b.network, b.vlan, b.mac))
         });
         reports
-    }
-
-    fn mac_report(&self, network: &Network, entry: &Entry) -> MacReport {
-        MacReport {
-            network: network.secret.name.clone(),
-            vlan: entry.key.vlan.get(),
-            mac: entry.key.mac,
-            node: entry.owner,
-            local: entry.local,
-            generation: entry.generation,
-            contested: entry.contested,
-            kind: entry.kind,
-            ips: entry.ips.clone(),
-            age_s: (entry.age.as_secs_f64() * 10.0).round() / 10.0,
-        }
     }
 
     /// `farlan where`: what is known now of one address.
@@ -219,5 +229,21 @@ impl Driver {
             MacOrIp::Ip(ip) => report.ips.contains(ip),
         });
         reports
+    }
+}
+
+fn mac_report(network: &Network, entry: &Entry, names: &Names) -> MacReport {
+    MacReport {
+        network: network.secret.name.clone(),
+        vlan: entry.key.vlan.get(),
+        mac: entry.key.mac,
+        node: entry.owner,
+        name: names.get(&entry.owner),
+        local: entry.local,
+        generation: entry.generation,
+        contested: entry.contested,
+        kind: entry.kind,
+        ips: entry.ips.clone(),
+        age_s: (entry.age.as_secs_f64() * 10.0).round() / 10.0,
     }
 }

@@ -25,6 +25,10 @@ impl Driver {
             Request::Status => Response::Status(Box::new(self.status(tick))),
             Request::Peers => Response::Peers(self.peer_reports(tick.now)),
             Request::Networks => Response::Networks(self.network_reports()),
+            Request::Members { network } => match self.check_network(network.as_ref()) {
+                Ok(()) => Response::Members(self.member_reports(network.as_ref())),
+                Err(error) => Response::Error(error),
+            },
             Request::Macs { network } => match self.check_network(network.as_ref()) {
                 Ok(()) => Response::Macs(self.mac_reports(tick, network.as_ref())),
                 Err(error) => Response::Error(error),
@@ -45,6 +49,7 @@ impl Driver {
             Request::Confirm => done(self.confirm()),
             Request::Leave => return self.leave(tick, answer).await,
             Request::Reload => done(self.reload(tick)),
+            Request::Rename { name } => done(self.rename(tick, name.as_deref())),
             Request::Apply { line } => done(self.apply(tick, &line.0)),
         };
         // The user may have gone; there is nobody to tell then.
@@ -80,9 +85,17 @@ impl Driver {
         answer: tokio::sync::oneshot::Sender<Response>,
     ) {
         let known = self.where_is(tick, &what, network.as_ref());
-        let MacOrIp::Mac(mac) = what else {
-            let _ = answer.send(Response::Macs(known));
-            return;
+        let mac = match what {
+            MacOrIp::Mac(mac) => mac,
+            MacOrIp::Ip(ip) if known.is_empty() => {
+                // A guest that only spoke to its neighbours on the bridge told nobody its address.
+                self.ask_guests(network.as_ref(), ip);
+                return self.open_questions.push(tick.now, what, network, answer);
+            }
+            MacOrIp::Ip(_) => {
+                let _ = answer.send(Response::Macs(known));
+                return;
+            }
         };
         if !known.is_empty() || !mac.is_claimable() {
             let _ = answer.send(Response::Macs(known));

@@ -8,6 +8,7 @@ use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::books::Books;
 use super::{OsEntropy, StateDir, StateError, file, wall_clock};
 
 /// Networks of one authority.
@@ -51,9 +52,11 @@ pub struct AuthorityState {
     pub issued: Vec<IssuedInvite>,
     /// Who is out.
     pub revocations: Revocations,
+    /// What is no key.
+    pub books: Books,
 }
 
-/// In the file the revocations follow; a file from before there were any ends here.
+/// In the file the books and the revocations follow; a file from before there were any ends here.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     secret: [u8; 32],
@@ -85,6 +88,7 @@ impl AuthorityState {
             networks: Vec::new(),
             issued: Vec::new(),
             revocations: Revocations::default(),
+            books: Books::default(),
         })
     }
 
@@ -150,6 +154,7 @@ impl StateDir {
         if roots.newest().authority != key.public() {
             return Err(damaged());
         }
+        let (books, rest) = Books::take_from(rest).ok_or_else(damaged)?;
         let revocations = if rest.is_empty() {
             Revocations::default()
         } else {
@@ -160,6 +165,7 @@ impl StateDir {
             key,
             roots,
             revocations,
+            books,
             overlay_secret: kept.overlay_secret.clone(),
             networks: kept.networks.clone(),
             issued: kept.issued.clone(),
@@ -191,6 +197,7 @@ impl StateDir {
         let Ok(mut bytes) = postcard::to_stdvec(&kept).map(Zeroizing::new) else {
             return Err(StateError::TooLarge { path });
         };
+        bytes.extend_from_slice(&authority.books.to_tail());
         bytes.extend_from_slice(&authority.revocations.to_bytes());
         if bytes.len() > MAX_BYTES {
             return Err(StateError::TooLarge { path });
@@ -215,9 +222,12 @@ mod tests {
         let list = authority.revocations.successor(1, entry).unwrap();
         let list = SignedRevocations::sign(&authority.key, authority.overlay(), list);
         authority.revocations.take(list, &authority.roots).unwrap();
+        let address = "/ip4/192.0.2.1/tcp/22611/p2p/x".to_owned();
+        authority.books.bootstraps.push(address);
         state.save_authority(&authority).unwrap();
         let again = state.require_authority().unwrap();
         assert_eq!(again.revocations, authority.revocations);
+        assert_eq!(again.books, authority.books);
 
         let bytes = file::load(&state.file(KIND), KIND, MAX_BYTES)
             .unwrap()

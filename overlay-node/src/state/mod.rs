@@ -18,9 +18,11 @@
 //! | `lock`, `edit.lock`, `attachments.lock` | taken by the running node; by whoever changes a file; an attachment |
 
 mod authority;
+mod books;
 mod entropy;
 mod error;
 mod file;
+mod host_name;
 mod lock;
 mod node;
 
@@ -29,8 +31,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub use authority::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS};
+pub use books::{Books, MAX_SEEN, SeenUse};
 pub use entropy::{OsEntropy, clock_readings, wall_clock};
 pub use error::StateError;
+pub use host_name::host_name;
 pub use lock::StateLock;
 pub use node::{BoundPorts, StaticKey};
 

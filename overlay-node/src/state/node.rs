@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use overlay_proto::Entropy;
 use overlay_proto::handshake::static_public;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{OsEntropy, StateDir, StateError, file};
+use super::{OsEntropy, StateDir, StateError, file, host_name};
 
 /// Far above any of the small files.
 const MAX_SMALL: usize = 4_096;
@@ -133,6 +133,14 @@ impl StateDir {
         )
     }
 
+    /// Forgets the membership alone. Hold [`StateDir::edit`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove_membership(&self) -> Result<(), StateError> {
+        remove(&self.file("membership"))
+    }
+
     /// The revocations known here; none at first. `roots` says whose signature counts.
     ///
     /// # Errors
@@ -162,12 +170,25 @@ impl StateDir {
         self.load_small("name")
     }
 
-    /// Keeps the operator's name for the node.
+    /// Keeps the operator's name for the node; `None` forgets it.
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn save_name(&self, name: &str) -> Result<(), StateError> {
-        self.save_small("name", &name)
+    pub fn save_name(&self, name: Option<&str>) -> Result<(), StateError> {
+        match name {
+            Some(name) => self.save_small("name", &name),
+            None => remove(&self.file("name")),
+        }
+    }
+
+    /// What people call this node: the authority's name for it, else the operator's, else the host's.
+    ///
+    /// # Errors
+    /// As [`StateDir::load_name`].
+    pub fn node_name(&self, membership: &Membership) -> Result<String, StateError> {
+        let signed = membership.name().map(str::to_owned);
+        let name = signed.or(self.load_name()?).or_else(host_name);
+        Ok(name.unwrap_or_default())
     }
 
     /// The ports bound last; none known at first.
@@ -227,12 +248,7 @@ impl StateDir {
             "membership",
         ];
         for path in blobs.chain(rest.map(|name| self.file(name))) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StateError::io("remove", &path, error));
-                }
-                _ => {}
-            }
+            remove(&path)?;
         }
         let sync = File::open(dir).and_then(|dir| dir.sync_all());
         sync.map_err(|error| StateError::io("sync", dir, error))
@@ -258,6 +274,16 @@ impl StateDir {
     }
 }
 
+/// Removes a file that may be missing.
+fn remove(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StateError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,7 +297,7 @@ mod tests {
         state.save_handshake_time(9).unwrap();
         state.save_blob("peers", b"x").unwrap();
         state.save_revocations(&Revocations::default()).unwrap();
-        state.save_name("here").unwrap();
+        state.save_name(Some("here")).unwrap();
         fs::write(dir.path().join("authority"), b"x").unwrap();
         state.forget_membership().unwrap();
         let mut left: Vec<_> = fs::read_dir(dir.path())

@@ -7,6 +7,7 @@
 //! The node's part may only narrow what the invite grants, and no date in it would be trusted, so
 //! it has none.
 
+use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::codec;
@@ -226,6 +227,29 @@ impl Chain {
     #[must_use]
     pub const fn claimed_root_version(&self) -> u32 {
         self.invite.root_version
+    }
+
+    /// When its node joined, by the receipt; not verified.
+    #[must_use]
+    pub fn claimed_joined(&self) -> Option<UnixTime> {
+        Receipt::read(self.wire.receipt.as_ref()?)
+            .ok()
+            .map(|receipt| receipt.time)
+    }
+
+    /// One line of text; [`Chain::from_text`] reads it.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        BASE64URL_NOPAD.encode(&self.encode())
+    }
+
+    /// Reads [`Chain::to_text`]; nothing is verified yet.
+    ///
+    /// # Errors
+    /// As [`Chain::decode`].
+    pub fn from_text(text: &str) -> Result<Self, MembershipError> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes());
+        Self::decode(&bytes.map_err(|_| MembershipError::Malformed("certificate"))?)
     }
 
     /// Does it carry a receipt? Not verified.

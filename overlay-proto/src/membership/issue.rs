@@ -130,14 +130,24 @@ fn check_bootstraps(bootstraps: &[String]) -> Result<PeerId, IssueError> {
     }
     let mut first = None;
     for address in bootstraps {
-        let peer = bootstrap_peer(address)
-            .ok_or_else(|| IssueError::BootstrapWithoutPeerId(address.clone()))?;
-        if !is_dialled(address) {
-            return Err(IssueError::BootstrapForm(address.clone()));
-        }
+        let peer = check_bootstrap(address)?;
         first = first.or(Some(peer));
     }
     first.ok_or(IssueError::NoBootstrap)
+}
+
+/// The `PeerId` of a bootstrap whose address an invite can carry.
+///
+/// # Errors
+/// [`IssueError::BootstrapWithoutPeerId`], [`IssueError::BootstrapForm`].
+pub fn check_bootstrap(address: &str) -> Result<PeerId, IssueError> {
+    let peer = bootstrap_peer(address)
+        .ok_or_else(|| IssueError::BootstrapWithoutPeerId(address.to_owned()))?;
+    if is_dialled(address) {
+        Ok(peer)
+    } else {
+        Err(IssueError::BootstrapForm(address.to_owned()))
+    }
 }
 
 fn check_terms(request: &InviteRequest, now: UnixTime) -> Result<(), IssueError> {

@@ -38,7 +38,9 @@ pub use date::Utc;
 pub use epoch::{EPOCH_OVERLAP, OLD_KEY_KEPT, OldEpoch, SignedEpoch};
 pub use error::{InviteError, IssueError, MembershipError};
 pub use invite::{INVITE_PREFIX, Invite, MAX_INVITE_TEXT, bootstrap_peer};
-pub use issue::{InviteRequest, MAX_BOOTSTRAPS, MAX_INVITE_NETWORKS, issue_invite};
+pub use issue::{
+    InviteRequest, MAX_BOOTSTRAPS, MAX_INVITE_NETWORKS, check_bootstrap, issue_invite,
+};
 pub use keys::{
     InviteId, NetworkTag, OverlaySecret, derive, hmac_sha256, mac1_key, network_tag, psk,
     rendezvous_blind, signer_blind,

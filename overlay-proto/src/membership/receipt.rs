@@ -43,6 +43,11 @@ impl Receipt {
         witness.sign_part(Label::RECEIPT, overlay, codec::encode(VERSION, self))
     }
 
+    /// What `part` says; not verified.
+    pub(super) fn read(part: &SignedPart) -> Result<Self, MembershipError> {
+        codec::decode("receipt", VERSION, MAX_BYTES, &part.bytes)
+    }
+
     /// Does `part` say that `peer` used `invite` before `join_until`, in the words of `witness`?
     pub(super) fn check(
         part: &SignedPart,
@@ -51,7 +56,7 @@ impl Receipt {
         (peer, invite): (PeerId, InviteId),
         join_until: UnixTime,
     ) -> Result<(), MembershipError> {
-        let receipt: Self = codec::decode("receipt", VERSION, MAX_BYTES, &part.bytes)?;
+        let receipt = Self::read(part)?;
         part.verify(&witness.0, Label::RECEIPT, overlay)?;
         let in_time = receipt.time <= join_until.plus(CLOCK_TOLERANCE);
         if receipt.peer == peer && receipt.invite == invite && in_time {

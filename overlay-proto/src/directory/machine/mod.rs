@@ -33,6 +33,7 @@ mod unknown;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use action::{DirectoryAction, Entry, LocalVerdict, Place, Resolution};
@@ -278,7 +279,8 @@ impl Directory {
         self.timing.due = self.next_timer();
     }
 
-    /// The live owner of each MAC.
+    /// The live owner of each MAC. Of MACs of this host all addresses that are known here, also
+    /// those that the claim does not say yet.
     pub fn entries(&self, now: Instant) -> impl Iterator<Item = Entry> {
         let me = self.me;
         self.claims
@@ -291,9 +293,19 @@ impl Directory {
                 generation: stored.claim.claim.generation,
                 kind: stored.claim.claim.kind,
                 contested: stored.claim.claim.contested,
-                ips: stored.claim.claim.ips.clone(),
+                ips: self.ips_of(me, stored),
                 age: stored.age(now),
             })
+    }
+
+    fn ips_of(&self, me: PeerId, stored: &StoredClaim) -> Vec<IpAddr> {
+        let claim = &stored.claim.claim;
+        let local = self.local.get(&claim.key());
+        let mut ips = claim.ips.clone();
+        if let Some(local) = local.filter(|_| stored.claim.signer() == me) {
+            ips.extend(local.ips.iter().filter(|ip| !claim.ips.contains(ip)));
+        }
+        ips
     }
 
     /// The members that are in the network, this node included.
