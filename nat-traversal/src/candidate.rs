@@ -52,6 +52,9 @@ pub enum CandidateError {
     /// An address inside the overlay: the tunnel would run through itself.
     #[error("the candidate lies inside the overlay")]
     InOverlay,
+    /// An address of this host: container engines give many hosts the same.
+    #[error("the candidate is an address of this host")]
+    Own,
     /// A private or link-local address that is not ours to reach.
     #[error("the candidate is private and the peer is on no subnet of ours")]
     ForeignPrivate,
@@ -63,8 +66,12 @@ pub enum CandidateError {
 /// What the filter knows about this node. Replaced whole when an interface or an address changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CandidateFilter {
-    /// IP prefixes in use inside the overlay's networks.
+    /// IP prefixes that this host reaches through the overlay.
     pub overlay_prefixes: Vec<IpNet>,
+    /// Longer prefixes within these that it reaches another way.
+    pub beside_overlay: Vec<IpNet>,
+    /// All addresses of this host.
+    pub own_addresses: Vec<IpAddr>,
     /// The subnets of the host's own interfaces.
     pub own_subnets: Vec<IpNet>,
     /// The addresses at which reflectors and peers see this node.
@@ -109,10 +116,23 @@ impl CandidateFilter {
         if !is_unicast(ip) {
             return Err(CandidateError::NotUnicast);
         }
-        if self.overlay_prefixes.iter().any(|net| net.contains(&ip)) {
+        if self.own_addresses.contains(&ip) {
+            return Err(CandidateError::Own);
+        }
+        if self.is_in_overlay(ip) {
             return Err(CandidateError::InOverlay);
         }
         Ok(())
+    }
+
+    /// Whether the longest prefix that holds `ip` is reached through the overlay.
+    #[must_use]
+    pub fn is_in_overlay(&self, ip: IpAddr) -> bool {
+        let longest = |nets: &[IpNet]| {
+            let holding = nets.iter().filter(|net| net.contains(&ip));
+            holding.map(IpNet::prefix_len).max()
+        };
+        longest(&self.overlay_prefixes) > longest(&self.beside_overlay)
     }
 
     /// Whether `ip` is on a subnet of one of our interfaces.
@@ -157,8 +177,8 @@ const fn is_unicast_v6(ip: Ipv6Addr) -> bool {
     !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
 }
 
-/// The order in which a node lists its own host addresses when there are more than it may tell:
-/// smaller is better. Global IPv6, global IPv4, private IPv4, unique local IPv6, link-local.
+/// The order of addresses of which nothing else is known: smaller is better. Global IPv6, global IPv4,
+/// private IPv4, unique local IPv6, link-local.
 #[must_use]
 pub fn host_rank(ip: IpAddr) -> u8 {
     match ip.to_canonical() {
@@ -171,7 +191,7 @@ pub fn host_rank(ip: IpAddr) -> u8 {
     }
 }
 
-/// The candidates a node tells: without repeats, the best host addresses first, then the others in
+/// The candidates a node tells: without repeats, host addresses first, then the others, each kind in
 /// the order given, [`MAX_CANDIDATES`] at most. At most half are host addresses, so that a host
 /// with many interfaces still tells its reflexive and relayed ones. Of these the relayed ones go before:
 /// there is no path to a peer that nothing else reaches without them.
@@ -190,7 +210,6 @@ pub fn select_local(all: &[Candidate]) -> Vec<Candidate> {
             list.push(*candidate);
         }
     }
-    hosts.sort_by_key(|candidate| host_rank(candidate.addr.ip()));
     hosts.truncate(MAX_CANDIDATES / 2);
     relayed.truncate(MAX_CANDIDATES - hosts.len());
     outer.truncate(MAX_CANDIDATES - hosts.len() - relayed.len());
@@ -204,6 +223,8 @@ mod tests {
     fn filter() -> CandidateFilter {
         CandidateFilter {
             overlay_prefixes: vec!["10.77.0.0/16".parse().unwrap()],
+            beside_overlay: vec!["10.77.9.0/24".parse().unwrap()],
+            own_addresses: vec!["192.168.5.7".parse().unwrap()],
             own_subnets: vec!["192.168.5.0/24".parse().unwrap()],
             own_reflexive: vec!["203.0.113.9".parse().unwrap()],
         }
@@ -254,6 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn trust_19_nothing_is_sent_to_an_own_address_or_through_the_overlay() {
+        let site = ["203.0.113.9".parse().unwrap()];
+        for addr in [
+            "192.168.5.7:22611",
+            "192.168.5.7:1",
+            "[::ffff:192.168.5.7]:1",
+        ] {
+            let refused = filter().admit(&host(addr), &site);
+            assert_eq!(refused, Err(CandidateError::Own), "{addr}");
+            let source = filter().admit_source(addr.parse().unwrap());
+            assert_eq!(source, Err(CandidateError::Own), "{addr}");
+        }
+        let inside = filter().admit_source("10.77.3.4:22611".parse().unwrap());
+        assert_eq!(inside, Err(CandidateError::InOverlay));
+        // A longer prefix that another route serves.
+        let beside = filter().admit_source("10.77.9.4:22611".parse().unwrap());
+        assert_eq!(beside, Ok(()));
+    }
+
+    #[test]
     fn trust_19_private_addresses_need_a_shared_subnet_or_site() {
         let same_site = ["203.0.113.9".parse().unwrap()];
         let other_site = ["203.0.113.10".parse().unwrap()];
@@ -289,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_host_with_many_addresses_still_tells_its_reflexive_one() {
-        let mut all: Vec<_> = (1..30).map(|n| host(&format!("10.0.0.{n}:5"))).collect();
-        all.push(host("[2001:db8::5]:5"));
+        let mut all = vec![host("[2001:db8::5]:5")];
+        all.extend((1..30).map(|n| host(&format!("10.0.0.{n}:5"))));
         all.push(Candidate {
             kind: CandidateKind::Reflexive,
             ..host("192.0.2.1:5")

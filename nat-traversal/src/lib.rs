@@ -3,6 +3,7 @@
 //! The rooms:
 //! - [`path`]: what a path is; the words every other crate uses for it.
 //! - [`candidate`]: addresses at which a node may be reachable, and the one filter for them.
+//! - [`host`]: the host's links, addresses and routes: what of it is underlay.
 //! - [`reflector`]: the codec of the address reflector, and the limits of the one who answers.
 //! - [`nat_kind`]: what the reflexive addresses say about the NAT (RFC 4787 terms).
 //! - [`relay`]: the codec of the UDP relay, the state machine of its server and of its client.
@@ -14,6 +15,7 @@ pub mod agent;
 mod bucket;
 pub mod candidate;
 pub mod entropy;
+pub mod host;
 pub mod nat_kind;
 pub mod path;
 pub mod reflector;

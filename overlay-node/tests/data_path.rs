@@ -26,7 +26,7 @@ use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
 use overlay_proto::switching::{
     DropCounters, Fib, FibMap, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey,
-    NetIndex, PeerCounters, PeerSlot,
+    NetIndex, OwnTraffic, PeerCounters, PeerSlot,
 };
 use overlay_proto::wire::{Lane, SAFE_DATAGRAM, Selector, SessionIndex};
 use tap_bridge::host::{self, NewTap};
@@ -140,7 +140,7 @@ fn fib(number: usize, path: Path) -> Fib {
         }],
         sessions: FibMap::from_iter([(from.session.local_index, from)]),
         relay_keys: HashMap::new(),
-        own: Vec::new(),
+        own: OwnTraffic::default(),
     }
 }
 

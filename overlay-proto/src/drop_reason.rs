@@ -40,7 +40,7 @@ drop_reasons! {
     StandingBy = "standing_by", "another node on the same LAN carries its frames; see the warnings";
     MalformedFrame = "malformed_frame", "shorter than an Ethernet header, or tags that do not parse";
     FrameTooLarge = "frame_too_large", "larger than what can be split into pieces";
-    OverlayOnItself = "overlay_on_itself", "a datagram of this node itself came to one of its taps: the overlay would ride on itself";
+    OverlayOnItself = "overlay_on_itself", "a datagram of this node itself came to one of its taps, or out of the overlay: the overlay would ride on itself";
     NoSession = "no_session", "no session with the peer, and none came up in time";
     NoPath = "no_path", "no path to the peer";
     PendingOverflow = "pending_overflow", "too many frames waited for a look-up or a handshake";

@@ -544,14 +544,14 @@ impl Links {
     }
 }
 
-const fn family(ip: &IpAddr) -> AddressFamily {
+pub(crate) const fn family(ip: &IpAddr) -> AddressFamily {
     match ip {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 
-const fn plain(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) const fn plain(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
         RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),

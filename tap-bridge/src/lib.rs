@@ -14,6 +14,7 @@
 //! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
 //! - [`fdb`]: which MAC a bridge has behind which port, as news.
 //! - [`firewall`]: what the host's firewall does to bridged IP, and the one rule that lets it pass.
+//! - [`host_view`]: the host's links, addresses and routes at a glance, and news of them.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
 //!   LAN").
 //!
@@ -25,6 +26,7 @@ pub mod error;
 pub mod fdb;
 pub mod firewall;
 pub mod host;
+pub mod host_view;
 pub mod link;
 pub mod moving;
 pub mod offload;
@@ -39,6 +41,7 @@ pub use addresses::{HostAddress, HostNetwork, HostRoute};
 pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
 pub use error::Error;
 pub use fdb::{FdbEntry, FdbNews, FdbWatch};
+pub use host_view::HostWatch;
 pub use link::{FDB_MAX_LEARNED, Link, LinkKind, Links};
 pub use moving::{Mover, NicFacts, Place, Step};
 pub use port::{BridgeSettings, PortVlans, VlanPlan, VlanSet};

@@ -14,6 +14,9 @@ use crate::vnet::VNET_HDR_LEN;
 /// `RTMGRP_NEIGH` (rtnetlink(7)).
 const NEIGHBOUR_GROUP: u32 = 4;
 
+/// `RTMGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR` and `_IPV6_ROUTE`.
+const HOST_GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+
 /// `TUN_F_*` of linux/if_tun.h.
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
@@ -182,6 +185,16 @@ fn ioctl_int(file: &File, request: libc::Ioctl, value: i32) -> io::Result<()> {
 /// are for the kernel.
 /// Within a tokio runtime only.
 pub(crate) fn neighbour_socket() -> io::Result<AsyncFd<File>> {
+    routing_socket(NEIGHBOUR_GROUP)
+}
+
+/// A non-blocking netlink socket that gets the news of links, addresses and routes.
+/// Within a tokio runtime only.
+pub(crate) fn host_socket() -> io::Result<AsyncFd<File>> {
+    routing_socket(HOST_GROUPS)
+}
+
+fn routing_socket(groups: u32) -> io::Result<AsyncFd<File>> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: takes three numbers; the result is checked.
     let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
@@ -191,7 +204,7 @@ pub(crate) fn neighbour_socket() -> io::Result<AsyncFd<File>> {
     // SAFETY: a `sockaddr_nl` is numbers only; all zero means "any port, no group".
     let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
     addr.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
-    addr.nl_groups = NEIGHBOUR_GROUP;
+    addr.nl_groups = groups;
     let len = libc::socklen_t::try_from(size_of_val(&addr)).unwrap_or(0);
     // SAFETY: the pointer is to a live address of that length, which the call only reads.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };

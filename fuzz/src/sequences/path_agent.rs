@@ -49,6 +49,8 @@ impl World {
         let now = Instant::now();
         let filter = CandidateFilter {
             overlay_prefixes: vec!["10.9.0.0/24".parse().unwrap()],
+            beside_overlay: vec!["10.9.0.128/25".parse().unwrap()],
+            own_addresses: vec!["10.0.0.1".parse().unwrap()],
             own_subnets: vec!["10.0.0.0/24".parse().unwrap()],
             own_reflexive: vec![IpAddr::from([203, 0, 113, 9])],
         };

@@ -188,9 +188,20 @@ impl PathAgent {
                 probed.listed = wanted.contains(path);
             }
         }
-        (self.paths).retain(|path, probed| {
-            probed.listed || probed.proven || path.kind() == PathKind::Relayed
+        let filter = &self.filter;
+        (self.paths).retain(|path, probed| match path.kind() {
+            PathKind::Relayed => true,
+            // A proven one may have become a way through the overlay itself: an address or a route of
+            // this host has changed.
+            _ => (probed.listed || probed.proven) && filter.admit_source(path.remote).is_ok(),
         });
+        if self
+            .chosen
+            .is_some_and(|path| !self.paths.contains_key(&path))
+        {
+            self.rechoose(now, None);
+            self.start_burst(now, true);
+        }
         for path in wanted {
             if !self.paths.contains_key(&path)
                 && self.meet(path, true)

@@ -160,6 +160,14 @@ impl PathAgent {
         }
     }
 
+    /// The host's way out is another one: what failed before may work now, and what worked may not.
+    pub fn handle_way_changed(&mut self, now: Instant) {
+        self.clock = now;
+        self.suspect_chosen();
+        self.climb.restart();
+        self.start_burst(now, true);
+    }
+
     /// Our own candidates. They say which address families we speak; a change means that the host
     /// may be in another network, so everything is probed again.
     pub fn set_local_candidates(&mut self, now: Instant, local: &[Candidate]) {
@@ -221,6 +229,12 @@ impl PathAgent {
     /// A handshake with the peer finished over `path`: it is usable at once.
     pub fn handle_established(&mut self, now: Instant, path: Path) {
         self.clock = now;
+        let direct = path.kind() == PathKind::Direct;
+        if direct && self.filter.admit_source(path.remote).is_err() {
+            // It came through the overlay itself. The session is good, this way to it is not.
+            self.start_burst(now, true);
+            return;
+        }
         self.make_room();
         let tier = self.tier(&path);
         let first = self.chosen.is_none();

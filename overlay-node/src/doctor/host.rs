@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
+use nat_traversal::host::HostView;
+use tap_bridge::Links;
+
 use super::Finding;
 use super::reach::Reached;
 use crate::attachments;
@@ -152,12 +155,23 @@ pub(super) fn own_address_towards(to: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|addr| addr.ip())
 }
 
+/// This host's links and addresses; empty where the kernel does not tell.
+pub(super) fn view() -> HostView {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let view = runtime.ok().and_then(|runtime| {
+        runtime.block_on(async { Links::connect().ok()?.host_view(&[]).await.ok() })
+    });
+    view.unwrap_or_default()
+}
+
 /// The MTU of the interface that leads to the bootstraps.
-pub(super) fn mtu(reached: &[Reached]) -> Option<Finding> {
+pub(super) fn mtu(reached: &[Reached], view: &HostView) -> Option<Finding> {
     let to = reached.iter().find_map(|one| one.addresses().next())?;
     let ip = own_address_towards(to)?;
-    let interfaces = if_addrs::get_if_addrs().ok()?;
-    let name = interfaces.into_iter().find(|one| one.ip() == ip)?.name;
+    let own = view.addresses.iter().find(|own| own.net.addr() == ip)?;
+    let name = &view.links.iter().find(|link| link.index == own.link)?.name;
     let read = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
     let mtu: u32 = read.trim().parse().ok()?;
     Some(if mtu < LEAST_MTU {

@@ -104,9 +104,10 @@ pub fn examine(
     let reached = reach::try_all(contacts);
     findings.extend(reach::findings(&reached));
     findings.push(host::clock(status));
-    findings.push(reach::nat(&reached, status));
+    let view = host::view();
+    findings.push(reach::nat(&reached, &view, status));
     findings.push(host::ipv6());
-    findings.extend(host::mtu(&reached));
+    findings.extend(host::mtu(&reached, &view));
     findings.extend(host::firewall(state));
     findings.extend(status.into_iter().flat_map(node::warnings));
     findings

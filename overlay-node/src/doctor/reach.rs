@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use control_plane::{Multiaddr, addr};
+use nat_traversal::host::HostView;
 use nat_traversal::nat_kind::{Mapping, NatKind, Observer};
 use nat_traversal::reflector::{TransactionId, decode_response, encode_request};
 use overlay_proto::Entropy;
@@ -364,10 +365,10 @@ fn outcomes(tried: &[Tried]) -> String {
 }
 
 /// What kind of NAT is in front of this host: the node's word, or what the reflectors saw just now.
-pub(super) fn nat(reached: &[Reached], status: Option<&StatusReport>) -> Finding {
+pub(super) fn nat(reached: &[Reached], view: &HostView, status: Option<&StatusReport>) -> Finding {
     let (mapping, seen) = match status {
         Some(status) => (status.nat.mapping, status.nat.reflexive.clone()),
-        None => judged(reached),
+        None => judged(reached, view),
     };
     let at = seen
         .first()
@@ -398,18 +399,14 @@ pub(super) fn nat(reached: &[Reached], status: Option<&StatusReport>) -> Finding
     }
 }
 
-fn judged(reached: &[Reached]) -> (Mapping, Vec<SocketAddr>) {
+fn judged(reached: &[Reached], view: &HostView) -> (Mapping, Vec<SocketAddr>) {
     let mut kind = NatKind::new();
     let now = Instant::now();
-    let own: Vec<SocketAddr> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .iter()
-        .flat_map(|interface| {
-            let seen = reached.iter().flat_map(|one| &one.seen);
-            seen.map(|(_, observed)| SocketAddr::new(interface.ip(), observed.port()))
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let mut own = Vec::new();
+    for (_, observed) in reached.iter().flat_map(|one| &one.seen) {
+        let at = |ip| SocketAddr::new(ip, observed.port());
+        own.extend(view.addresses.iter().map(|own| at(own.net.addr())));
+    }
     kind.set_local(&own);
     for (reflector, observed) in reached.iter().flat_map(|one| &one.seen) {
         kind.handle_observation(now, (Observer::Reflector, *reflector), *observed);

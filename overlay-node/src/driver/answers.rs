@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use control_plane::messages::Allocation;
 use control_plane::{ControlEvent, ControlHandle};
+use nat_traversal::host::HostView;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
@@ -51,6 +52,8 @@ pub(crate) enum Answer {
     Clock { infra: PeerId, ahead_s: i64 },
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
+    /// What the host's network looks like, and how long looking took; `None` if the kernel did not tell.
+    Host(Option<Box<(HostView, Duration)>>),
     /// What a witness said about a certificate of ours.
     Receipt { chain: Box<Chain>, outcome: Outcome },
 }
@@ -124,6 +127,7 @@ impl Driver {
             }
             Answer::Clock { infra, ahead_s } => self.handle_clock(tick, infra, ahead_s),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
+            Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
             Answer::Record { net, key, record } => {
                 self.handle_record(tick, net, key, record.as_deref());
             }

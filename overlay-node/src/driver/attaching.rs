@@ -1,10 +1,8 @@
 //! Networks and their taps, at the start and while the node runs.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nat_traversal::path::SocketId;
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
@@ -106,7 +104,9 @@ impl Driver {
         }
         self.interfaces.wait_for(waiting);
         self.note_move(now);
-        self.open_taps(now)
+        self.open_taps(now)?;
+        self.look_at_host_first(now).await;
+        Ok(())
     }
 
     /// Opens the taps of the attachments on disk; those that are open stay open. One that cannot be
@@ -163,43 +163,11 @@ impl Driver {
             self.warnings.raise(now, Topic::Tap, &name, text);
         }
         self.follow_attachment(now);
-        self.scan_interfaces(now);
+        self.apply_host(now);
+        self.look_at_host();
         self.fib_stale = true;
         self.look_at_bridges(true);
         Ok(())
-    }
-
-    /// Looks at the host's addresses; those of guest networks are not the underlay's. Addresses that
-    /// moved to a bridge with their NIC are: the NIC is a port of it, and the way out.
-    pub(crate) fn scan_interfaces(&mut self, now: Instant) {
-        let attached = self
-            .networks
-            .iter()
-            .filter_map(|network| network.attached.as_ref());
-        let records: Vec<&AttachmentRecord> = attached.collect();
-        self.underlay.scan_interfaces(now, |name, ip| {
-            records.iter().any(|record| {
-                let moved = record.nic.as_ref().is_some_and(|nic| nic.moved.is_some());
-                let given = || record.addresses.iter().any(|one| one.addr() == ip);
-                record.tap == name || record.bridge == name && (!moved || given())
-            })
-        });
-    }
-
-    /// The addresses of the data sockets, if the host's own addresses are on a bridge of a network.
-    pub(crate) fn own_on_bridges(&self) -> Vec<SocketAddr> {
-        let mut records = self.networks.iter().filter_map(|n| n.attached.as_ref());
-        let moved =
-            records.any(|record| record.nic.as_ref().is_some_and(|nic| nic.moved.is_some()));
-        if moved {
-            let sockets = [SocketId::V4, SocketId::V6];
-            sockets
-                .iter()
-                .flat_map(|socket| self.underlay.host_addrs(*socket))
-                .collect()
-        } else {
-            Vec::new()
-        }
     }
 
     /// A move of addresses may wait for a confirmation: the watcher undoes it, and this node looks

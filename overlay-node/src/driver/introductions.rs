@@ -22,7 +22,7 @@ use overlay_proto::wire::peer_message::PeerMessage;
 
 use super::answers::Answer;
 use super::node::Tick;
-use super::peer::Peer;
+use super::peer::{ListSource, Peer};
 use super::run::Driver;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
@@ -203,7 +203,8 @@ impl Driver {
             self.permit(&[id]);
             self.welcome(tick, net, id);
         }
-        self.learn_candidates(tick, id, card.card.sequence, card.card.candidates.clone());
+        let list = ListSource::Card(card.card.sequence);
+        self.learn_candidates(tick, id, list, card.card.candidates.clone());
         self.reach(tick, id);
     }
 
@@ -212,14 +213,14 @@ impl Driver {
         &mut self,
         tick: Tick,
         id: PeerId,
-        sequence: u64,
+        source: ListSource,
         candidates: Vec<Candidate>,
     ) {
         let routes = self.underlay.routes();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.set_candidates(tick.now, sequence, candidates) {
+        if peer.set_candidates(tick.now, source, candidates) {
             peer.offer_relay(tick.now, &routes);
             self.peers_changed = true;
             self.touch_peer(id);
@@ -324,12 +325,17 @@ impl Driver {
         to: PeerId,
         signal: Signal,
     ) -> Option<Vec<u8>> {
-        // Above every signal of this run and of the runs before.
-        self.signal_sequence = (self.signal_sequence + 1).max(tick.wall.0 << 20);
+        let sequence = match self.sequences.next(tick.wall) {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                tracing::error!("nobody is greeted: {error:#}");
+                return None;
+            }
+        };
         let routed = RoutedSignal {
             from: self.node.me,
             to,
-            sequence: self.signal_sequence,
+            sequence,
             signal,
         };
         let epoch_key = self.networks.get(usize::from(net.0))?.secret.epoch_key;

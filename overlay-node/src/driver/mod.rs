@@ -14,8 +14,9 @@
 //!
 //! - [`startup`]: from a state directory to a running driver; `farlan up`.
 //! - [`node`]: what does not change while the node runs: identity, membership, clock.
-//! - [`underlay`]: our own addresses: interfaces, reflectors, relay allocations. [`twin`]: another machine
-//!   with our identity.
+//! - [`underlay`]: our own addresses: reflectors, relay allocations; [`host`]: interfaces and routes.
+//!   [`twin`]: another machine with our identity.
+//! - [`sequences`]: numbers that only grow, over restarts.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
@@ -53,6 +54,7 @@ mod firewall_watch;
 mod frames;
 mod generation;
 mod group_queries;
+mod host;
 mod interfaces;
 mod introductions;
 mod kernel_events;
@@ -80,6 +82,7 @@ mod requests;
 mod revocations;
 mod run;
 mod segments;
+mod sequences;
 mod site_mtus;
 mod startup;
 mod twin;

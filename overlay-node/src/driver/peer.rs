@@ -58,6 +58,56 @@ impl Attempts {
     }
 }
 
+/// Where a list of candidates came from, with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListSource {
+    /// A signed card, or the disk: it may be old, and be shown again by anybody.
+    Card(u64),
+    /// The session with the peer: sealed, in order and not to be replayed, so it is what holds now.
+    Session(u64),
+}
+
+impl ListSource {
+    const fn number(self) -> u64 {
+        match self {
+            Self::Card(number) | Self::Session(number) => number,
+        }
+    }
+}
+
+/// The lists of candidates that a peer has told.
+#[derive(Debug, Default)]
+struct Lists {
+    /// The highest number of all. A card must be above it, also above what a session has told: old
+    /// cards do not win over a new list.
+    highest: u64,
+    /// The highest number in this run of the peer's process.
+    in_session: u64,
+    /// How many were taken over: the number of the list for the agent.
+    taken: u64,
+}
+
+impl Lists {
+    /// Is the list newer than what is known? A peer that has lost its disk, or whose clock was ahead in an
+    /// earlier run, counts from a lower number: in its session that holds all the same.
+    fn take(&mut self, source: ListSource) -> bool {
+        let number = source.number();
+        let floor = match source {
+            ListSource::Card(_) => self.highest,
+            ListSource::Session(_) => self.in_session,
+        };
+        if number <= floor {
+            return false;
+        }
+        if matches!(source, ListSource::Session(_)) {
+            self.in_session = number;
+        }
+        self.highest = self.highest.max(number);
+        self.taken += 1;
+        true
+    }
+}
+
 /// Frame counts at the last look, to see whether traffic flows.
 #[derive(Debug, Default)]
 struct Seen {
@@ -76,7 +126,7 @@ pub(crate) struct Peer {
     pub(crate) name: PeerName,
     /// Where it says it can be reached.
     candidates: Vec<Candidate>,
-    candidates_sequence: u64,
+    lists: Lists,
     /// The relayed path that the agent was offered.
     relay: Option<Path>,
     /// From candidates to the chosen path.
@@ -123,7 +173,7 @@ impl Peer {
             static_key: None,
             name: PeerName::default(),
             candidates: Vec::new(),
-            candidates_sequence: 0,
+            lists: Lists::default(),
             relay: None,
             agent,
             channel: ReliableChannel::new(channel_id),
@@ -157,15 +207,17 @@ impl Peer {
     pub(crate) fn set_candidates(
         &mut self,
         now: Instant,
-        sequence: u64,
+        source: ListSource,
         candidates: Vec<Candidate>,
     ) -> bool {
-        if sequence <= self.candidates_sequence {
+        // The same list comes by card and in the session: it is taken once.
+        let known = self.lists.highest >= source.number() && candidates == self.candidates;
+        if !self.lists.take(source) || known {
             return false;
         }
-        self.candidates_sequence = sequence;
-        let refused = self.agent.set_remote_candidates(now, &candidates, sequence);
-        tracing::debug!(peer = %self.id, sequence, ?candidates, refused, "candidates");
+        let number = self.lists.taken;
+        let refused = self.agent.set_remote_candidates(now, &candidates, number);
+        tracing::debug!(peer = %self.id, ?source, ?candidates, refused, "candidates");
         self.candidates = candidates;
         // What failed before may work with the new addresses.
         self.try_again();
@@ -200,7 +252,7 @@ impl Peer {
             id: self.id,
             static_key: self.static_key?,
             name: self.name.signed.clone(),
-            sequence: self.candidates_sequence,
+            sequence: self.lists.highest,
             candidates: self.candidates.clone(),
             met_at: self.met_at,
         })
@@ -211,7 +263,7 @@ impl Peer {
         self.static_key = Some(kept.static_key);
         self.name.signed = kept.name;
         self.met_at = kept.met_at;
-        self.set_candidates(now, kept.sequence, kept.candidates);
+        self.set_candidates(now, ListSource::Card(kept.sequence), kept.candidates);
     }
 
     fn relay_path(&self, routes: &[RelaySpot]) -> Option<Path> {
@@ -332,6 +384,7 @@ impl Peer {
         self.channel.renew(channel_id);
         self.usable_since = Some(now);
         self.told_sequence = 0;
+        self.lists.in_session = 0;
         self.shared.clear();
         self.attempts = Attempts::default();
     }
@@ -382,7 +435,7 @@ mod tests {
         let now = Instant::now();
         let mut peer = peer(now);
         assert!(peer.may_answer_stray(now));
-        peer.set_candidates(now, 1, Vec::new());
+        peer.set_candidates(now, ListSource::Card(1), Vec::new());
         peer.try_again();
         let soon = now + Duration::from_millis(999);
         assert!(!peer.may_answer_stray(soon));
@@ -408,7 +461,11 @@ mod tests {
             ours,
             own: AllocationId(id),
         };
-        peer.set_candidates(now, 1, vec![at(other, far, 7), at(theirs, near, 8)]);
+        peer.set_candidates(
+            now,
+            ListSource::Card(1),
+            vec![at(other, far, 7), at(theirs, near, 8)],
+        );
         assert_eq!(
             peer.relay_path(&[spot(RelayName([4; 32]), theirs, 1)]),
             None
@@ -432,6 +489,39 @@ mod tests {
             assert!(!peer.may_dial(now + FIRST_REDIAL / 2));
             now += FIRST_REDIAL;
         }
+    }
+
+    #[test]
+    fn the_session_tells_what_holds_and_no_old_card_wins_over_it() {
+        use ListSource::{Card, Session};
+        let now = Instant::now();
+        let mut peer = peer(now);
+        let list = |port: u16| {
+            vec![Candidate {
+                kind: CandidateKind::Reflexive,
+                addr: SocketAddr::from(([192, 0, 2, 1], port)),
+                allocation: None,
+                relay: None,
+            }]
+        };
+        // In a run with a clock that was ahead; kept on disk, too.
+        assert!(peer.set_candidates(now, Card(7_200_000), list(1)));
+        // The next run counts from less: cards are told apart by nothing else.
+        assert!(!peer.set_candidates(now, Card(3), list(2)));
+        peer.reached(now, 8);
+        assert!(peer.set_candidates(now, Session(3), list(2)));
+        assert!(!peer.set_candidates(now, Session(2), list(9)));
+        // Whoever shows the old card again, or one from between, changes nothing.
+        assert!(!peer.set_candidates(now, Card(7_200_000), list(1)));
+        assert!(!peer.set_candidates(now, Card(4), list(1)));
+        assert!(peer.set_candidates(now, Session(4), list(3)));
+        assert_eq!(peer.candidates, list(3));
+        // Above all that was seen it counts.
+        assert!(peer.set_candidates(now, Card(7_200_001), list(4)));
+        // A run that was restored with its disk.
+        peer.reached(now, 8);
+        assert!(peer.set_candidates(now, Session(7_200_002), list(5)));
+        assert_eq!(peer.candidates, list(5));
     }
 
     #[test]

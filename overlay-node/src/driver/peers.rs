@@ -1,7 +1,7 @@
 //! What goes to and from peers: handshakes, probes, messages on the channel.
 
 use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
-use nat_traversal::path::Path;
+use nat_traversal::path::{Path, PathKind};
 use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
@@ -11,6 +11,7 @@ use overlay_proto::wire::peer_message::PeerMessage;
 use overlay_proto::wire::{DatagramKind, InnerHeader, InnerKind, Lane, SessionIndex, sizes};
 
 use super::node::Tick;
+use super::peer::ListSource;
 use super::run::Driver;
 use crate::workers::Punt;
 
@@ -125,6 +126,10 @@ impl Driver {
 
     /// A datagram that is no sealed data: a handshake, or for the underlay.
     fn handle_datagram(&mut self, tick: Tick, path: Path, bytes: &[u8]) {
+        let direct = path.kind() == PathKind::Direct;
+        if direct && self.underlay.filter().admit_source(path.remote).is_err() {
+            return self.drops.count(DropReason::OverlayOnItself);
+        }
         let handled = match DatagramKind::parse(bytes) {
             Ok(
                 DatagramKind::HandshakeInit
@@ -203,7 +208,8 @@ impl Driver {
                     peer.agent
                         .set_nat(self.underlay.nat().mapping(), mapping, false);
                 }
-                self.learn_candidates(tick, id, sequence, candidates);
+                let list = ListSource::Session(sequence);
+                self.learn_candidates(tick, id, list, candidates);
             }
             Ok(PeerMessage::EpochNumber { network, epoch }) => {
                 self.handle_epoch_number(tick, id, network, epoch);
@@ -279,7 +285,7 @@ impl Driver {
         while let Some(event) = self.tunnels.poll_event() {
             self.handle_tunnel_event(tick, event);
         }
-        if self.fib_stale {
+        if self.fib_is_stale() {
             // The peer may use a new session as soon as it has our answer: the workers first.
             self.publish(tick.now);
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use overlay_proto::ids::PeerId;
-use overlay_proto::switching::{Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, PeerSlot};
+use overlay_proto::switching::{
+    Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, OwnTraffic, PeerSlot,
+};
 
 use super::network::Network;
 use super::run::Driver;
@@ -39,17 +41,26 @@ impl Driver {
             })
             .collect();
         let relay_keys = self.underlay.relay_keys().clone();
+        let remote = self.tunnels.sessions().map(|one| (one.remote_index, ()));
+        let own = OwnTraffic {
+            remote_indices: remote.collect(),
+            dialling: self.tunnels.dialling().map(|index| (index, ())).collect(),
+            last_handshake: self.tunnels.last_timestamp(),
+            sockets: self.own_sockets(),
+        };
         self.fib.store(Arc::new(Fib {
             networks,
             peers,
             sessions,
             relay_keys,
-            own: self.own_on_bridges(),
+            own,
         }));
     }
 
-    fn fib_is_stale(&self) -> bool {
+    /// A handshake that was begun must be known before its first datagram can come to a tap.
+    pub(crate) fn fib_is_stale(&self) -> bool {
         self.fib_stale
+            || self.fib.load().own.last_handshake != self.tunnels.last_timestamp()
             || self
                 .networks
                 .iter()

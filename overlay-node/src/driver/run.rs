@@ -12,7 +12,7 @@ use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
-use tap_bridge::{FdbNews, FdbWatch};
+use tap_bridge::{FdbNews, FdbWatch, HostWatch};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
@@ -20,6 +20,7 @@ use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
+use super::host::{HostLooks, next_change};
 use super::interfaces::{Interfaces, Outcome};
 use super::leaving::Leaving;
 use super::looped_ports::LoopedPorts;
@@ -31,6 +32,7 @@ use super::pings::Pings;
 use super::question_pool::QuestionPool;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
+use super::sequences::Sequences;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::underlay::{Underlay, UnderlayEvent};
@@ -102,7 +104,7 @@ pub(crate) struct Driver {
     pub(crate) underlay: Underlay,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
     pub(crate) next_frame_id: u32,
-    pub(crate) signal_sequence: u64,
+    pub(crate) sequences: Sequences,
     pub(crate) signal_inbox: SignalInbox,
     pub(crate) probe_budget: ProbeBudget,
     pub(crate) open_questions: OpenQuestions,
@@ -125,6 +127,7 @@ pub(crate) struct Driver {
     /// The handshake timestamp that is on disk.
     pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
+    pub(crate) host: HostLooks,
     pub(crate) interfaces: Interfaces,
     pub(crate) site_mtus: SiteMtus,
     pub(crate) looped: LoopedPorts,
@@ -147,6 +150,8 @@ pub(crate) struct Inputs {
     pub(crate) interfaces: mpsc::Receiver<Outcome>,
     /// News of the bridges; `None` where there are none to be had.
     pub(crate) fdb: Option<FdbWatch>,
+    /// News of the host's addresses and routes; `None` where there are none to be had.
+    pub(crate) host: Option<HostWatch>,
 }
 
 impl Driver {
@@ -181,6 +186,7 @@ impl Driver {
                 Some(news) = next_news(&mut inputs.fdb) => {
                     self.handle_fdb_news(Tick::read(), news);
                 }
+                Some(()) = next_change(&mut inputs.host) => self.look_at_host(),
                 () = sleep => {}
             }
             let tick = Tick::read();
@@ -290,6 +296,7 @@ impl Driver {
             self.end_all_sessions(tick, why);
         }
         self.ask_sizes_again(tick);
+        self.watch_way_out(tick.now);
         self.keep_interfaces(tick.now);
         let mut talkers = Vec::new();
         for peer in self.peers.values_mut() {
@@ -343,6 +350,10 @@ impl Driver {
                     self.spread_candidates(tick);
                     self.fib_stale = true;
                 }
+                UnderlayEvent::FilterChanged => {
+                    self.spread_filter(tick);
+                    self.fib_stale = true;
+                }
                 UnderlayEvent::RelayLost(infra) => {
                     tracing::warn!(bootstrap = %infra, "the relay does not answer");
                     if self.infra.contains(&infra) {
@@ -356,7 +367,6 @@ impl Driver {
 
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
-        self.scan_interfaces(tick.now);
         self.check_firewall(tick.now);
         self.look_at_bridges(false);
         self.watch_move(tick.now);

@@ -29,6 +29,7 @@ use super::bridges::{self, Looks};
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::generation::TimeWatch;
+use super::host::{self, HostLooks};
 use super::interfaces::Interfaces;
 use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
@@ -36,6 +37,7 @@ use super::permits::Permits;
 use super::question_pool::{MAX_QUESTIONS, QuestionPool};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs};
+use super::sequences::Sequences;
 use super::twin::Twin;
 use super::underlay::Underlay;
 use super::waiting_room::WaitingRoom;
@@ -101,6 +103,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         calls,
         interfaces: outcomes,
         fdb: bridges::watch(),
+        host: host::watch(),
     };
     driver.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
@@ -127,6 +130,7 @@ fn driver(
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let drops = Arc::new(DropCounters::default());
     let node = node(setup, tick.now, &mut entropy)?;
+    let mut sequences = Sequences::load(setup.state.clone())?;
     let (workers, punts) = start_workers(&outside.sockets, &setup.config, &fib, &drops, &node)?;
     let driver = Driver {
         tunnels: tunnels(setup, &node)?,
@@ -138,11 +142,7 @@ fn driver(
         answers: outside.answers,
         questions: QuestionPool::new(),
         permits: Permits::default(),
-        underlay: Underlay::new(
-            socket_ports(&outside.sockets),
-            Vec::new(),
-            tick.wall.0 << 20,
-        ),
+        underlay: Underlay::new(socket_ports(&outside.sockets), sequences.next(tick.wall)?),
         sender: SlowSender::new(outside.sockets),
         taps: TapWriter::new(Vec::new()),
         workers,
@@ -157,7 +157,7 @@ fn driver(
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
         next_frame_id: 0,
-        signal_sequence: 0,
+        sequences,
         signal_inbox: overlay_proto::directory::SignalInbox::default(),
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
         open_questions: super::questions::OpenQuestions::default(),
@@ -174,6 +174,7 @@ fn driver(
         gate: outside.gate,
         saved_timestamp: 0,
         looks: Looks::start(),
+        host: HostLooks::start(),
         interfaces: outside.interfaces,
         site_mtus: super::site_mtus::SiteMtus::default(),
         looped: LoopedPorts::default(),

@@ -3,16 +3,16 @@
 //! Everything here ends in one list of candidates with a sequence that grows whenever the list
 //! changes; the driver tells it to peers and lays it down at the rendezvous.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control_plane::messages::Allocation;
-use ipnet::IpNet;
 use nat_traversal::candidate::{
     Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
 };
 use nat_traversal::entropy::Entropy;
+use nat_traversal::host::LocalAddresses;
 use nat_traversal::nat_kind::{Mapping, NatKind, NatKinds, Observer};
 use nat_traversal::path::{AllocationId, Path, RelayName, SocketId};
 use nat_traversal::reflector::{ReflectorClient, ReflectorEvent};
@@ -45,6 +45,8 @@ pub(crate) struct UnderlayDatagram {
 pub(crate) enum UnderlayEvent {
     /// The list of candidates is another one.
     CandidatesChanged,
+    /// The filter for the candidates of peers is another one.
+    FilterChanged,
     /// The relay at this bootstrap does not know us any more: ask for a new allocation.
     RelayLost(PeerId),
 }
@@ -89,6 +91,7 @@ pub(crate) struct Underlay {
     /// The bound data-path ports; a family without a socket is missing.
     ports: HashMap<SocketId, u16>,
     filter: CandidateFilter,
+    /// The host's addresses for peers, the best first.
     hosts: Vec<IpAddr>,
     reflector: ReflectorClient,
     nats: NatKinds,
@@ -106,18 +109,11 @@ pub(crate) struct Underlay {
 }
 
 impl Underlay {
-    /// `sequence` must be above that of the run before: the wall clock in seconds, shifted, will do.
-    pub(crate) fn new(
-        ports: HashMap<SocketId, u16>,
-        overlay_prefixes: Vec<IpNet>,
-        sequence: u64,
-    ) -> Self {
+    /// `sequence` must be above those of all runs before ([`super::sequences`]).
+    pub(crate) fn new(ports: HashMap<SocketId, u16>, sequence: u64) -> Self {
         Self {
             ports,
-            filter: CandidateFilter {
-                overlay_prefixes,
-                ..CandidateFilter::default()
-            },
+            filter: CandidateFilter::default(),
             hosts: Vec::new(),
             reflector: ReflectorClient::new(),
             nats: NatKinds::default(),
@@ -133,50 +129,61 @@ impl Underlay {
         }
     }
 
-    /// Looks at the interfaces again. `skip` names those that are part of a guest network.
-    pub(crate) fn scan_interfaces(&mut self, now: Instant, skip: impl Fn(&str, IpAddr) -> bool) {
-        let interfaces = match if_addrs::get_if_addrs() {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                tracing::warn!(%error, "the interfaces cannot be listed");
-                return;
-            }
+    /// The host's addresses, the best first, and what is not sent to. `true`: something has changed.
+    pub(crate) fn set_host(&mut self, now: Instant, local: &LocalAddresses) -> bool {
+        let mut filter = CandidateFilter {
+            overlay_prefixes: local.overlay.clone(),
+            beside_overlay: local.beside.clone(),
+            own_addresses: local.own.clone(),
+            own_subnets: local.subnets.clone(),
+            own_reflexive: Vec::new(),
         };
-        let usable = interfaces
-            .into_iter()
-            .filter(|interface| !interface.is_loopback() && !skip(&interface.name, interface.ip()));
-        let mut hosts = Vec::new();
-        let mut subnets = Vec::new();
-        for interface in usable {
-            let prefix = match &interface.addr {
-                if_addrs::IfAddr::V4(v4) => v4.prefixlen,
-                if_addrs::IfAddr::V6(v6) => v6.prefixlen,
-            };
-            let ip = interface.ip();
-            // A link-local address means nothing without its interface, which a peer cannot know.
-            if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
-                continue;
-            }
-            if let Ok(subnet) = IpNet::new(ip, prefix) {
-                subnets.push(subnet.trunc());
-            }
-            hosts.push(ip);
+        filter.own_reflexive.clone_from(&self.filter.own_reflexive);
+        let filtered = filter != self.filter;
+        if filtered {
+            self.filter = filter;
+            self.events.push_back(UnderlayEvent::FilterChanged);
         }
-        hosts.sort_unstable();
-        if hosts != self.hosts {
-            self.hosts = hosts;
-            self.filter.own_subnets = subnets;
+        if local.told == self.hosts {
+            return filtered;
+        }
+        let sorted = |hosts: &[IpAddr]| hosts.iter().copied().collect::<BTreeSet<_>>();
+        let others = sorted(&local.told) != sorted(&self.hosts);
+        self.hosts.clone_from(&local.told);
+        if others {
             for socket in [SocketId::V4, SocketId::V6] {
                 let local = self.host_addrs(socket);
                 self.nats.of_mut(socket).set_local(&local);
             }
             // Our mappings may be others now.
-            self.reflector.ask_now(now);
-            for relay in self.infra.values_mut().filter_map(|i| i.relay.as_mut()) {
-                relay.client.check_now(now);
-            }
-            self.rebuild();
+            self.ask_all_now(now);
         }
+        self.rebuild();
+        true
+    }
+
+    /// Asks reflectors and relays now how they see us.
+    pub(crate) fn ask_all_now(&mut self, now: Instant) {
+        self.reflector.ask_now(now);
+        for relay in self.infra.values_mut().filter_map(|i| i.relay.as_mut()) {
+            relay.client.check_now(now);
+        }
+    }
+
+    /// The data port of a family; none without a socket.
+    pub(crate) fn port(&self, socket: SocketId) -> Option<u16> {
+        self.ports.get(&socket).copied()
+    }
+
+    /// Where the bootstraps are.
+    pub(crate) fn infra_ips(&self) -> Vec<IpAddr> {
+        let infra = self.infra.values();
+        let mut ips: Vec<IpAddr> = infra
+            .flat_map(|infra| infra.data_addrs.iter().map(SocketAddr::ip))
+            .collect();
+        ips.sort_unstable();
+        ips.dedup();
+        ips
     }
 
     pub(crate) fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
@@ -435,7 +442,11 @@ impl Underlay {
             let at = (name, relay.client.allocation());
             add(CandidateKind::Relayed, relay.client.relay(), Some(at));
         }
-        self.filter.own_reflexive = self.reflexive().iter().map(SocketAddr::ip).collect();
+        let reflexive: Vec<IpAddr> = self.reflexive().iter().map(SocketAddr::ip).collect();
+        if reflexive != self.filter.own_reflexive {
+            self.filter.own_reflexive = reflexive;
+            self.events.push_back(UnderlayEvent::FilterChanged);
+        }
         let mut all = select_local(&all);
         all.truncate(MAX_CANDIDATES);
         let mapping = self.nat().mapping();

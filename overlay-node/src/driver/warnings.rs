@@ -54,6 +54,8 @@ pub(crate) enum Topic {
     Twin,
     /// A bridge has learnt more MACs than are looked at.
     Learned,
+    /// The host's way out leads into the overlay.
+    WayOut,
 }
 
 #[derive(Debug)]

@@ -224,6 +224,22 @@ impl StateDir {
         self.save_small("handshake-time", &time)
     }
 
+    /// A number that no list of candidates and no signal of this node has gone beyond; 0 at first.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or unreadable.
+    pub fn load_sequences(&self) -> Result<u64, StateError> {
+        Ok(self.load_small("sequences")?.unwrap_or_default())
+    }
+
+    /// Keeps such a number.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_sequences(&self, bound: u64) -> Result<(), StateError> {
+        self.save_small("sequences", &bound)
+    }
+
     /// Removes what makes this host a member: identity and keys, membership, and what was learnt in the
     /// overlay. The authority's files stay if they are here, and the ports and the name for the next
     /// time. The membership goes last: what was interrupted can be done again.
@@ -241,6 +257,7 @@ impl StateDir {
         let rest = [
             "attachments.json",
             "handshake-time",
+            "sequences",
             "static",
             "identity",
             // A list that another overlay's authority has signed counts for none.
@@ -295,6 +312,7 @@ mod tests {
         let first = state.load_or_create_identity().unwrap().peer_id();
         state.next_static_key().unwrap();
         state.save_handshake_time(9).unwrap();
+        state.save_sequences(9).unwrap();
         state.save_blob("peers", b"x").unwrap();
         state.save_revocations(&Revocations::default()).unwrap();
         state.save_name(Some("here")).unwrap();
@@ -329,6 +347,8 @@ mod tests {
         assert_eq!(state.load_handshake_time().unwrap(), 0);
         state.save_handshake_time(9).unwrap();
         assert_eq!(state.load_handshake_time().unwrap(), 9);
+        state.save_sequences(8).unwrap();
+        assert_eq!(state.load_sequences().unwrap(), 8);
         let ports = BoundPorts {
             udp4: Some(22_611),
             ..BoundPorts::default()

@@ -220,6 +220,9 @@ impl<'a> Delivery<'a> {
     ) -> Result<Option<(Place, &'a FibPeer)>, DropReason> {
         let fib = self.context.fib;
         let parsed = EthernetFrame::parse(frame)?;
+        if fib.is_for_own_socket(&parsed) {
+            return Err(DropReason::OverlayOnItself);
+        }
         let src = MacKey {
             vlan: parsed.vlan(),
             mac: parsed.src(),

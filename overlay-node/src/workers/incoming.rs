@@ -267,7 +267,6 @@ mod tests {
             }],
             sessions: FibMap::from_iter([(SessionIndex(7), from)]),
             relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),
-            own: Vec::new(),
             ..Fib::default()
         }
     }

@@ -103,7 +103,7 @@ impl Outgoing {
             Ok(frame) => frame,
             Err(error) => return context.drops.count(error.into()),
         };
-        if context.fib.is_own_datagram(&frame) {
+        if context.fib.left_own_socket(&frame) {
             return context.drops.count(DropReason::OverlayOnItself);
         }
         if is_for_nodes(&frame) {

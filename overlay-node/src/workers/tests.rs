@@ -14,7 +14,7 @@ use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
 use overlay_proto::switching::{
     DropCounters, Fib, FibMap, FibNetwork, FibPeer, FibSession, LocalMac, MacEntry, MacKey,
-    NetIndex, PeerCounters, PeerSlot, PuntReason,
+    NetIndex, OwnTraffic, PeerCounters, PeerSlot, PuntReason,
 };
 use overlay_proto::wire::{
     DataHeader, InnerHeader, InnerKind, Lane, SAFE_DATAGRAM, Selector, SessionIndex,
@@ -188,7 +188,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             },
         )]),
         relay_keys: HashMap::new(),
-        own: Vec::new(),
+        own: OwnTraffic::default(),
     }
 }
 

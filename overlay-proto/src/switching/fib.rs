@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,9 +9,10 @@ use nat_traversal::path::Path;
 use nat_traversal::relay::RelayKey;
 
 use super::counters::PeerCounters;
+use super::own_traffic::OwnTraffic;
 use super::vlans::VlanSet;
 use crate::drop_reason::DropReason;
-use crate::ethernet::{EthernetFrame, IpPacket, MacAddr, VlanId, protocol};
+use crate::ethernet::{MacAddr, VlanId};
 use crate::ids::{NetworkId, PeerId};
 use crate::session::Session;
 use crate::wire::{Selector, SessionIndex};
@@ -168,9 +168,8 @@ pub struct Fib {
     pub sessions: FibMap<SessionIndex, FibSession>,
     /// The keys of our own relay allocations.
     pub relay_keys: HashMap<nat_traversal::path::AllocationId, RelayKey>,
-    /// The addresses of the node's own data sockets, if some of them are on a bridge of a network
-    /// (`attach --move-addresses`); else empty.
-    pub own: Vec<SocketAddr>,
+    /// What the node's own datagrams are known by when one comes to its own tap.
+    pub own: OwnTraffic,
 }
 
 /// Why the slow path must see a frame.
@@ -231,27 +230,6 @@ pub enum Accept<'a> {
 }
 
 impl Fib {
-    /// Is this frame of a local tap a datagram of this very node? Carried, it would come out at a peer
-    /// as one from a better address; the path would then move there, and the overlay ride on itself.
-    #[must_use]
-    pub fn is_own_datagram(&self, frame: &EthernetFrame<'_>) -> bool {
-        if self.own.is_empty() {
-            return false;
-        }
-        let Ok(packet) = IpPacket::from_frame(frame) else {
-            return false;
-        };
-        let Some((port, _)) = packet
-            .l4
-            .split_first_chunk()
-            .filter(|_| packet.protocol == protocol::UDP)
-        else {
-            return false;
-        };
-        let from = SocketAddr::new(packet.source, u16::from_be_bytes(*port));
-        self.own.contains(&from)
-    }
-
     /// Where does a frame go that a local tap of `net` sent? `now_ms` is milliseconds since the
     /// process began.
     #[must_use]

@@ -9,6 +9,7 @@
 
 mod counters;
 mod fib;
+mod own_traffic;
 #[cfg(test)]
 mod tests;
 mod vlans;
@@ -18,4 +19,5 @@ pub use fib::{
     Accept, Fib, FibMap, FibNetwork, FibPeer, FibSession, Forward, LocalMac, MacEntry, MacKey,
     NetIndex, PeerSlot, PuntReason,
 };
+pub use own_traffic::OwnTraffic;
 pub use vlans::VlanSet;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::drop_reason::DropReason;
-use crate::ethernet::{EthernetFrame, MacAddr, VlanId, build_frame, ethertype};
+use crate::ethernet::{MacAddr, VlanId};
 use crate::ids::{NetworkId, PeerId};
 use crate::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
 use crate::wire::{Selector, SessionIndex};
@@ -244,39 +244,6 @@ fn trust_17_a_frame_is_delivered_only_if_its_sender_claims_its_source() {
         fib.accept(&from, Selector(1100), tagged, OURS),
         Accept::Punt(NET, PuntReason::SourceNotClaimed)
     ));
-}
-
-/// An IPv4 datagram without payload, in a frame of the host's bridge.
-fn datagram(protocol: u8, source: [u8; 4], port: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, protocol, 0, 0];
-    packet.extend(source);
-    packet.extend([192, 0, 2, 9]);
-    packet.extend(port.to_be_bytes());
-    packet.extend([0x58, 0x53, 0, 8, 0, 0]);
-    build_frame(ALICES, OURS, VlanId::UNTAGGED, ethertype::IPV4, &packet)
-}
-
-#[test]
-fn the_overlay_does_not_ride_on_itself() {
-    let (mut fib, _) = usual();
-    let own = datagram(17, [192, 0, 2, 1], 22_611);
-    let is_own = |fib: &Fib, bytes: &[u8]| {
-        let frame = EthernetFrame::parse(bytes).unwrap();
-        fib.is_own_datagram(&frame)
-    };
-    // Nothing of the host is on a bridge: a guest may send what it likes.
-    assert!(!is_own(&fib, &own));
-    fib.own = vec![
-        "192.0.2.1:22611".parse().unwrap(),
-        "[2001:db8::1]:22611".parse().unwrap(),
-    ];
-    assert!(is_own(&fib, &own));
-    // Other programs of the host, and a node that runs in a guest.
-    assert!(!is_own(&fib, &datagram(17, [192, 0, 2, 1], 22_612)));
-    assert!(!is_own(&fib, &datagram(6, [192, 0, 2, 1], 22_611)));
-    assert!(!is_own(&fib, &datagram(17, [192, 0, 2, 2], 22_611)));
-    let arp = build_frame(ALICES, OURS, VlanId::UNTAGGED, ethertype::ARP, &[0; 28]);
-    assert!(!is_own(&fib, &arp));
 }
 
 proptest! {

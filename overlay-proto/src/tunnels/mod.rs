@@ -366,6 +366,15 @@ impl Tunnels {
         self.peers.values().flat_map(Peer::sessions)
     }
 
+    /// Our indices of the handshakes of our own that are under way.
+    pub fn dialling(&self) -> impl Iterator<Item = SessionIndex> {
+        let pending = self
+            .peers
+            .values()
+            .filter_map(|state| state.pending.as_ref());
+        pending.map(|pending| pending.index)
+    }
+
     /// The timestamp of the last message 1 we made. To be kept on disk: the next run must begin
     /// above it, or peers refuse us.
     #[must_use]
