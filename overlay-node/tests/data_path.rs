@@ -186,6 +186,7 @@ fn hosts(tids: [i32; 2]) -> [Node; 2] {
             fib: Arc::new(ArcSwap::from_pointee(fib)),
             drops: Arc::clone(&drops),
             punts: tokio::sync::mpsc::channel(16).0,
+            beacons: tokio::sync::mpsc::channel(16).0,
             epoch: Instant::now(),
             marks: tap_bridge::offload::Marks::default(),
             lane: Lane(1),

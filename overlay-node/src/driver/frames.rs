@@ -422,6 +422,10 @@ impl Driver {
         self.touch_network(net);
         match verdict {
             LateVerdict::Deliver => self.deliver_here(net, late.from, bytes),
+            // The forwarder writes it, too, and one copy is enough.
+            LateVerdict::Undecided if self.stands_by(net, late.dst.vlan) => {
+                self.drops.count(DropReason::StandingBy);
+            }
             LateVerdict::Undecided if self.has_undecided_port(net) => {
                 // An entry from when it was elsewhere would send the frame back to our tap.
                 self.free_on_bridge(net, late.dst);

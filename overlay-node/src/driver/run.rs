@@ -140,9 +140,17 @@ pub(crate) struct Driver {
     pub(crate) leaving: Option<Leaving>,
 }
 
+/// What the workers hand over.
+pub(crate) struct Punted {
+    /// All but beacons.
+    pub(crate) punts: mpsc::Receiver<Punt>,
+    /// By which nodes on one LAN find each other.
+    pub(crate) beacons: mpsc::Receiver<Punt>,
+}
+
 /// Where inputs come from.
 pub(crate) struct Inputs {
-    pub(crate) punts: mpsc::Receiver<Punt>,
+    pub(crate) punted: Punted,
     pub(crate) control: mpsc::Receiver<ControlEvent>,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) calls: mpsc::Receiver<ControlCall>,
@@ -164,12 +172,15 @@ impl Driver {
             let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
             tokio::select! {
                 () = &mut stop => break,
-                n = inputs.punts.recv_many(&mut punts, PUNT_BATCH) => {
+                n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
                     if n == 0 { break }
                     let tick = Tick::read();
                     for punt in punts.drain(..) {
                         self.handle_punt(tick, punt);
                     }
+                }
+                Some(beacon) = inputs.punted.beacons.recv() => {
+                    self.handle_punt(Tick::read(), beacon);
                 }
                 Some(event) = inputs.control.recv() => {
                     self.handle_control_event(Tick::read(), event);

@@ -36,7 +36,7 @@ use super::node::{Node, Tick};
 use super::permits::Permits;
 use super::question_pool::{MAX_QUESTIONS, QuestionPool};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
-use super::run::{Driver, Inputs};
+use super::run::{Driver, Inputs, Punted};
 use super::sequences::Sequences;
 use super::twin::Twin;
 use super::underlay::Underlay;
@@ -47,12 +47,15 @@ use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
 use crate::state::{BoundPorts, OsEntropy, clock_readings};
 use crate::workers::{
-    Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, default_workers,
+    SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, default_workers,
 };
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
 const PUNT_QUEUE: usize = 4096;
+
+/// Beacons on their way to the slow path: of a handful of nodes for each of 16 VLANs.
+const BEACON_QUEUE: usize = 64;
 
 /// Runs the node until SIGTERM or SIGINT.
 ///
@@ -86,7 +89,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
         interfaces,
     };
     let tick = Tick::read();
-    let (mut driver, punts) = driver(&setup, outside, tick)?;
+    let (mut driver, punted) = driver(&setup, outside, tick)?;
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
     driver.tell_incarnation();
@@ -97,7 +100,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     notify("READY=1");
     tracing::info!(node = %driver.node.me, "the node is up");
     let inputs = Inputs {
-        punts,
+        punted,
         control: control_events,
         answers,
         calls,
@@ -121,17 +124,13 @@ struct Outside {
 }
 
 /// The driver with its workers started, without networks yet; and what the workers punt.
-fn driver(
-    setup: &NodeSetup,
-    outside: Outside,
-    tick: Tick,
-) -> Result<(Driver, mpsc::Receiver<Punt>)> {
+fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Punted)> {
     let mut entropy = OsEntropy;
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let drops = Arc::new(DropCounters::default());
     let node = node(setup, tick.now, &mut entropy)?;
     let mut sequences = Sequences::load(setup.state.clone())?;
-    let (workers, punts) = start_workers(&outside.sockets, &setup.config, &fib, &drops, &node)?;
+    let (workers, punted) = start_workers(&outside.sockets, &setup.config, &fib, &drops, &node)?;
     let driver = Driver {
         tunnels: tunnels(setup, &node)?,
         node,
@@ -185,7 +184,7 @@ fn driver(
         leaving: None,
         state: setup.state.clone(),
     };
-    Ok((driver, punts))
+    Ok((driver, punted))
 }
 
 /// The sockets of each worker. A kernel that does not let several share a port has one worker.
@@ -205,14 +204,16 @@ fn start_workers(
     fib: &Arc<ArcSwap<Fib>>,
     drops: &Arc<DropCounters>,
     node: &Node,
-) -> Result<(WorkerPool, mpsc::Receiver<Punt>)> {
-    let (punts, punted) = mpsc::channel(PUNT_QUEUE);
+) -> Result<(WorkerPool, Punted)> {
+    let (punts, all) = mpsc::channel(PUNT_QUEUE);
+    let (beacons, heard) = mpsc::channel(BEACON_QUEUE);
     let one = |(sockets, lane)| WorkerConfig {
         sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
         drops: Arc::clone(drops),
         punts: punts.clone(),
+        beacons: beacons.clone(),
         epoch: node.epoch,
         lane: Lane(lane),
         me: node.me,
@@ -221,6 +222,10 @@ fn start_workers(
     let sockets = share_sockets(sockets, config.workers)?;
     let configs = sockets.into_iter().zip(1..).map(one).collect();
     let pool = WorkerPool::start(configs).context("the data path cannot be started")?;
+    let punted = Punted {
+        punts: all,
+        beacons: heard,
+    };
     Ok((pool, punted))
 }
 

@@ -37,6 +37,8 @@ pub struct WorkerConfig {
     pub drops: Arc<DropCounters>,
     /// To the slow path. Bounded: what does not fit is dropped as `punt_overflow`.
     pub punts: mpsc::Sender<Punt>,
+    /// To the slow path, for beacons alone: in a loop the other queue is full of what goes round.
+    pub beacons: mpsc::Sender<Punt>,
     /// When the process began: what `LocalMac` counts from.
     pub epoch: Instant,
     /// The worker's own lane in every session; not 0, which is the slow path's.

@@ -118,6 +118,7 @@ pub(super) struct Context<'a> {
     pub(super) fib: &'a Fib,
     pub(super) drops: &'a DropCounters,
     pub(super) punts: &'a mpsc::Sender<Punt>,
+    pub(super) beacons: &'a mpsc::Sender<Punt>,
     /// This node.
     pub(super) me: PeerId,
     pub(super) now: Instant,
@@ -128,7 +129,11 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// Hands `punt` over; false, and counted, when the queue is full.
     pub(super) fn punt(&self, punt: Punt) -> bool {
-        let sent = self.punts.try_send(punt).is_ok();
+        let queue = match punt {
+            Punt::Beacon { .. } => self.beacons,
+            _ => self.punts,
+        };
+        let sent = queue.try_send(punt).is_ok();
         if !sent {
             self.drops.count(DropReason::PuntOverflow);
         }

@@ -285,6 +285,7 @@ mod tests {
             fib: &fib,
             drops: &drops,
             punts: &punts,
+            beacons: &punts,
             me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,

@@ -79,6 +79,7 @@ impl Node {
             fib: Arc::clone(&fib),
             drops: Arc::clone(&drops),
             punts: punt_sender.clone(),
+            beacons: punt_sender.clone(),
             epoch: Instant::now(),
             lane: Lane(lane),
             me: PeerId([1; 32]),

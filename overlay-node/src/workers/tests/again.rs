@@ -102,6 +102,7 @@ impl Receiver {
             fib: &self.fib,
             drops: &self.drops,
             punts: &self.sender,
+            beacons: &self.sender,
             me: PeerId([2; 32]),
             now: self.now,
             now_ms: 0,
