@@ -64,7 +64,8 @@ impl Links {
         let state = if forwards {
             BridgePortState::Forwarding
         } else {
-            BridgePortState::Blocking
+            // A bridge without STP puts a port that blocks back to forwarding at once.
+            BridgePortState::Disabled
         };
         let message = LinkBridgePort::new(port).state(state).build();
         let done = self.handle().link().set_port(message).execute().await;

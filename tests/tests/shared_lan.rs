@@ -290,7 +290,7 @@ fn loop_inside(world: &World, office: &Office, far: &Ns) {
     let start = Instant::now();
     let cut = || {
         let text = host.sh("bridge link show").unwrap().stdout;
-        let blocked = text.lines().filter(|line| line.contains("state blocking"));
+        let blocked = text.lines().filter(|line| line.contains("state disabled"));
         let blocked: Vec<&str> = blocked.collect();
         (blocked.len() == 1).then(|| {
             if blocked[0].contains("lan2") {

@@ -299,9 +299,22 @@ impl Driver {
         }
     }
 
+    /// Asks `key`, if it is behind our bridge, for an answer.
+    pub(crate) fn write_probes(&mut self, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
+        let asker = self.node.probe_mac();
+        for ip in ips {
+            let frame = match ip {
+                IpAddr::V4(ip) => ArpPacket::probe(asker, *ip).to_frame(key.mac, key.vlan),
+                IpAddr::V6(ip) => {
+                    NeighborSolicitation::probe(*ip).to_frame(asker, key.mac, key.vlan)
+                }
+            };
+            self.write_tap(net, &frame);
+        }
+    }
+
     /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
     fn probe_local(&mut self, tick: Tick, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
-        let asker = self.node.probe_mac();
         if self.stands_by(net, key.vlan) {
             // Whatever is here is the forwarder's.
             if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
@@ -322,15 +335,7 @@ impl Driver {
                 .handle_local_probe_result(tick.now, key, true);
             return self.touch_network(net);
         }
-        for ip in ips {
-            let frame = match ip {
-                IpAddr::V4(ip) => ArpPacket::probe(asker, *ip).to_frame(key.mac, key.vlan),
-                IpAddr::V6(ip) => {
-                    NeighborSolicitation::probe(*ip).to_frame(asker, key.mac, key.vlan)
-                }
-            };
-            self.write_tap(net, &frame);
-        }
+        self.write_probes(net, key, ips);
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };

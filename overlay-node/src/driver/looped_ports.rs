@@ -57,6 +57,10 @@ impl Driver {
             return;
         };
         if !self.looped.machine.handle_return(tick.now, index, first) {
+            if self.looped.machine.shut().any(|(port, _)| port == index) {
+                // Its carrier went and came, and the kernel opened it.
+                self.set_forwarding(index, &port, false);
+            }
             return;
         }
         let text = format!(

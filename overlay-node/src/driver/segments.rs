@@ -301,7 +301,7 @@ impl Driver {
         let (me, lan) = (self.node.me, &network.lan);
         let former = lan.machine.remembered(vlan);
         let former: Vec<PeerId> = former.iter().filter_map(|id| lan.peer(id)).collect();
-        let (mut ours, mut beyond) = (Vec::new(), Vec::new());
+        let (mut ours, mut beyond, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
         for entry in network.directory.entries(tick.now) {
             if !follows(network, vlan, entry.key.vlan) || entry.owner == me {
                 continue;
@@ -310,6 +310,8 @@ impl Driver {
                 beyond.push(entry.key);
             } else if network.bridge.has(&entry.key) {
                 ours.push(entry.key);
+            } else if unseen.len() < MAX_TAUGHT {
+                unseen.push((entry.key, entry.ips.clone()));
             }
         }
         let unclaimed = network.bridge.keys().filter(|key| {
@@ -322,6 +324,10 @@ impl Driver {
         }
         for key in unclaimed {
             self.feed_learned(tick, net, key);
+        }
+        for (key, ips) in unseen {
+            // Behind a switch that showed us nothing of it: its answer is evidence.
+            self.write_probes(net, key, &ips);
         }
         for key in beyond.into_iter().take(MAX_TAUGHT) {
             self.forget_on_bridge(tick, net, key);
