@@ -1,17 +1,17 @@
-//! A LAN that two nodes are plugged into, at first or by a cable that comes later, and a loop inside one
-//! host: nothing goes round, one node carries the LAN's frames, and the others follow it.
+//! A LAN that two nodes are plugged into, at first or by a cable that comes later: nothing goes round, and
+//! one node carries the LAN's frames.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use farlan_tests::lab::Ns;
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::Node;
-use farlan_tests::probe::{Ping, first_answer_after, first_ping, parse_ping};
+use farlan_tests::probe::{Ping, first_ping, parse_ping};
 use farlan_tests::proc::{Proc, wait_for};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
-use farlan_tests::world::{BRIDGE, NETWORK, World};
+use farlan_tests::world::{NETWORK, World};
 use serde_json::Value;
 
 const THREE: [NatKind; 3] = [
@@ -127,19 +127,10 @@ fn agreed(world: &World) -> (String, String) {
     wait_for("both agree", LIMIT, agree).unwrap().0
 }
 
-/// Something died just now: the running ping goes on within 2 s.
-fn taken_over(ping: &Proc, why: &str) {
-    // What was on its way may still come.
-    let late = millis(100);
-    let took = first_answer_after(ping, SystemTime::now() + late, LIMIT).unwrap() + late;
-    println!("taken over {took:?} after {why}");
-    assert!(took <= Duration::from_secs(2), "{took:?}");
-}
-
 #[test]
-fn a_lan_plugged_in_twice_is_carried_by_one_and_the_other_follows_it() {
+fn a_lan_plugged_in_twice_is_carried_by_one() {
     require_lab!();
-    let mut world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
+    let world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
     let (office, desks) = one_office(&world);
     let among_desks = Ping::new("10.9.0.202")
         .count(100_000)
@@ -167,8 +158,7 @@ fn a_lan_plugged_in_twice_is_carried_by_one_and_the_other_follows_it() {
     let ids = [world.nodes[0].id().unwrap(), world.nodes[1].id().unwrap()];
     let (forwarder, port) = agreed(&world);
     assert_eq!(port, "lan1");
-    let first = ids.iter().position(|id| *id == forwarder).unwrap();
-    let other = 1 - first;
+    assert!(ids.contains(&forwarder), "{forwarder}");
     for node in &world.nodes[..2] {
         let told = warnings(node, &["(a)", " b", "lan1"]).len()
             + warnings(node, &["(b)", " a", "lan1"]).len();
@@ -180,40 +170,13 @@ fn a_lan_plugged_in_twice_is_carried_by_one_and_the_other_follows_it() {
         first_ping(&far, guest, Instant::now(), LIMIT).unwrap();
     }
 
-    // The forwarder dies.
-    let ping = Ping::new("10.9.0.201")
-        .count(100_000)
-        .interval(millis(20))
-        .spawn(&far)
-        .unwrap();
-    first_answer_after(&ping, SystemTime::now(), LIMIT).unwrap();
-    world.nodes[first].process().kill();
-    taken_over(&ping, "the forwarder died");
-    // It comes back: still one, and nothing goes round.
-    let before = office.frames(&["p1", "p2"]);
-    world.nodes[first].up(&[]).unwrap();
-    world.nodes[first].ready().unwrap();
-    let back = || shared(&world.nodes[other]);
-    wait_for("it is heard again", LIMIT, back).unwrap();
-    first_ping(&far, "10.9.0.202", Instant::now(), LIMIT).unwrap();
-    let frames = office.frames(&["p1", "p2"]) - before;
-    println!("{frames} frames came when it was back");
-    assert!(frames < 2 * MOST_FRAMES, "{frames}");
-    // The link of the forwarder of now dies.
-    let (forwarder, _) = agreed(&world);
-    let first = ids.iter().position(|id| *id == forwarder).unwrap();
-    first_answer_after(&ping, SystemTime::now(), LIMIT).unwrap();
-    let port = ["p1", "p2"][first];
-    office.0.ip(&format!("link set {port} down")).unwrap();
-    taken_over(&ping, "its link died");
-    drop(ping);
     let (sent, received) = ended(among_desks);
     println!("desks among themselves: {received} of {sent}");
     assert!(received * 100 >= sent * 99, "{received} of {sent}");
 }
 
 #[test]
-fn a_cable_that_comes_later_and_a_loop_inside_one_host_end_by_themselves() {
+fn a_cable_that_comes_later_is_found_and_each_lan_is_alone_without_it() {
     require_lab!();
     let world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
     let office = Office::new(&world, &["east", "west"]);
@@ -277,39 +240,4 @@ fn a_cable_that_comes_later_and_a_loop_inside_one_host_end_by_themselves() {
         first_ping(&far, &format!("10.9.0.{n}"), start, LIMIT).unwrap();
     }
     println!("apart again after {:?}", start.elapsed());
-
-    loop_inside(&world, &office, &far);
-}
-
-/// A second NIC of the same host in the same LAN.
-fn loop_inside(world: &World, office: &Office, far: &Ns) {
-    let host = world.sites[0].hosts[0].ns.clone();
-    office.cable("east", "p3", &host, "lan2");
-    host.ip(&format!("link set lan2 master {BRIDGE} up"))
-        .unwrap();
-    let start = Instant::now();
-    let cut = || {
-        let text = host.sh("bridge link show").unwrap().stdout;
-        let blocked = text.lines().filter(|line| line.contains("state disabled"));
-        let blocked: Vec<&str> = blocked.collect();
-        (blocked.len() == 1).then(|| {
-            if blocked[0].contains("lan2") {
-                "lan2"
-            } else {
-                "lan1"
-            }
-        })
-    };
-    let (port, _) = wait_for("a port is shut", LIMIT, cut).unwrap();
-    println!(
-        "{port} was shut {:?} after it was plugged in",
-        start.elapsed()
-    );
-    let told = || (!warnings(&world.nodes[0], &[port, "loop", BRIDGE]).is_empty()).then_some(());
-    wait_for("it is told", LIMIT, told).unwrap();
-    let before = office.frames(&["p1", "p3"]);
-    std::thread::sleep(Duration::from_secs(1));
-    let frames = office.frames(&["p1", "p3"]) - before;
-    assert!(frames < 100, "{frames} frames a second still go round");
-    first_ping(far, "10.9.0.201", Instant::now(), LIMIT).unwrap();
 }
