@@ -62,7 +62,9 @@ pub fn add(state: &StateDir, pin: &Pin) -> Result<()> {
         return Ok(());
     }
     if pins.len() >= MAX_PINS {
-        bail!("{MAX_PINS} MACs are pinned here already; `farlan unpin` one first");
+        bail!(
+            "{MAX_PINS} MACs are pinned here already; undo one with `farlan unpin NETWORK MAC` first"
+        );
     }
     pins.push(pin.clone());
     save(state, &pins)

@@ -13,6 +13,9 @@ const CRATES: [&str; 5] = [
     "overlay-proto",
 ];
 
+/// The commands that take a network and a MAC.
+const TAKE_A_MAC: [&str; 3] = ["announce", "pin", "unpin"];
+
 /// What stands for something else in a message: a placeholder of `format!` or a word in capitals. Any
 /// network, interface, file or number is as good as another to see whether the command exists.
 fn fill_in(command: &str) -> Vec<String> {
@@ -29,8 +32,10 @@ fn fill_in(command: &str) -> Vec<String> {
             "--bootstrap" => "/ip4/192.0.2.1/udp/22611/quic-v1".to_owned(),
             "--expires" | "--confirm-within" => "60s".to_owned(),
             "--mtu" | "--workers" => "1".to_owned(),
-            "announce" => "lab".to_owned(),
-            "lab" if words.iter().any(|one| one == "announce") => "52:54:00:00:00:01".to_owned(),
+            "announce" | "pin" | "unpin" => "lab".to_owned(),
+            "lab" if words.iter().any(|one| TAKE_A_MAC.contains(&one.as_str())) => {
+                "52:54:00:00:00:01".to_owned()
+            }
             "where" => "192.0.2.1".to_owned(),
             _ => "lab".to_owned(),
         });

@@ -127,7 +127,8 @@ async fn start(
 }
 
 async fn next(events: &mut mpsc::Receiver<ControlEvent>) -> ControlEvent {
-    timeout(Duration::from_secs(10), events.recv())
+    // Two that take turns at one identity wait 12 s before they dial again.
+    timeout(Duration::from_secs(30), events.recv())
         .await
         .unwrap()
         .unwrap()

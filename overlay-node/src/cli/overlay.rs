@@ -139,7 +139,7 @@ fn list(globals: &Globals, authority: &AuthorityState) -> Result<()> {
         return print_json(&json!({ "bootstraps": bootstraps }));
     }
     if bootstraps.is_empty() {
-        return print("no bootstraps in the books; each `farlan invite` needs --bootstrap ADDR");
+        return print("no bootstraps in the books; each invite needs --bootstrap ADDR");
     }
     print(&bootstraps.join("\n"))
 }

@@ -50,8 +50,8 @@ pub(super) fn rights(status: Option<&StatusReport>) -> Finding {
         Finding::fail(
             "rights",
             "this user may not change interfaces (no CAP_NET_ADMIN)",
-            "run `farlan up` and `farlan attach` as root, or by the unit farlan.service; in a container, \
-             start it with --cap-add NET_ADMIN",
+            "run farlan as root, or by the unit farlan.service; in a container, start it with \
+             --cap-add NET_ADMIN",
         )
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn bridging() -> Option<Finding> {
     (!there).then(|| {
         Finding::note(
             "bridge",
-            "the kernel's bridge is not loaded yet; `farlan attach` loads it",
+            "the kernel's bridge is not loaded yet; attaching a network loads it",
         )
     })
 }
@@ -93,7 +93,7 @@ pub(super) fn own_port(state: &StateDir, status: Option<&StatusReport>) -> Findi
             format!("UDP {port} cannot be bound: {error}"),
             format!(
                 "see who has it with `ss -ulpn sport = {port}`; the node takes another port by itself, or \
-                 the one that `farlan up --listen 0.0.0.0:PORT` names"
+                 the one that its option --listen names"
             ),
         ),
     }
@@ -205,7 +205,7 @@ pub(super) fn firewall(state: &StateDir) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let evidence = if records.is_empty() {
-            "nothing is attached yet; `farlan attach` looks at it"
+            "nothing is attached yet; attaching a network looks at it"
         } else {
             "lets pass what is bridged"
         };

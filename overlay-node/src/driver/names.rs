@@ -185,7 +185,7 @@ impl Driver {
 pub(crate) fn signed_name_stays(signed: &str) -> String {
     format!(
         "the authority named this node `{signed}`, and that name counts; for another one type \
-         `farlan invite --name NAME ..` at the authority and `farlan join -` here"
+         `farlan invite --network NETWORK --name NAME` at the authority and `farlan join -` here"
     )
 }
 

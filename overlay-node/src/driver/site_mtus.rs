@@ -34,7 +34,8 @@ struct Site<'a> {
 /// What to warn of where sites differ.
 fn differ(network: &NetworkName, sites: &[Site<'_>]) -> Option<String> {
     let least = sites.iter().min_by_key(|site| site.mtu)?;
-    let most = sites.iter().max_by_key(|site| site.mtu)?;
+    // Of equals the first: this host, which the reader knows.
+    let most = sites.iter().rev().max_by_key(|site| site.mtu)?;
     if least.mtu == most.mtu {
         return None;
     }
