@@ -201,7 +201,7 @@ fn unicast_goes_to_one_host_only() {
 }
 
 #[test]
-fn an_unknown_mac_is_looked_up_and_not_flooded() {
+fn an_unknown_mac_is_looked_up_and_only_the_question_carries_a_frame() {
     require_lab!();
     let world = running(&THREE);
     let nobody = mac("52:54:00:99:99:99");
@@ -231,6 +231,8 @@ fn an_unknown_mac_is_looked_up_and_not_flooded() {
     .unwrap();
     println!("unknown_mac: {before} -> {after}");
     for port in ports {
-        assert_eq!(port.drain(|f| f.dst() == nobody).len(), 0, "flooded");
+        // One frame a second goes with the question, while frames for this MAC wait.
+        let came = port.drain(|f| f.dst() == nobody).len();
+        assert!(came <= 3, "{came} of 20 were flooded");
     }
 }

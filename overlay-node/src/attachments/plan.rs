@@ -1,5 +1,5 @@
 //! What is recorded against what the kernel shows: the steps that undo the difference, and what to
-//! warn of where it may not be undone. Pure: the executor is [`super::reconcile`].
+//! warn of where it may not be undone. Pure: the executor is [`mod@super::reconcile`].
 //!
 //! The record is the administrator's word. What was made from it here is put back: made again,
 //! named again, plugged in again, set up again. What was not made here (a user's bridge, an interface
