@@ -48,6 +48,16 @@ pub fn port_behind(bridge: &str, mac: MacAddr) -> io::Result<Option<String>> {
     Ok(None)
 }
 
+/// Does the bridge let nothing pass at its port `name`? `false` where that cannot be told.
+#[must_use]
+pub fn is_disabled(name: &str) -> bool {
+    let state = sysfs(name).map(|place| place.join("brport/state"));
+    // BR_STATE_DISABLED of the kernel's if_bridge.h.
+    state
+        .and_then(fs::read_to_string)
+        .is_ok_and(|state| state.trim() == "0")
+}
+
 /// The kernel's number of the interface `name`.
 #[must_use]
 pub fn index_of(name: &str) -> Option<u32> {

@@ -8,7 +8,7 @@ use overlay_proto::segment::shut::{SHUT_FOR, ShutPorts};
 use overlay_proto::switching::NetIndex;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
-use tap_bridge::port_state::{index_of, port_behind};
+use tap_bridge::port_state::{index_of, is_disabled, port_behind};
 
 use super::node::Tick;
 use super::run::Driver;
@@ -56,11 +56,10 @@ impl Driver {
         let (Some(index), first) = (index_of(&port), machine.is_first(tick.now, vlan)) else {
             return;
         };
+        if self.shut_again(&port) {
+            return;
+        }
         if !self.looped.machine.handle_return(tick.now, index, first) {
-            if self.looped.machine.shut().any(|(port, _)| port == index) {
-                // Its carrier went and came, and the kernel opened it.
-                self.set_forwarding(index, &port, false);
-            }
             return;
         }
         let text = format!(
@@ -83,6 +82,21 @@ impl Driver {
             until,
         });
         self.save_looped_ports();
+    }
+
+    /// Shuts the ports again that were shut and forward all the same: their carrier went and came, and the
+    /// kernel opened them. `true` if one did, or if `returned` is one of them: then no other port is to be shut
+    /// for what came back.
+    fn shut_again(&self, returned: &str) -> bool {
+        let mut known = false;
+        for port in &self.looped.shut {
+            known |= port.name == returned;
+            if !is_disabled(&port.name) {
+                self.set_forwarding(port.index, &port.name, false);
+                known = true;
+            }
+        }
+        known
     }
 
     /// Opens the ports whose time is over.
