@@ -88,7 +88,7 @@ impl Driver {
     }
 
     /// Warns of the end of our own membership, for each network.
-    fn warn_of_the_end(&mut self, tick: Tick) {
+    pub(crate) fn warn_of_the_end(&mut self, tick: Tick) {
         let membership = &self.node.membership;
         let now = membership.roots().now(tick.wall);
         let mine = membership.networks();

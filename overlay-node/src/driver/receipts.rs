@@ -150,6 +150,7 @@ impl Driver {
         self.tunnels
             .set_identity(self.node.chain.clone(), self.node.signed_static.clone());
         self.spread_epochs(tick);
+        self.warn_of_the_end(tick);
         Ok(())
     }
 

@@ -527,7 +527,7 @@ impl Underlay {
     /// What is known of the NAT in front of the IPv4 socket, or of the IPv6 one on a host without.
     pub(crate) fn nat(&self) -> &NatKind {
         let v4 = self.nats.of(SocketId::V4);
-        if v4.reflexive().is_empty() {
+        if v4.observers() == 0 {
             self.nats.of(SocketId::V6)
         } else {
             v4
