@@ -63,8 +63,12 @@ impl Driver {
     pub(crate) fn handle_control_event(&mut self, tick: Tick, event: ControlEvent) {
         match event {
             ControlEvent::InfraUp {
-                peer, data_addrs, ..
+                peer,
+                remote,
+                mut data_addrs,
             } => {
+                // The relay is bound at the first: where the bootstrap was reached there is a way.
+                data_addrs.sort_by_key(|addr| addr.ip() != remote.ip());
                 tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
                 self.take_receipts(tick, peer);
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
