@@ -56,7 +56,9 @@ fn page(command: &Command, name: &str, path: &str, dir: &Path) -> Result<()> {
             ".SH \"SEE ALSO\"\nfarlan(1), farlan\\-status(1), farlan.toml(5), /usr/share/doc/farlan"
         )?;
     }
-    man.render_version_section(&mut out)?;
+    if command.get_version().is_some() {
+        man.render_version_section(&mut out)?;
+    }
     fs::write(dir.join(format!("{name}.1")), out)?;
     Ok(())
 }

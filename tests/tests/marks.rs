@@ -1,5 +1,6 @@
 //! What routers on the way see of a guest's DSCP and ECN, and what the guests see of the routers'.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use farlan_tests::lab::Ns;
@@ -10,25 +11,26 @@ use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
 use farlan_tests::world::World;
 
+/// Captures so far.
+static CAPTURES: AtomicU32 = AtomicU32::new(0);
 const LIMIT: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Captures `filter` at `dev` for as long as `work` takes; how many packets it saw.
 fn count(ns: &Ns, dev: &str, filter: &str, work: impl FnOnce()) -> usize {
     let line = format!("tcpdump -n -l --immediate-mode -i {dev} '{filter}'");
-    let name = format!("tcpdump-{}", ns.name());
-    let before = std::fs::read_to_string(ns.lab().dir().join(format!("{name}.log")))
-        .map_or(0, |text| text.matches("listening on").count());
+    // A log of its own: one that is there already would say that the capture runs before it does.
+    let number = CAPTURES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("tcpdump-{}-{number}", ns.name());
     let mut capture: Proc = ns.spawn(&name, &line).unwrap();
     let started = std::time::Instant::now();
-    while capture.log().matches("listening on").count() <= before && started.elapsed() < LIMIT {
+    while !capture.log().contains("listening on") && started.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let lines = |log: &str| log.lines().filter(|line| line.contains(" > ")).count();
-    let already = lines(&capture.log());
     work();
     std::thread::sleep(SETTLE);
-    let seen = lines(&capture.log()) - already;
+    let log = capture.log();
+    let seen = log.lines().filter(|line| line.contains(" > ")).count();
     capture.kill();
     seen
 }

@@ -196,7 +196,8 @@ fn a_relayed_stream_gets_its_quota() {
     let pings = pings.join().unwrap();
     println!("beside the stream: {pings:?}");
     assert!(pings.received >= 8 && pings.mean_ms < 40.0, "{pings:?}");
-    assert_eq!(star.lab.wan().stats(star.boot.host.link).sent_bytes, 0);
+    // But for what a kernel says when an interface comes up.
+    assert!(star.lab.wan().stats(star.boot.host.link).sent_bytes < 1_000);
 }
 
 #[test]
