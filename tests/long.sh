@@ -84,7 +84,7 @@ long_part() {
                 run all --seconds "${FARLAN_SECONDS:-3600}" --seed "$(date +%s)"
             kept=("$logs/long-fuzz.log") ;;
         relay)
-            tests relay cargo test --release -p bootstrap --locked -- --ignored --nocapture coturn
+            tests relay cargo test --release -p bootstrap --locked -- --nocapture coturn
             kept=("$logs/relay.log") ;;
         churn)
             lab_env "FARLAN_CHURN_SECONDS=${FARLAN_SECONDS:-600}"
