@@ -82,7 +82,10 @@ fn a_node_without_a_name_is_called_as_its_host_until_it_is_renamed() {
     let named = site.invite(&["--network", "lab", "--name", "ash"]);
     ok_with(&site.node(), &["join", "-"], &named);
     let error = fails(&site.node(), &["rename", "oak"], "", 1);
-    assert!(error.contains("farlan invite --network NETWORK --name NAME"), "{error}");
+    assert!(
+        error.contains("farlan invite --network NETWORK --name NAME"),
+        "{error}"
+    );
 }
 
 #[test]
