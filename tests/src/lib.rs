@@ -13,6 +13,7 @@ pub mod frames;
 pub mod lab;
 pub mod machine;
 pub mod nat;
+pub mod office;
 pub mod overlay;
 pub mod probe;
 pub mod proc;

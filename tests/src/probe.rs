@@ -143,15 +143,20 @@ pub fn first_ping(from: &Ns, to: &str, start: Instant, timeout: Duration) -> Res
 /// After `timeout`.
 pub fn first_answer_after(ping: &Proc, since: SystemTime, timeout: Duration) -> Result<Duration> {
     let since = since.duration_since(UNIX_EPOCH)?.as_secs_f64();
-    let stamp = |line: &str| -> Option<f64> {
-        let (stamp, rest) = line.strip_prefix('[')?.split_once(']')?;
-        let stamp: f64 = stamp.parse().ok()?;
-        (rest.contains("bytes from") && stamp >= since).then_some(stamp - since)
-    };
     let (secs, _) = wait_for("an answer to the running ping", timeout, || {
-        ping.log().lines().find_map(stamp)
+        let log = ping.log();
+        let first = stamps(&log).find(|stamp| *stamp >= since);
+        first.map(|stamp| stamp - since)
     })?;
     Ok(Duration::from_secs_f64(secs))
+}
+
+/// When each answer in the log of a [`Ping`] came, in seconds of the calendar.
+pub fn stamps(log: &str) -> impl Iterator<Item = f64> + '_ {
+    log.lines().filter_map(|line| {
+        let (stamp, rest) = line.strip_prefix('[')?.split_once(']')?;
+        rest.contains("bytes from").then(|| stamp.parse().ok())?
+    })
 }
 
 const TCP_LIMIT: Duration = Duration::from_secs(60);

@@ -1,10 +1,11 @@
 //! A LAN that two nodes are plugged into, at first or by a cable that comes later: nothing goes round, and
 //! one node carries the LAN's frames.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use farlan_tests::lab::Ns;
 use farlan_tests::nat::NatKind;
+use farlan_tests::office::{Office, Watched, agreed, shared, warnings};
 use farlan_tests::overlay::Node;
 use farlan_tests::probe::{Ping, first_ping, parse_ping};
 use farlan_tests::proc::{Proc, wait_for};
@@ -12,7 +13,6 @@ use farlan_tests::require_lab;
 use farlan_tests::site::Family;
 use farlan_tests::wan::model::LinkModel;
 use farlan_tests::world::{NETWORK, World};
-use serde_json::Value;
 
 const THREE: [NatKind; 3] = [
     NatKind::PortPreserving,
@@ -23,77 +23,8 @@ const THREE: [NatKind; 3] = [
 /// Frames that may go round before the nodes have found each other.
 const MOST_FRAMES: u64 = 1000;
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// Switches of an office in a namespace of their own.
-struct Office(Ns);
-
-impl Office {
-    fn new(world: &World, switches: &[&str]) -> Self {
-        let ns = world.lab.namespace("office").unwrap();
-        for switch in switches {
-            ns.ip(&format!("link add {switch} type bridge")).unwrap();
-            ns.sysctl(&format!("net/ipv6/conf/{switch}/disable_ipv6"), "1")
-                .unwrap();
-            ns.ip(&format!("link set {switch} up")).unwrap();
-        }
-        Self(ns)
-    }
-
-    /// A cable from `switch` to `far` in `ns`.
-    fn cable(&self, switch: &str, port: &str, ns: &Ns, far: &str) {
-        let full = ns.full_name();
-        self.0
-            .ip(&format!(
-                "link add {port} type veth peer name {far} netns {full}"
-            ))
-            .unwrap();
-        for (ns, dev) in [(&self.0, port), (ns, far)] {
-            ns.sysctl(&format!("net/ipv6/conf/{dev}/disable_ipv6"), "1")
-                .unwrap();
-        }
-        self.0
-            .ip(&format!("link set {port} master {switch} up"))
-            .unwrap();
-    }
-
-    /// A desk on `switch` with the address 10.9.0.`n`.
-    fn desk(&self, world: &World, switch: &str, n: u8) -> Ns {
-        let ns = world.lab.namespace(&format!("desk{n}")).unwrap();
-        self.cable(switch, &format!("d{n}"), &ns, "eth0");
-        ns.ip(&format!("addr add 10.9.0.{n}/24 dev eth0")).unwrap();
-        ns.ip("link set eth0 up").unwrap();
-        ns
-    }
-
-    /// Frames that came out of these ports into the office.
-    fn frames(&self, ports: &[&str]) -> u64 {
-        let count = |port: &&str| {
-            let line = format!("cat /sys/class/net/{port}/statistics/rx_packets");
-            let text = self.0.sh(&line).unwrap().stdout;
-            text.trim().parse::<u64>().unwrap()
-        };
-        ports.iter().map(count).sum()
-    }
-}
-
-/// What `status` says of the untagged LAN: the forwarder and the port.
-fn shared(node: &Node) -> Option<(String, String)> {
-    let status = node.status().ok()?;
-    let shared = status["networks"][0]["shared"].as_array()?.first()?.clone();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    Some((text(&shared["forwarder"])?, text(&shared["port"])?))
-}
-
-/// The warnings that name each of `words`.
-fn warnings(node: &Node, words: &[&str]) -> Vec<String> {
-    let status = node.status().unwrap();
-    let all = status["warnings"].as_array().unwrap().clone();
-    let all = all
-        .iter()
-        .filter_map(|line| line.as_str().map(str::to_owned));
-    all.filter(|line| words.iter().all(|word| line.contains(word)))
-        .collect()
-}
+/// No station is unreachable for longer, whatever becomes of the forwarder.
+const MOST_SILENCE: Duration = Duration::from_secs(2);
 
 fn ended(mut ping: Proc) -> (u32, u32) {
     ping.signal(libc::SIGINT);
@@ -106,32 +37,23 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// One switch that the first two hosts have their `lan1` on, and two desks.
-fn one_office(world: &World) -> (Office, [Ns; 2]) {
-    let office = Office::new(world, &["switch"]);
-    for (n, port) in [(0, "p1"), (1, "p2")] {
-        let host = &world.sites[n].hosts[0].ns;
-        office.cable("switch", port, host, "lan1");
+/// One switch that the first `hosts` hosts have their `lan1` on, by `p1`, `p2` and so on, and two desks.
+fn one_office(world: &World, hosts: usize) -> (Office, [Ns; 2]) {
+    let office = Office::new(world, &["switch"]).unwrap();
+    for (n, site) in world.sites[..hosts].iter().enumerate() {
+        let (host, port) = (&site.hosts[0].ns, format!("p{}", n + 1));
+        office.cable("switch", &port, host, "lan1").unwrap();
         host.ip("link set lan1 up").unwrap();
     }
-    let desks = [201, 202].map(|n| office.desk(world, "switch", n));
+    let desks = [201, 202].map(|n| office.desk(world, "switch", n).unwrap());
     (office, desks)
-}
-
-/// The forwarder and the port, once both nodes name the same.
-fn agreed(world: &World) -> (String, String) {
-    let agree = || {
-        let (a, b) = (shared(&world.nodes[0])?, shared(&world.nodes[1])?);
-        (a == b).then_some(a)
-    };
-    wait_for("both agree", LIMIT, agree).unwrap().0
 }
 
 #[test]
 fn a_lan_plugged_in_twice_is_carried_by_one() {
     require_lab!();
     let world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
-    let (office, desks) = one_office(&world);
+    let (office, desks) = one_office(&world, 2);
     let among_desks = Ping::new("10.9.0.202")
         .count(100_000)
         .interval(millis(20))
@@ -150,13 +72,14 @@ fn a_lan_plugged_in_twice_is_carried_by_one() {
     // A desk asks all, too.
     first_ping(&desks[1], &world.vms[2].ip, Instant::now(), LIMIT).unwrap();
     std::thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
-    let frames = office.frames(&["p1", "p2"]);
+    let frames = office.frames(&["p1", "p2"]).unwrap();
     println!("{frames} frames came from both hosts");
     assert!(frames < MOST_FRAMES, "{frames}");
 
     // Both say so, and name both hosts and the NIC.
     let ids = [world.nodes[0].id().unwrap(), world.nodes[1].id().unwrap()];
-    let (forwarder, port) = agreed(&world);
+    let both = [&world.nodes[0], &world.nodes[1]];
+    let (forwarder, port) = agreed(&both).unwrap().0;
     assert_eq!(port, "lan1");
     assert!(ids.contains(&forwarder), "{forwarder}");
     for node in &world.nodes[..2] {
@@ -179,18 +102,18 @@ fn a_lan_plugged_in_twice_is_carried_by_one() {
 fn a_cable_that_comes_later_is_found_and_each_lan_is_alone_without_it() {
     require_lab!();
     let world = World::running(&THREE, Family::V4, LinkModel::default()).unwrap();
-    let office = Office::new(&world, &["east", "west"]);
+    let office = Office::new(&world, &["east", "west"]).unwrap();
     for (n, switch, port) in [(0, "east", "p1"), (1, "west", "p2")] {
         let host = world.sites[n].hosts[0].ns.clone();
-        office.cable(switch, port, &host, "lan1");
+        office.cable(switch, port, &host, "lan1").unwrap();
         host.ip("link set lan1 up").unwrap();
         world.nodes[n]
             .farlan(&["attach", NETWORK, "--nic", "lan1"])
             .unwrap();
     }
     let (east, _west) = (
-        office.desk(&world, "east", 201),
-        office.desk(&world, "west", 202),
+        office.desk(&world, "east", 201).unwrap(),
+        office.desk(&world, "west", 202).unwrap(),
     );
     let far = world.vms[2].ns.clone();
     for n in [201, 202] {
@@ -205,26 +128,13 @@ fn a_cable_that_comes_later_is_found_and_each_lan_is_alone_without_it() {
     };
     let _asking = [silent(&far, 240), silent(&east, 241)];
     std::thread::sleep(millis(500));
-    let before = office.frames(&["p1", "p2"]);
-    office
-        .0
-        .ip("link add between type veth peer name beside")
-        .unwrap();
-    for (dev, switch) in [("between", "east"), ("beside", "west")] {
-        office
-            .0
-            .sysctl(&format!("net/ipv6/conf/{dev}/disable_ipv6"), "1")
-            .unwrap();
-        office
-            .0
-            .ip(&format!("link set {dev} master {switch} up"))
-            .unwrap();
-    }
+    let before = office.frames(&["p1", "p2"]).unwrap();
+    office.join(["east", "west"], "between").unwrap();
     let plugged = Instant::now();
-    agreed(&world);
+    agreed(&[&world.nodes[0], &world.nodes[1]]).unwrap();
     println!("found {:?} after the cable came", plugged.elapsed());
     std::thread::sleep(Duration::from_secs(2).saturating_sub(plugged.elapsed()));
-    let frames = office.frames(&["p1", "p2"]) - before;
+    let frames = office.frames(&["p1", "p2"]).unwrap() - before;
     println!("{frames} frames came from both hosts");
     assert!(frames < MOST_FRAMES, "{frames}");
     for n in [201, 202] {
@@ -240,4 +150,80 @@ fn a_cable_that_comes_later_is_found_and_each_lan_is_alone_without_it() {
         first_ping(&far, &format!("10.9.0.{n}"), start, LIMIT).unwrap();
     }
     println!("apart again after {:?}", start.elapsed());
+}
+
+/// The number of the host that carries the LAN, of `running`, once all of those say so.
+fn forwarder(world: &World, running: &[usize]) -> usize {
+    let nodes: Vec<&Node> = running.iter().map(|n| &world.nodes[*n]).collect();
+    let ((id, _), took) = agreed(&nodes).unwrap();
+    let found = running
+        .iter()
+        .find(|n| world.nodes[**n].id().unwrap() == id);
+    println!(
+        "{} carries the LAN; all agree after {took:?}",
+        world.nodes[*found.unwrap()].name
+    );
+    *found.unwrap()
+}
+
+/// The bridges of the hosts forget what they learnt from the LAN: the next forwarder must reach stations
+/// that its own bridge has never seen.
+fn forget_stations(world: &World, hosts: &[usize]) {
+    for n in hosts {
+        let host = &world.sites[*n].hosts[0].ns;
+        host.ip("link set lan1 type bridge_slave fdb_flush")
+            .unwrap();
+    }
+    std::thread::sleep(millis(200));
+}
+
+#[test]
+fn of_three_on_one_lan_one_carries_it_and_no_station_is_lost_with_it() {
+    require_lab!();
+    let four = [THREE[0], THREE[1], THREE[2], THREE[0]];
+    let mut world = World::running(&four, Family::V4, LinkModel::default()).unwrap();
+    let (office, _desks) = one_office(&world, 3);
+    office.desk(&world, "switch", 203).unwrap();
+    for node in &world.nodes[..3] {
+        node.farlan(&["attach", NETWORK, "--nic", "lan1"]).unwrap();
+    }
+    let all = [0, 1, 2];
+    let first = forwarder(&world, &all);
+    let far = world.vms[3].ns.clone();
+    let stations = ["10.9.0.201", "10.9.0.202", "10.9.0.203"];
+    let watched = Watched::start(&far, &stations).unwrap();
+    let judge = |what, since, time| {
+        let worst = watched.longest_gap(what, since, Duration::from_secs(time));
+        let worst = worst.unwrap();
+        assert!(worst <= MOST_SILENCE, "{what}: {worst:?}");
+    };
+
+    // The forwarder dies without a word, and no other bridge knows a station.
+    let left: Vec<usize> = all.into_iter().filter(|n| *n != first).collect();
+    forget_stations(&world, &left);
+    let died = SystemTime::now();
+    world.nodes[first].process().kill();
+    judge("the forwarder was killed", died, 6);
+    let second = forwarder(&world, &left);
+    // It comes back, and takes the LAN again or does not.
+    let back = SystemTime::now();
+    world.nodes[first].up(&[]).unwrap();
+    world.nodes[first].ready().unwrap();
+    judge("it came back", back, 8);
+    let now = forwarder(&world, &all);
+    assert_ne!(now, second, "the one of highest rank");
+
+    // The link of the forwarder dies.
+    let left: Vec<usize> = all.into_iter().filter(|n| *n != now).collect();
+    forget_stations(&world, &left);
+    let cut = SystemTime::now();
+    let port = format!("p{}", now + 1);
+    office.0.ip(&format!("link set {port} down")).unwrap();
+    judge("its link died", cut, 6);
+    forwarder(&world, &left);
+    // And comes back.
+    let mended = SystemTime::now();
+    office.0.ip(&format!("link set {port} up")).unwrap();
+    judge("its link came back", mended, 4);
+    assert_eq!(forwarder(&world, &all), now);
 }
