@@ -203,13 +203,13 @@ fn of_three_on_one_lan_one_carries_it_and_no_station_is_lost_with_it() {
     forget_stations(&world, &left);
     let died = SystemTime::now();
     world.nodes[first].process().kill();
-    judge("the forwarder was killed", died, 6);
+    judge("the forwarder was killed", died, 5);
     let second = forwarder(&world, &left);
     // It comes back, and takes the LAN again or does not.
     let back = SystemTime::now();
     world.nodes[first].up(&[]).unwrap();
     world.nodes[first].ready().unwrap();
-    judge("it came back", back, 8);
+    judge("it came back", back, 6);
     let now = forwarder(&world, &all);
     assert_ne!(now, second, "the one of highest rank");
 
@@ -219,7 +219,7 @@ fn of_three_on_one_lan_one_carries_it_and_no_station_is_lost_with_it() {
     let cut = SystemTime::now();
     let port = format!("p{}", now + 1);
     office.0.ip(&format!("link set {port} down")).unwrap();
-    judge("its link died", cut, 6);
+    judge("its link died", cut, 5);
     forwarder(&world, &left);
     // And comes back.
     let mended = SystemTime::now();

@@ -230,6 +230,9 @@ impl Driver {
             // Where this node stands by, the way to them is the LAN.
             let lan = &network.lan.machine;
             let claims = claims.filter(|entry| !lan.is_shut(entry.key.vlan));
+            // What may be behind this bridge is left where the bridge has it.
+            let directory = &network.directory;
+            let claims = claims.filter(|entry| !directory.is_deserted(&entry.owner, &entry.key));
             let claims = claims.map(|entry| (entry.key, entry.local));
             let wanted = wanted(claims, untagged, &remote.own);
             let changes = remote.table.plan(tick.now, &wanted);

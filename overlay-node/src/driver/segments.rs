@@ -2,11 +2,11 @@
 //! (`docs/adr/0031-one-forwarder-for-each-lan.md`). The decisions are those of
 //! [`overlay_proto::segment`]; here is what follows from them.
 //!
-//! Only the forwarder claims. A node that opens takes over the claims of the nodes that it hears, and what
-//! its bridge knows of those that it no longer hears; one that was shut keeps its claims for a moment, so
-//! that no MAC is unknown in between.
+//! Only the forwarder claims. A node that opens takes over the claims of the nodes that it hears, and of
+//! those that it no longer hears if they are dead; one that was shut keeps its claims for a moment, so that
+//! no MAC is unknown in between.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -274,6 +274,9 @@ impl Driver {
                 if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
                     network.bridge.remote.look_again();
                     network.lan.release.insert(vlan, tick.now + HAND_OVER);
+                    let own = own_vlans(network);
+                    let concerns = |one| follows(&own, vlan, one);
+                    network.directory.handle_standby(concerns);
                 }
                 self.unlearn_tap(net);
             }
@@ -295,27 +298,26 @@ impl Driver {
     /// This node is the forwarder of `vlan`, or others are heard there than before.
     fn take_over(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
         self.take_claims(tick, net, vlan);
+        self.miss_neighbours(tick, net, vlan);
         let Some(network) = self.networks.get(usize::from(net.0)) else {
             return;
         };
-        let (me, lan) = (self.node.me, &network.lan);
+        let (me, lan, own) = (self.node.me, &network.lan, own_vlans(network));
         let former = lan.machine.remembered(vlan);
         let former: Vec<PeerId> = former.iter().filter_map(|id| lan.peer(id)).collect();
-        let (mut ours, mut beyond, mut unseen) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut beyond) = (Vec::new(), Vec::new());
         for entry in network.directory.entries(tick.now) {
-            if !follows(network, vlan, entry.key.vlan) || entry.owner == me {
+            if !follows(&own, vlan, entry.key.vlan) || entry.owner == me {
                 continue;
             }
             if !former.contains(&entry.owner) {
                 beyond.push(entry.key);
             } else if network.bridge.has(&entry.key) {
                 ours.push(entry.key);
-            } else if unseen.len() < MAX_TAUGHT {
-                unseen.push((entry.key, entry.ips.clone()));
             }
         }
         let unclaimed = network.bridge.keys().filter(|key| {
-            follows(network, vlan, key.vlan) && network.directory.owner(tick.now, key).is_none()
+            follows(&own, vlan, key.vlan) && network.directory.owner(tick.now, key).is_none()
         });
         let unclaimed: Vec<MacKey> = unclaimed.collect();
         for key in ours {
@@ -325,15 +327,28 @@ impl Driver {
         for key in unclaimed {
             self.feed_learned(tick, net, key);
         }
-        for (key, ips) in unseen {
-            // Behind a switch that showed us nothing of it: its answer is evidence.
-            self.write_probes(net, key, &ips);
-        }
         for key in beyond.into_iter().take(MAX_TAUGHT) {
             self.forget_on_bridge(tick, net, key);
             self.write_tap(net, &teaching_frame(key.mac, key.vlan));
         }
         self.touch_network(net);
+    }
+
+    /// What nodes claim of the LAN that are no longer heard there: most stations speak to their neighbours
+    /// alone, and the bridge here has never seen them.
+    fn miss_neighbours(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let gone = network.lan.machine.just_gone(tick.now, vlan);
+        let gone: Vec<PeerId> = gone.iter().filter_map(|id| network.lan.peer(id)).collect();
+        let own = own_vlans(network);
+        for owner in gone {
+            let concerns = |one| follows(&own, vlan, one);
+            network
+                .directory
+                .handle_owner_silent(tick.now, owner, concerns);
+        }
     }
 
     /// Claims what nodes claim that are on the LAN of which this node is the forwarder.
@@ -345,8 +360,9 @@ impl Driver {
         if others.is_empty() {
             return;
         }
+        let own = own_vlans(network);
         let theirs =
-            |entry: &Entry| others.contains(&entry.owner) && follows(network, vlan, entry.key.vlan);
+            |entry: &Entry| others.contains(&entry.owner) && follows(&own, vlan, entry.key.vlan);
         let entries: Vec<Entry> = network
             .directory
             .entries(tick.now)
@@ -383,11 +399,12 @@ impl Driver {
             if !network.lan.machine.is_shut(vlan) {
                 continue;
             }
+            let own = own_vlans(network);
             let keys: Vec<MacKey> = network
                 .local
                 .keys()
                 .copied()
-                .filter(|key| follows(network, vlan, key.vlan))
+                .filter(|key| follows(&own, vlan, key.vlan))
                 .collect();
             network.directory.handle_port_lost(tick.now, &keys);
             self.touched_networks.insert(net);
@@ -471,10 +488,14 @@ impl Driver {
     }
 }
 
-/// Has `vlan` the forwarder of `of`? VLANs without one of their own go with the untagged one.
-fn follows(network: &Network, of: VlanId, vlan: VlanId) -> bool {
-    let own = |wanted| network.lan.machine.vlans().any(|(vlan, _)| vlan == wanted);
-    vlan == of || of == VlanId::UNTAGGED && !own(vlan)
+/// The VLANs that have a forwarder of their own.
+fn own_vlans(network: &Network) -> BTreeSet<VlanId> {
+    network.lan.machine.vlans().map(|(vlan, _)| vlan).collect()
+}
+
+/// Has `vlan` the forwarder of `of`? VLANs that are not in `own` go with the untagged one.
+fn follows(own: &BTreeSet<VlanId>, of: VlanId, vlan: VlanId) -> bool {
+    vlan == of || of == VlanId::UNTAGGED && !own.contains(&vlan)
 }
 
 /// The nodes that are heard in `vlan`.

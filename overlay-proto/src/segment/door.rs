@@ -13,6 +13,9 @@ const MAX_HEARD: usize = 64;
 /// A counter is remembered for as long as a recording could prove anything.
 const REMEMBERED: Duration = Duration::from_secs(2 * CHALLENGE_LIFE.as_secs());
 
+/// Whoever was live so lately and is not now has just gone.
+const JUST_GONE: Duration = Duration::from_secs(5 * SILENT.as_secs());
+
 /// A node is repeated in beacons for so long after it was heard: longer than it takes to be gone.
 const ECHOED: Duration = Duration::from_secs(3 * SILENT.as_secs());
 
@@ -24,6 +27,8 @@ pub(super) struct Heard {
     at: Instant,
     /// When it last repeated our challenge; `None` also once it has left.
     proved_at: Option<Instant>,
+    /// The same, kept when it leaves.
+    lived_at: Option<Instant>,
     pub(super) forwards: bool,
     connected: bool,
     weight: Weight,
@@ -112,6 +117,7 @@ impl Door {
         }
         let before = known.and_then(|known| known.proved_at);
         let proved_at = if proves { Some(now) } else { before };
+        let lived_at = proved_at.or(known.and_then(|known| known.lived_at));
         if proves {
             // Its earlier run has ended.
             for ((id, run), heard) in &mut self.heard {
@@ -131,6 +137,7 @@ impl Door {
             challenge: beacon.challenge,
             at: now,
             proved_at: proved_at.filter(|_| !beacon.leaving),
+            lived_at,
             forwards: beacon.forwards,
             connected: beacon.connected,
             weight: known.map_or_else(weight, |known| known.weight),
@@ -188,6 +195,18 @@ impl Door {
 
     pub(super) fn remembered(&self) -> BTreeSet<SegmentId> {
         self.heard.keys().map(|(id, _)| *id).collect()
+    }
+
+    /// Who was live a moment ago and is not now.
+    pub(super) fn just_gone(&self, now: Instant) -> BTreeSet<SegmentId> {
+        let lately = |at: Instant| now.saturating_duration_since(at) < JUST_GONE;
+        let lived = self.heard.iter();
+        let lived = lived.filter(|(_, heard)| heard.lived_at.is_some_and(lately));
+        let mut gone: BTreeSet<SegmentId> = lived.map(|((id, _), _)| *id).collect();
+        for (id, _) in self.live_at(now) {
+            gone.remove(&id);
+        }
+        gone
     }
 
     /// The live nodes, and whether each forwards.

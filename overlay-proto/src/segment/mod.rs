@@ -361,6 +361,13 @@ impl Segment {
         door.map_or_else(BTreeSet::new, Door::remembered)
     }
 
+    /// Who was proved to be in `vlan` within the last seconds and is gone: dead, cut off, or it left.
+    #[must_use]
+    pub fn just_gone(&self, now: Instant, vlan: VlanId) -> BTreeSet<SegmentId> {
+        let door = self.doors.get(&vlan);
+        door.map_or_else(BTreeSet::new, |door| door.just_gone(now))
+    }
+
     /// May this node act first where several are part of one loop? It ranks highest in `vlan`.
     #[must_use]
     pub fn is_first(&self, now: Instant, vlan: VlanId) -> bool {

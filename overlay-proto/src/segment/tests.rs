@@ -265,6 +265,11 @@ fn a_forwarder_that_dies_is_followed_within_a_second_one_that_leaves_at_once() {
         }
         sim.orphaned = 0;
         sim.run(secs(3));
+        let next = &sim.nodes[sim.first(&left)].segment;
+        let gone = sim.nodes[first].segment.id();
+        assert_eq!(next.just_gone(sim.now, UNTAGGED), BTreeSet::from([gone]));
+        let later = sim.now + secs(5);
+        assert!(!next.just_gone(later, UNTAGGED).contains(&gone));
         assert_eq!(sim.forwarders(0), [sim.first(&left)]);
         let bound = if dies { 1_010 } else { 30 };
         assert!(
@@ -413,6 +418,11 @@ fn a_recording_shuts_nobody_out() {
         sim.step();
         assert!(sim.is_open(other));
     }
+    let gone = sim.nodes[first].segment.id();
+    sim.run(secs(5));
+    sim.give(other, recorded.last().unwrap());
+    let heard = &sim.nodes[other].segment;
+    assert!(!heard.just_gone(sim.now, UNTAGGED).contains(&gone));
     // Also when the counters are long forgotten.
     sim.run(secs(70));
     for frame in &recorded {

@@ -22,7 +22,7 @@ const STALE_FRAMES: Duration = Duration::from_millis(100);
 /// A contest is over, and a freeze ends, after so much quiet (RFC 7432 section 15.1).
 pub(super) const QUIET: Duration = Duration::from_secs(180);
 /// An owner with a session that is silent so long is gone.
-const OWNER_SILENT: Duration = Duration::from_millis(400);
+pub(super) const OWNER_SILENT: Duration = Duration::from_millis(400);
 /// Without a session one has to come up first.
 const OWNER_SILENT_NO_SESSION: Duration = Duration::from_millis(1500);
 /// An owner that is alive is asked again after this, then after twice that, up to the maximum.
@@ -190,7 +190,7 @@ impl Directory {
     }
 
     /// As [`Directory::claim_here`] over an owner that is gone: there is nobody to contest with.
-    fn claim_deserted(&mut self, now: Instant, key: MacKey) -> Result<(), DropReason> {
+    pub(super) fn claim_deserted(&mut self, now: Instant, key: MacKey) -> Result<(), DropReason> {
         let mut claim = self.next_claim(now, key, EvidenceClass::Ordinary);
         claim.contested = 0;
         claim.defender = DefenderTag::default();
@@ -300,7 +300,10 @@ impl Directory {
             let to = Place::Remote(owner);
             self.actions.push(DirectoryAction::Moved { key, to, ips });
             self.tell_talkers(now, &claim, from);
-        } else if !claim.claim.is_live() && previous.is_some() {
+        } else if !claim.claim.is_live()
+            && let Some(previous) = previous
+            && !self.take_given_up(now, &previous, key)
+        {
             self.vacated(now, key, asked);
         }
     }

@@ -32,6 +32,7 @@ impl Directory {
         message: DirectoryMessage,
     ) -> Result<(), DropReason> {
         self.set_wall(now, wall);
+        self.note_alive(&from);
         match message {
             DirectoryMessage::Claims(claims) => all(&claims, |claim| {
                 self.take_signed_claim(now, from, claim, None)

@@ -4,6 +4,7 @@
 //! - `trunk`: a machine moves, and with it its MAC in all VLANs.
 //! - `owner`: the other side: is a MAC of this node still there?
 //! - `conflicts`: which MACs two nodes hear at once.
+//! - `deserted`: a node on the same LAN is silent, and this one carries the LAN in its place.
 //! - `ingest`: messages, claims and cards of others, once their signers are known as members.
 //! - `exchange`: neighbours, pushes, anti-entropy.
 //! - `lookup`: finding the owner of a MAC; `unknown`: when nobody is.
@@ -13,6 +14,7 @@
 
 mod action;
 mod conflicts;
+mod deserted;
 mod epochs;
 mod evidence;
 mod exchange;
@@ -43,6 +45,7 @@ pub use persist::MAX_SNAPSHOT;
 pub use unknown::UnknownReport;
 
 use self::action::Actions;
+use self::deserted::Deserted;
 use self::exchange::Neighbours;
 use self::late::LateFrames;
 use self::local::LocalMacs;
@@ -152,6 +155,7 @@ pub struct Directory {
     unknowns: Unknowns,
     talkers: Talkers,
     late: LateFrames,
+    deserted: Deserted,
     neighbours: Neighbours,
     timing: Timing,
     actions: Actions,
@@ -218,6 +222,7 @@ impl Directory {
             unknowns: Unknowns::default(),
             talkers: Talkers::default(),
             late: LateFrames::default(),
+            deserted: Deserted::default(),
             neighbours: Neighbours::new(now),
             timing: Timing {
                 due: now,
@@ -270,6 +275,7 @@ impl Directory {
             return;
         }
         self.run_questions(now);
+        self.take_from_the_dead(now);
         self.run_own_claims(now);
         self.run_lookups(now);
         self.run_sync(now);
@@ -374,6 +380,7 @@ impl Directory {
         [
             local,
             self.lookups.next_timer(),
+            self.deserted.next_timer(),
             self.neighbours.next_timer(),
         ]
         .into_iter()
@@ -394,6 +401,7 @@ impl Directory {
         self.roster.expire(now);
         self.talkers.expire(now);
         self.late.expire(now);
+        self.deserted.expire(now);
         self.unknowns.expire(now);
         self.claim_pins(now);
         self.local.expire(now, self.config.remember());

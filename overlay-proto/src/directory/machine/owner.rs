@@ -12,7 +12,7 @@ use crate::ids::PeerId;
 use crate::switching::MacKey;
 
 /// Frames of so short ago prove that the MAC is here.
-const HEARD_LATELY: Duration = Duration::from_millis(500);
+pub(super) const HEARD_LATELY: Duration = Duration::from_millis(500);
 /// A local probe that is not answered so soon means gone: less than the asker's patience.
 const PROBE_TIME: Duration = Duration::from_millis(300);
 /// After so many without an answer the claim is withdrawn.

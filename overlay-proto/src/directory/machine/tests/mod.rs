@@ -1,6 +1,7 @@
 //! The machine in a cluster: moves, contests, look-ups, loss.
 
 mod cluster;
+mod deserted;
 mod epochs;
 mod late;
 mod lookups;
