@@ -9,6 +9,10 @@ use clap::Command;
 use clap_mangen::Man;
 use overlay_node::cli::manual;
 
+/// A program that is called as the page of `farlan bootstrap` would be: that page is the program's, in
+/// the other package, and the group's commands have pages of their own.
+const PROGRAM: &str = "farlan-bootstrap";
+
 /// The page of `command`, and those of its subcommands.
 pub(crate) fn write(mut command: Command, dir: &Path) -> Result<()> {
     // Fills in the names and usages of the subcommands.
@@ -23,15 +27,16 @@ fn below(command: &Command, page_name: &str, path: &str, dir: &Path) -> Result<(
     for sub in command.get_subcommands().filter(shown) {
         let name = format!("{page_name}-{}", sub.get_name());
         let words = [path, sub.get_name()].join(" ");
-        page(sub, &name, words.trim(), dir)?;
+        if name != PROGRAM {
+            page(sub, &name, words.trim(), dir)?;
+        }
         below(sub, &name, words.trim(), dir)?;
     }
     Ok(())
 }
 
 fn page(command: &Command, name: &str, path: &str, dir: &Path) -> Result<()> {
-    let is_node = name.starts_with("farlan") && !name.starts_with("farlan-bootstrap");
-    let is_node = is_node || name.starts_with("farlan-bootstrap-") || path.starts_with("bootstrap");
+    let is_node = name != PROGRAM;
     // The examples have a section of their own.
     let command = command.clone().display_name(name.to_owned()).after_help("");
     let man = Man::new(command.clone());
@@ -44,13 +49,28 @@ fn page(command: &Command, name: &str, path: &str, dir: &Path) -> Result<()> {
         man.render_options_section(&mut out)?;
     }
     if command.has_subcommands() {
-        man.render_subcommands_section(&mut out)?;
+        let mut section = Vec::new();
+        man.render_subcommands_section(&mut section)?;
+        let group = "farlan\\-bootstrap(1)";
+        let pages = ["add", "remove", "list"].map(|sub| format!("farlan\\-bootstrap\\-{sub}(1)"));
+        let section = String::from_utf8(section)?.replace(group, &pages.join(", "));
+        out.extend_from_slice(section.as_bytes());
     }
     if is_node {
         for (heading, terms) in manual::sections(path) {
             section(&mut out, heading, &terms)?;
         }
-        examples(&mut out, manual::examples(path))?;
+        // A group's examples are those of its commands.
+        let group = path.split(' ').next().unwrap_or_default();
+        let own = manual::examples(path);
+        examples(
+            &mut out,
+            if own.is_empty() {
+                manual::examples(group)
+            } else {
+                own
+            },
+        )?;
         writeln!(
             out,
             ".SH \"SEE ALSO\"\nfarlan(1), farlan\\-status(1), farlan.toml(5), /usr/share/doc/farlan"
