@@ -13,6 +13,7 @@ use control_plane::messages::RefusedReason;
 use overlay_proto::directory::Signal;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
+use overlay_proto::time::UnixTime;
 
 use super::answers::Answer;
 use super::node::Tick;
@@ -73,32 +74,41 @@ impl Names {
 
 impl Driver {
     /// The names of this node, of all peers and of all members. A peer's signed name is the one in
-    /// the certificate that it showed, or that came with the roster.
+    /// the certificate that came with the roster, which a renewal reaches at once, or else in the one
+    /// that it showed when its session began.
     pub(crate) fn names(&self) -> Names {
         let mut all: BTreeMap<PeerId, PeerName> = BTreeMap::from([(self.node.me, self.own_name())]);
         let peers = self.peers.values();
         all.extend(peers.map(|peer| (peer.id, peer.name.clone())));
+        let mut newest: BTreeMap<PeerId, UnixTime> = BTreeMap::new();
         for network in &self.networks {
             for (id, chain) in network.directory.certificates() {
                 let name = all.entry(id).or_default();
-                if name.signed.is_none()
-                    && let Ok(chain) = Chain::decode(chain)
+                let Ok(chain) = Chain::decode(chain) else {
+                    continue;
+                };
+                let is_newer = newest.get(&id).is_none_or(|end| *end < chain.claimed_end());
+                // Our own says the membership.
+                if let Some(signed) = chain.claimed_name()
+                    && is_newer
+                    && id != self.node.me
                 {
-                    name.signed = chain.claimed_name().map(str::to_owned);
+                    newest.insert(id, chain.claimed_end());
+                    name.signed = Some(signed.to_owned());
                 }
             }
         }
         Names::of(all.iter().map(|(id, name)| (*id, name)))
     }
 
-    /// The name that the authority has signed: the peer showed it, or its certificate came with the
-    /// roster.
+    /// The name that the authority has signed: its certificate came with the roster, or the peer
+    /// showed it.
     pub(crate) fn name_of(&self, peer: &Peer) -> Option<String> {
-        peer.name.signed.clone().or_else(|| {
-            let mut directories = self.networks.iter().map(|network| &network.directory);
-            let chain = directories.find_map(|directory| directory.certificate(&peer.id))?;
-            Chain::decode(chain).ok()?.claimed_name().map(str::to_owned)
-        })
+        let mut directories = self.networks.iter().map(|network| &network.directory);
+        let chain = directories.find_map(|directory| directory.certificate(&peer.id));
+        let chain = chain.and_then(|chain| Chain::decode(chain).ok());
+        let signed = chain.and_then(|chain| chain.claimed_name().map(str::to_owned));
+        signed.or_else(|| peer.name.signed.clone())
     }
 
     fn own_name(&self) -> PeerName {
