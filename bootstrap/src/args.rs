@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::error::ContextKind;
 use clap::{CommandFactory, Parser};
 use overlay_proto::ids::OverlayId;
 
@@ -37,6 +38,18 @@ pub struct Args {
     /// What one member may send through the relay, in Mbit/s
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub relay_quota_mbit: u32,
+}
+
+/// What to do where `--overlay` is missing or no id: a unit's log shows it to whoever forgot the flags.
+pub const OVERLAY_HINT: &str = "which overlay? `farlan overlay` at the authority prints its id; with the \
+    package, write FARLAN_BOOTSTRAP_FLAGS=\"--overlay ID\" with that id into \
+    /etc/default/farlan-bootstrap, then type: systemctl restart farlan-bootstrap";
+
+/// Is `--overlay` what is missing or wrong?
+#[must_use]
+pub fn is_about_overlay(error: &clap::Error) -> bool {
+    let named = error.get(ContextKind::InvalidArg);
+    named.is_some_and(|named| named.to_string().contains("--overlay"))
 }
 
 /// What the command line takes, for man pages and shell completions.
@@ -78,6 +91,11 @@ mod tests {
         assert!(Args::try_parse_from(["farlan-bootstrap"]).is_err());
         let bad = Args::try_parse_from(["farlan-bootstrap", "--overlay", "x"]).unwrap_err();
         assert_eq!(bad.exit_code(), 2);
+        assert!(is_about_overlay(&bad));
+        let none = Args::try_parse_from(["farlan-bootstrap", "--json"]).unwrap_err();
+        assert!(is_about_overlay(&none));
+        let other = Args::try_parse_from(["farlan-bootstrap", "--what"]).unwrap_err();
+        assert!(!is_about_overlay(&other));
         let id = OverlayId([7; 32]).to_string();
         let twice = ["farlan-bootstrap", "--overlay", &id, "--overlay", &id];
         let args = Args::try_parse_from(twice).unwrap();

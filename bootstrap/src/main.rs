@@ -30,12 +30,28 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Kademlia warns when a server starts before the first member came.
 const DEFAULT_LOG: &str = "info,libp2p_kad=error,libp2p_swarm=warn,quinn=warn";
 
+/// The exit code after which the unit does not start again.
+const WRONG_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    // Wrong usage ends here, with exit code 2.
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors and end here.
+            if !error.use_stderr() {
+                error.exit();
+            }
+            let _ = error.print();
+            if args::is_about_overlay(&error) {
+                eprintln!("farlan-bootstrap: {}", args::OVERLAY_HINT);
+            }
+            return WRONG_USAGE.into();
+        }
+    };
     if let Err(error) = rights::become_owner(&args.state) {
         eprintln!("farlan-bootstrap: {error:#}");
-        return ExitCode::FAILURE;
+        // As wrong usage, it does not get better by trying again.
+        return WRONG_USAGE.into();
     }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

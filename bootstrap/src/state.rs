@@ -45,7 +45,8 @@ pub(crate) fn lock(dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
-            "a farlan-bootstrap runs on {}; choose another --state",
+            "a farlan-bootstrap runs on {} already; stop it first (systemctl stop farlan-bootstrap), or \
+             choose another --state",
             dir.display()
         ),
         Err(TryLockError::Error(error)) => {
@@ -79,7 +80,8 @@ fn make(dir: &Path) -> std::io::Result<()> {
 
 fn cannot_write(path: &Path) -> String {
     format!(
-        "cannot write {}; run as a user who may, or choose another --state",
+        "cannot write {}; run as root or as its owner (with the package `systemctl start \
+         farlan-bootstrap`), or choose another --state",
         path.display()
     )
 }

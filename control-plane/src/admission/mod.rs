@@ -169,8 +169,9 @@ pub(crate) enum AdmissionError {
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error(
-        "it closed the connection without admitting this node: it does not serve this overlay; start \
-         `farlan-bootstrap` with --overlay and this overlay's id, or take the address of another"
+        "it closed the connection without admitting this node: it does not serve this overlay; give \
+         it --overlay and this overlay's id (with the package in /etc/default/farlan-bootstrap, then \
+         `systemctl restart farlan-bootstrap`), or take the address of another"
     )]
     NotAdmitted,
     #[error("another connection was faster")]

@@ -274,7 +274,9 @@ fn wrong_peer<Id: ToString>(obtained: &Id, wanted: Option<&Id>) -> String {
     let wanted = wanted.map_or_else(|| "another".to_owned(), Id::to_string);
     format!(
         "it answers as {obtained}, the invite names {wanted}: did it lose its state? Restore the \
-         bootstrap's state directory, or make new invites with its new address"
+         bootstrap's state directory; or at the authority type `farlan bootstrap remove {wanted}`, then \
+         `farlan bootstrap add ADDR` with its new addresses, and invite the hosts again (`farlan invite \
+         --again --network NETWORK --name NAME`)"
     )
 }
 

@@ -127,7 +127,9 @@ impl FallbackReason {
             Self::OneNatDependent => {
                 "one NAT uses another port for each destination and the other lets only known ports in"
             }
-            Self::UdpBlocked => "no UDP answer comes back from anywhere; a firewall blocks UDP",
+            Self::UdpBlocked => {
+                "no UDP answer comes back from anywhere; let UDP out of this site's firewall, and in at the bootstrap's"
+            }
             Self::DirectLost => "the direct path died and is being searched again",
             Self::BudgetSpent => {
                 "too many probes to silent addresses; the search goes on within a minute"

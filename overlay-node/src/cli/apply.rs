@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -155,6 +156,8 @@ fn read(word: &str) -> Result<Zeroizing<String>> {
     } else if let Some(path) = word.strip_prefix('@') {
         let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.with_context(|| format!("cannot read the revocation from {path}"))?;
+    } else if Path::new(word).is_file() {
+        bail!("to read the revocation from that file, type: farlan apply @{word}");
     } else {
         bail!("write `-` and give the revocation on stdin, or @FILE; it holds keys");
     }

@@ -227,10 +227,11 @@ pub(super) fn invite(globals: &Globals, args: &InviteArgs) -> Result<()> {
         return print_json(&json!({ "id": id, "output": path, "join_until": join_until }));
     }
     print(&format!(
-        "invite {id} is in {}; it is a secret until it is used, by {}. On the host: farlan join \
-         @FILE",
+        "invite {id} is in {}; it is a secret until it is used, by {}. On the host that it is \
+         carried to: `farlan join @{}`",
         path.display(),
-        Utc(join_until)
+        Utc(join_until),
+        path.file_name().unwrap_or_default().display()
     ))
 }
 

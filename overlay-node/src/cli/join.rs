@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -55,7 +56,7 @@ enum Receipt {
 /// `farlan join`.
 pub(super) fn join(globals: &Globals, args: &JoinArgs) -> Result<()> {
     let text = read_invite(args.invite.as_deref())?;
-    let invite = Invite::parse(&text)?;
+    let invite = Invite::parse(&text).map_err(|error| with_file(error, args.invite.as_deref()))?;
     drop(text);
     let wall = wall_clock();
     // Before anything is written: a bad invite leaves no trace.
@@ -119,6 +120,16 @@ pub(super) fn join(globals: &Globals, args: &JoinArgs) -> Result<()> {
         running,
         &receipt,
     )
+}
+
+/// A file's name without its `@` is an easy mistake.
+fn with_file(error: InviteError, word: Option<&str>) -> anyhow::Error {
+    match word {
+        Some(file) if file != "-" && Path::new(file).is_file() => {
+            anyhow!("{error}; to read it from the file, type: farlan join @{file}")
+        }
+        _ => error.into(),
+    }
 }
 
 /// The clock of this host may be what is wrong.

@@ -43,7 +43,7 @@ pub use attach::{attach_now, detach_now};
 pub(crate) use duration::show as show_duration;
 pub use leave::detach_all;
 pub use show::networks_on_disk;
-pub(crate) use unit::start_command;
+pub(crate) use unit::{start_command, stop_command};
 pub use up::{NodeSetup, UpArgs, notify};
 
 /// A peer-to-peer wide-area Ethernet for virtual machines.

@@ -99,7 +99,8 @@ fn find(
         }
         [] => bail!(
             "no invite here has the id or the name `{who}`, and it is no node's id; see: farlan \
-             invites"
+             invites; a name with a ~ is not signed: give the node's id, as `farlan peers --json` shows it \
+             on a member"
         ),
         several => {
             let ids: Vec<String> = several.iter().map(|invite| invite.id.to_string()).collect();

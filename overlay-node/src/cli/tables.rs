@@ -1,5 +1,7 @@
 //! Reports as tables for people.
 
+use std::collections::BTreeMap;
+
 use nat_traversal::nat_kind::Mapping;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::membership::Utc;
@@ -182,7 +184,23 @@ pub(super) fn peers(peers: &[PeerReport]) -> String {
             or_dash(path.why.as_ref()),
         ]);
     }
-    table.text()
+    table.text() + &reasons(peers)
+}
+
+/// What the codes under WHY mean and what helps, each once.
+fn reasons(peers: &[PeerReport]) -> String {
+    let told: BTreeMap<&String, &String> = peers
+        .iter()
+        .filter_map(|peer| Some((peer.path.why.as_ref()?, peer.path.why_text.as_ref()?)))
+        .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["WHY", "MEANING"]).wrap(&["MEANING"]);
+    for (why, meaning) in told {
+        table.row(vec![why.clone(), meaning.clone()]);
+    }
+    format!("\n{}", table.text())
 }
 
 pub(super) fn macs(macs: &[MacReport]) -> String {

@@ -15,6 +15,14 @@ pub(crate) fn start_command(state: &Path) -> &'static str {
     start_command_below(Path::new("/"), state)
 }
 
+/// What stops the node of `state`, as it can be typed or pressed.
+pub(crate) fn stop_command(state: &Path) -> &'static str {
+    match start_command(state) {
+        "systemctl start farlan" => "systemctl stop farlan",
+        _ => "Ctrl-C where `farlan up` runs",
+    }
+}
+
 fn start_command_below(root: &Path, state: &Path) -> &'static str {
     // As sd_booted(3).
     let booted = root.join("run/systemd/system").is_dir();

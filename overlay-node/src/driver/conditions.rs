@@ -79,7 +79,8 @@ impl Driver {
 
     fn check_bootstraps(&mut self, tick: Tick) {
         let early = tick.now.duration_since(self.node.epoch).as_secs() < PATIENCE_S;
-        let none_up = self.infra.is_empty() && !early;
+        // One that refuses this node is up: the warning about the admission says why.
+        let none_up = self.infra.is_empty() && !early && self.last_refusal.is_none();
         let mut silent = BTreeSet::new();
         for report in self.bootstrap_reports() {
             let id = report.node.to_string();
@@ -87,8 +88,8 @@ impl Driver {
                 let why = report.why.as_deref().unwrap_or("it does not answer");
                 let addresses = report.addresses.join(" ");
                 format!(
-                    "no bootstrap is up: {addresses}: {why}; see whether farlan-bootstrap runs there \
-                     and its ports are open"
+                    "no bootstrap is up: {addresses}: {why}; there, `systemctl status farlan-bootstrap` says \
+                     whether it runs, `systemctl start farlan-bootstrap` starts it; its ports must be open"
                 )
             });
             self.warnings.set(tick.now, Topic::Bootstrap, &id, down);

@@ -106,7 +106,7 @@ impl Why {
             }
             Self::UdpBlocked => FallbackReason::UdpBlocked.text(),
             Self::PeerOffline => {
-                "no bootstrap is connected to the peer: it is down, or cut off; see its `farlan status`"
+                "no bootstrap is connected to the peer: it is down, or cut off; see `farlan status` there"
             }
             Self::NotIntroduced => "the peer has not shown its card yet; wait some seconds",
             Self::Connecting => "handshakes are on their way",

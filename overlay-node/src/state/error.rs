@@ -25,7 +25,7 @@ pub enum StateError {
     #[error("{} is of a later version; update this program; it was left as it is", .0.display())]
     LaterVersion(PathBuf),
     /// A node runs on this directory.
-    #[error("a node runs on {} already; stop it first, or use another directory with --state", .0.display())]
+    #[error("a node runs on {} already; stop it first ({}), or use another directory with --state", .0.display(), crate::cli::stop_command(.0))]
     InUse(PathBuf),
     /// More than the file may hold.
     #[error("{} would become too large; it was left as it is", .path.display())]
@@ -37,10 +37,10 @@ pub enum StateError {
     #[error("`{0}` is no name for a blob; use 1 to 32 of a-z, 0-9 and -")]
     BlobName(String),
     /// `init` ran here before.
-    #[error("{} holds the authority of an overlay already; make another with --state DIR", .0.display())]
+    #[error("{} holds the authority of an overlay already; `farlan overlay` shows it; make another with --state DIR", .0.display())]
     AuthorityExists(PathBuf),
     /// `init` never ran here.
-    #[error("{} holds no authority; run `farlan init` first, or name its directory with --state", .0.display())]
+    #[error("{} holds no authority; type this at the authority, or name its directory with --state; `farlan init` makes a new overlay", .0.display())]
     NoAuthority(PathBuf),
     /// `join` never ran here.
     #[error("{} holds no membership; run `farlan join -` and paste an invite, or name another directory with --state", .0.display())]

@@ -31,14 +31,15 @@ const MAX_BYTES: usize = 16 + 42 * MAX_USES;
 pub enum WitnessRefusal {
     /// As many nodes as the invite allows have used it.
     #[error(
-        "the invite was for {0} node(s) and has been used by as many; ask the authority for a new one"
+        "the invite was for {0} node(s) and has been used by as many; ask the authority for another, made \
+         with `farlan invite --network NETWORK`"
     )]
     UsedUp(u32),
     /// The time to join has passed.
     #[error("the invite could be used until {}; ask the authority for a new one", Utc(*.0))]
     TooLate(UnixTime),
     /// The invite names another node as its witness.
-    #[error("the invite names another bootstrap as its witness")]
+    #[error("the invite names another bootstrap as its witness; ask the authority for a new one")]
     OtherWitness,
     /// The witness could not write down the use; to be tried again.
     #[error("the witness cannot keep its books at the moment; its log says why")]
