@@ -9,7 +9,7 @@
 #   churn        10 minutes (FARLAN_SECONDS) of nodes killed, links cut, MACs moved; nothing may grow
 #   relay        the bootstrap's relay and coturn, the same datagrams in turns; coturn is installed by hand
 #   packaging    the debs, with cargo-deb installed where it is missing, then on a clean Debian that boots
-#                its own systemd in QEMU; keeps no samples
+#                its own systemd in QEMU, and the newcomer's hour with them
 #
 # Each writes its raw samples to docs/results/PART-DATE.txt, with the commit and the machine.
 
@@ -94,8 +94,10 @@ long_part() {
             need_tools debootstrap:debootstrap
             # shellcheck disable=SC2086
             part debs packaging/build-deb $build_debs
-            tests packaging cargo test --release -p farlan-tests --test packaging --test clean_install --locked -- --nocapture
-            return ;;
+            # The newcomer's packages are the release that users get, too.
+            part build cargo build --release --workspace --bins --locked
+            tests packaging lab_tests --test packaging --test clean_install --test newcomer
+            kept=("$logs/packaging.log") ;;
     esac
     record "$name" $((failed - before)) "${kept[@]}"
 }

@@ -9,6 +9,7 @@
 //! Read in this order: [`lab`] (namespaces and clean-up), [`site`] (the topology), [`wan`],
 //! [`vm`] (guests), [`overlay`] (the programs under test), [`world`] (all of it put together).
 
+pub mod clean;
 pub mod frames;
 pub mod lab;
 pub mod machine;

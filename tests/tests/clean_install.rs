@@ -100,6 +100,7 @@ fn the_debs_run_on_a_clean_debian_under_its_systemd() {
     let serial = String::from_utf8_lossy(&serial);
     println!("{serial}");
     for line in EXPECTED {
+        println!("sample clean-install: {line}");
         assert!(serial.lines().any(|l| l.trim_end() == line), "{line}");
     }
 }
