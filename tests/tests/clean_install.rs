@@ -42,7 +42,7 @@ id=$(farlan init | tail -1); farlan network add lab
 ip link add wan type bridge; ip address add 192.0.2.1/24 dev wan; ip link set wan up
 echo "FARLAN_BOOTSTRAP_FLAGS=\"--overlay $id --listen 192.0.2.1:22611\"" >/etc/default/farlan-bootstrap
 # First by hand as root, as in the other variant of the README, then the unit.
-timeout 5 farlan-bootstrap --overlay "$id" --listen 192.0.2.1:22611 >/root/by-hand
+timeout 5 env -u FARLAN_STATE farlan-bootstrap --overlay "$id" --listen 192.0.2.1:22611 >/root/by-hand
 echo "trial by hand $(grep -c /p2p/ /root/by-hand) $(stat -c %U /var/lib/farlan-bootstrap/identity)"
 systemctl start farlan-bootstrap
 echo "trial bootstrap $(systemctl is-active farlan-bootstrap)"

@@ -19,7 +19,7 @@ use super::run::Driver;
 const BLOB: &str = "peers";
 
 /// A list of another version is not read: peers are then met through a bootstrap, as at first.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// One peer. At most [`MAX_PEERS`] of about 700 bytes are kept, 3 MB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(crate) struct Remembered {
     pub(crate) id: PeerId,
     pub(crate) static_key: [u8; 32],
     pub(crate) name: Option<String>,
+    /// What its last card said: a session that begins anew brings no card.
+    pub(crate) said: Option<String>,
     /// Of the list of candidates.
     pub(crate) sequence: u64,
     pub(crate) candidates: Vec<Candidate>,
@@ -106,6 +108,7 @@ mod tests {
             id: PeerId([1; 32]),
             static_key: [2; 32],
             name: Some("oak".to_owned()),
+            said: Some("acorn".to_owned()),
             sequence: 7,
             candidates: vec![Candidate {
                 kind: CandidateKind::Reflexive,

@@ -37,7 +37,7 @@ pub(crate) struct PeerName {
     /// In its certificate.
     pub(crate) signed: Option<String>,
     /// In its card, checked to be a legal name.
-    said: Option<String>,
+    pub(crate) said: Option<String>,
 }
 
 impl PeerName {

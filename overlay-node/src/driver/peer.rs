@@ -252,6 +252,7 @@ impl Peer {
             id: self.id,
             static_key: self.static_key?,
             name: self.name.signed.clone(),
+            said: self.name.said.clone(),
             sequence: self.lists.highest,
             candidates: self.candidates.clone(),
             met_at: self.met_at,
@@ -262,6 +263,9 @@ impl Peer {
     pub(crate) fn recall(&mut self, now: Instant, kept: Remembered) {
         self.static_key = Some(kept.static_key);
         self.name.signed = kept.name;
+        if let Some(said) = kept.said {
+            self.name.say(&said);
+        }
         self.met_at = kept.met_at;
         self.set_candidates(now, ListSource::Card(kept.sequence), kept.candidates);
     }
