@@ -16,8 +16,13 @@ fn program(state: &Path) -> Command {
 
 /// Exit code 1 and one line that contains `text`.
 fn fails_with(output: &Output, text: &str) {
+    ends_with(output, 1, text);
+}
+
+/// Exit code `code` and one line that contains `text`.
+fn ends_with(output: &Output, code: i32, text: &str) {
     let line = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{line}");
+    assert_eq!(output.status.code(), Some(code), "{line}");
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(line.contains(text), "{line}");
     assert!(output.stdout.is_empty());
@@ -32,6 +37,8 @@ fn mistakes_have_one_line_and_a_code() {
     let dir = tempfile::tempdir().unwrap();
     let usage = program(dir.path()).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&usage.stderr).into_owned();
+    assert!(said.contains("/etc/default/farlan-bootstrap"), "{said}");
 
     let bad_id = program(dir.path()).args(["--overlay", "nonsense"]).output();
     let bad_id = bad_id.unwrap();
@@ -146,7 +153,8 @@ fn as_root_it_becomes_the_owner_of_its_directory() {
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    fails_with(&output, "belongs to root");
+    // The code after which the unit does not start again.
+    ends_with(&output, 2, "belongs to root");
     let cure = error.trim().split("type: ").nth(1).unwrap();
     assert!(cure.starts_with("chown -R "), "{error}");
     let done = Command::new("sh").args(["-c", cure]).status().unwrap();
