@@ -20,6 +20,9 @@ pub const FARLAN: &str = "farlan";
 /// The same with two workers: held against [`FARLAN`], no rival of it.
 pub const FARLAN_2W: &str = "farlan-2w";
 
+/// Another build of Farlan, of `--against`.
+pub const BEFORE: &str = "before";
+
 /// One that can be measured here.
 #[derive(Debug, Clone)]
 pub struct Contestant {
@@ -34,6 +37,8 @@ pub struct Contestant {
 enum Kind {
     /// With so many workers; none: as it comes.
     Farlan(Option<usize>),
+    /// Farlan's programs of another build, in this directory.
+    Before(PathBuf),
     Rival(&'static Rival),
     /// A program of `--rivals DIR` that keeps to the contract in `bench/README.md`.
     Recipe(PathBuf),
@@ -80,6 +85,18 @@ pub fn find(rivals_dir: Option<&Path>) -> (Vec<Contestant>, Vec<(String, String)
     (here, absent)
 }
 
+/// Farlan with the programs in `dir`.
+#[must_use]
+pub fn before(dir: &Path) -> Contestant {
+    // The directory that `bench/run` makes bears the commit's name.
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    Contestant {
+        name: BEFORE.to_owned(),
+        version: format!("{}, {name}", version_of(&dir.join("farlan"))),
+        kind: Kind::Before(dir.to_owned()),
+    }
+}
+
 /// `NAME.sh` in the directory: a rival that this program has no recipe for.
 fn recipes(dir: &Path) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -93,7 +110,11 @@ fn recipes(dir: &Path) -> Vec<(String, PathBuf)> {
 }
 
 fn farlan_version() -> String {
-    let line = format!("{} version", overlay::program("farlan").display());
+    version_of(&overlay::program("farlan"))
+}
+
+fn version_of(program: &Path) -> String {
+    let line = format!("{} version", program.display());
     crate::measure::version(&line).unwrap_or_else(|| "unknown".to_owned())
 }
 
@@ -120,10 +141,16 @@ impl Contestant {
         let (mut nodes, mut procs) = (Vec::new(), Vec::new());
         let (mut bootstrap, mut authority) = (None, None);
         let guests = match &self.kind {
-            Kind::Farlan(workers) => {
+            Kind::Farlan(_) | Kind::Before(_) => {
+                let mut workers = None;
+                match &self.kind {
+                    Kind::Before(dir) => scene.lab.use_programs(dir),
+                    Kind::Farlan(number) => workers = *number,
+                    Kind::Rival(_) | Kind::Recipe(_) => {}
+                }
                 let a = Authority::init(&scene.lab, "main", &["lab"])?;
                 let b = Bootstrap::start(&scene.boot, &a.id)?;
-                nodes = farlan_nodes(&scene, &a, &b, *workers)?;
+                nodes = farlan_nodes(&scene, &a, &b, workers)?;
                 (bootstrap, authority) = (Some(b), Some(a));
                 scene.guests("br-lab", 1500)?
             }

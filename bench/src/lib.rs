@@ -2,9 +2,10 @@
 //!
 //! Read in this order: [`scene`] (the topology), [`contestants`] and [`rivals`] (who is brought up
 //! on it), [`measure`] and [`usage`] (one measurement), [`runner`], [`side_by_side`] and [`fat_pipes`]
-//! (what is measured when), [`samples`] (what is kept), [`gates`], [`report`] and [`plot`] (what is
+//! (what is measured when), [`against`] (this build beside another), [`samples`] (what is kept), [`gates`], [`report`] and [`plot`] (what is
 //! made of it).
 
+pub mod against;
 pub mod contestants;
 pub mod fat_pipes;
 pub mod gates;

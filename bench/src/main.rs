@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use farlan_bench::against::{self, Verdict};
 use farlan_bench::contestants::{self, Contestant, FARLAN};
 use farlan_bench::gates::{self, Gate};
 use farlan_bench::runner::{self, Plan};
@@ -53,6 +54,10 @@ struct Args {
     /// Measures nothing: writes the page from these raw samples.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     from: Vec<PathBuf>,
+    /// Measures this build in pairs with the programs in DIR instead: one pair a round. bench/run takes a
+    /// commit, too, and builds it. Exit code 1 when the 95 % interval of a difference does not lie above -3 %.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["from", "only", "rivals", "gate"])]
+    against: Option<PathBuf>,
     /// Lists who can take part and who cannot, and ends.
     #[arg(long)]
     list: bool,
@@ -85,6 +90,9 @@ fn run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let dir = args.out.clone().unwrap_or_else(|| default_dir(args));
+    if let Some(programs) = &args.against {
+        return compare(args, &dir, programs, &mut out);
+    }
     let (samples, raw, failures) = if args.from.is_empty() {
         measure_all(args, &dir, found, absent)?
     } else {
@@ -118,6 +126,48 @@ fn missed<'a>(gates: &'a [Gate], parts: &[Part]) -> Vec<&'a Gate> {
     gates.iter().filter(asked).filter(missed).collect()
 }
 
+/// This build in pairs with the one whose programs are in `programs`; whether nothing was lost.
+fn compare(args: &Args, dir: &Path, programs: &Path, out: &mut std::fs::File) -> Result<bool> {
+    no_lab_is_an_error()?;
+    let (found, _) = contestants::find(None);
+    let now = found.into_iter().find(|c| c.name == FARLAN);
+    let chosen = [now.context("no farlan")?, contestants::before(programs)];
+    let plan = plan(args);
+    let setting = setting(&plan, &chosen, Vec::new())?;
+    let name = format!("results/against-{}.jsonl", stamp(&setting));
+    let mut samples = Samples::create(&dir.join(&name), setting)?;
+    let failures = against::run(&plan, &chosen, &mut samples)?;
+    let verdicts = against::judge(&samples);
+    write!(out, "{}", against::text(&verdicts))?;
+    eprintln!("Written: {}", dir.join(&name).display());
+    for failure in &failures {
+        eprintln!("MISSED {failure}");
+    }
+    Ok(failures.is_empty() && !verdicts.is_empty() && verdicts.iter().all(Verdict::holds))
+}
+
+fn no_lab_is_an_error() -> Result<()> {
+    if let Some(why) = farlan_tests::why_no_lab() {
+        anyhow::bail!("cannot make a lab: {why}");
+    }
+    Ok(())
+}
+
+fn plan(args: &Args) -> Plan {
+    Plan {
+        rounds: args.rounds,
+        seconds: if args.quick { 2 } else { 5 },
+        // Of so many, thirty are beyond the 99th percentile.
+        pings: if args.quick { 200 } else { 3_000 },
+        parts: args.parts.clone(),
+        congestion: args.congestion.clone(),
+    }
+}
+
+fn stamp(setting: &Setting) -> String {
+    setting.date.replace([':', '-'], "")
+}
+
 type Measured = (Samples, Vec<String>, Vec<String>);
 
 fn measure_all(
@@ -126,9 +176,7 @@ fn measure_all(
     found: Vec<Contestant>,
     absent: Vec<(String, String)>,
 ) -> Result<Measured> {
-    if let Some(why) = farlan_tests::why_no_lab() {
-        anyhow::bail!("cannot make a lab: {why}");
-    }
+    no_lab_is_an_error()?;
     for name in &args.only {
         let known = found.iter().any(|c| c.name == *name);
         ensure!(known, "{name} is not here; bench/run --list tells who is");
@@ -137,14 +185,7 @@ fn measure_all(
         .into_iter()
         .filter(|c| args.only.is_empty() || args.only.contains(&c.name))
         .collect();
-    let plan = Plan {
-        rounds: args.rounds,
-        seconds: if args.quick { 2 } else { 5 },
-        // Of so many, thirty are beyond the 99th percentile.
-        pings: if args.quick { 200 } else { 3_000 },
-        parts: args.parts.clone(),
-        congestion: args.congestion.clone(),
-    };
+    let plan = plan(args);
     let farlan = chosen.iter().find(|c| c.name == FARLAN);
     let farlan = farlan.filter(|_| plan.has(Part::Wan));
     ensure!(
@@ -152,8 +193,7 @@ fn measure_all(
         "the long fat pipes are measured with farlan: add it to --only"
     );
     let setting = setting(&plan, &chosen, absent)?;
-    let stamp = setting.date.replace([':', '-'], "");
-    let name = format!("results/bench-{stamp}.jsonl");
+    let name = format!("results/bench-{}.jsonl", stamp(&setting));
     let mut samples = Samples::create(&dir.join(&name), setting)?;
     let mut failures = Vec::new();
     if [Part::Tcp, Part::Udp, Part::Ping]

@@ -246,6 +246,14 @@ impl Samples {
         self.all.iter().filter(of).map(|s| s.value).collect()
     }
 
+    /// The same by round; of several in one round the last.
+    #[must_use]
+    pub fn by_round(&self, who: &str, what: &str) -> BTreeMap<u32, f64> {
+        let of = |s: &&Sample| s.who == who && s.what == what;
+        let all = self.all.iter().filter(of);
+        all.map(|s| (s.round, s.value)).collect()
+    }
+
     /// Median and spread of one measure of one contestant.
     #[must_use]
     pub fn summary(&self, who: &str, what: &str) -> Option<Summary> {

@@ -59,6 +59,32 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     Some(values.iter().sum::<f64>() / f64::from(n))
 }
 
+/// The interval that holds the median of what `values` were drawn from with at least 95 % confidence.
+///
+/// It is made of order statistics (the sign test turned round), so it asks nothing of their distribution.
+/// `None` with fewer than 6 values, which cannot say as much.
+#[must_use]
+pub fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let (sorted, n) = (sorted(values), values.len());
+    // The chance that at most `below` of n fair coins fall heads; it stays under 2.5 %.
+    let count = u32::try_from(n).ok()?;
+    let mut exactly = 0.5_f64.powi(i32::try_from(n).ok()?);
+    let (mut at_most, mut below) = (exactly, 0_u32);
+    if at_most > 0.025 {
+        return None;
+    }
+    while below < count {
+        exactly *= f64::from(count - below) / f64::from(below + 1);
+        if at_most + exactly > 0.025 {
+            break;
+        }
+        at_most += exactly;
+        below += 1;
+    }
+    let index = usize::try_from(below).ok()?;
+    Some((*sorted.get(index)?, *sorted.get(n - 1 - index)?))
+}
+
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -94,6 +120,19 @@ mod tests {
         let more: Vec<f64> = (1..=500).map(f64::from).collect();
         assert_eq!(percentile(&more, 99), Some(495.0));
         assert_eq!(percentile(&hundred[1..], 99), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_median_is_that_of_the_tables() {
+        let of = |n: u32| {
+            let values: Vec<f64> = (1..=n).map(f64::from).collect();
+            median_interval(&values)
+        };
+        // Ranks from tables of the sign test: 6 of 20 and 15 of 20, and so on.
+        assert_eq!(of(5), None);
+        assert_eq!(of(6), Some((1.0, 6.0)));
+        assert_eq!(of(20), Some((6.0, 15.0)));
+        assert_eq!(of(24), Some((7.0, 18.0)));
     }
 
     #[test]

@@ -7,20 +7,24 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 
+use crate::overlay;
 use crate::proc::{self, Finished, Proc};
 use crate::wan::Wan;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Removes the namespaces and the directory of one prefix: kills what runs inside first.
+/// Removes the namespaces and the directory of one prefix: kills what runs inside first. All links go down
+/// before the namespaces: frames that go round in a loop keep the socket they came from, and that keeps its
+/// namespace for ever.
 const REAP: &str = r#"
 for ns in $(ls /run/netns 2>/dev/null | grep "^$1"); do
     for pid in $(ip netns pids "$ns" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
+    ip -n "$ns" link set group default down 2>/dev/null
 done
 for ns in $(ls /run/netns 2>/dev/null | grep "^$1"); do ip netns del "$ns" 2>/dev/null; done
 case "$2" in */flab*) rm -rf -- "$2";; esac
@@ -34,6 +38,7 @@ pub struct Lab {
     dir: PathBuf,
     wan: Wan,
     reaper: Child,
+    programs: OnceLock<PathBuf>,
 }
 
 impl Lab {
@@ -83,6 +88,7 @@ impl Lab {
             dir,
             wan,
             reaper,
+            programs: OnceLock::new(),
         }))
     }
 
@@ -90,6 +96,23 @@ impl Lab {
     #[must_use]
     pub fn wan(&self) -> &Wan {
         &self.wan
+    }
+
+    /// From now on this lab's hosts run the programs in `dir`: those of another release, say. Once for a lab.
+    pub fn use_programs(&self, dir: &Path) {
+        let fresh = self.programs.set(dir.to_owned()).is_ok();
+        assert!(fresh, "this lab has its programs already");
+    }
+
+    /// The program `name` that this lab's hosts run.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs
+            .get()
+            .map_or_else(|| overlay::program(name), |dir| dir.join(name))
     }
 
     /// The lab's directory: state directories, logs, captures.

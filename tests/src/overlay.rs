@@ -3,9 +3,10 @@
 //! Only the command-line contract is used here, never a crate of the workspace: what these tests
 //! show is what a user gets.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -43,7 +44,7 @@ pub fn program(name: &str) -> PathBuf {
 /// `farlan` in namespace `ns` with state directory `state`, without arguments yet.
 #[must_use]
 pub fn farlan(ns: &Ns, state: &Path) -> Command {
-    with_state(ns.command(program("farlan")), state)
+    with_state(ns.command(ns.lab().program("farlan")), state)
 }
 
 fn with_state(mut cmd: Command, state: &Path) -> Command {
@@ -63,6 +64,8 @@ pub struct Authority {
     pub id: String,
     /// A program put in front of `farlan`, such as `faketime -f -2h`.
     wrapper: Vec<String>,
+    /// Names that have an invite.
+    invited: Mutex<BTreeSet<String>>,
 }
 
 /// What an invite is to say.
@@ -112,6 +115,7 @@ impl Authority {
             ns,
             id: String::new(),
             wrapper: Vec::new(),
+            invited: Mutex::default(),
         };
         authority.set_clock(shift);
         let out = authority.run(&["init"])?;
@@ -140,15 +144,12 @@ impl Authority {
     /// # Errors
     /// When the command fails or prints something else.
     pub fn invite(&self, spec: &InviteSpec<'_>) -> Result<String> {
-        // The same host may be invited again.
-        let mut args = vec![
-            "invite",
-            "--name",
-            spec.name,
-            "--again",
-            "--expires",
-            spec.expires,
-        ];
+        let mut args = vec!["invite", "--name", spec.name, "--expires", spec.expires];
+        let mut invited = self.invited.lock().unwrap_or_else(PoisonError::into_inner);
+        if !invited.insert(spec.name.to_owned()) {
+            args.push("--again");
+        }
+        drop(invited);
         for network in spec.networks {
             args.extend(["--network", network]);
         }
@@ -187,7 +188,7 @@ impl Authority {
     }
 
     fn run(&self, args: &[&str]) -> Result<String> {
-        let farlan = program("farlan");
+        let farlan = self.ns.lab().program("farlan");
         let mut cmd = match self.wrapper.split_first() {
             Some((wrapper, rest)) => {
                 let mut cmd = self.ns.command(wrapper);
@@ -242,7 +243,7 @@ impl Bootstrap {
     fn launch(host: &Host, id: &str, listen: &[String], more: &[&str]) -> Result<Self> {
         let name = host.ns.name();
         let dir = host.ns.lab().dir();
-        let mut cmd = host.ns.command(program("farlan-bootstrap"));
+        let mut cmd = host.ns.command(host.ns.lab().program("farlan-bootstrap"));
         cmd.args(["--overlay", id, "--state"])
             .arg(dir.join(format!("{name}-state")));
         for one in listen {
@@ -320,7 +321,8 @@ impl Node {
 
     fn command(&self) -> Command {
         let mut cmd = self.host.ns.command("timeout");
-        cmd.args(["-k", "5", "60"]).arg(program("farlan"));
+        cmd.args(["-k", "5", "60"])
+            .arg(self.host.ns.lab().program("farlan"));
         with_state(cmd, &self.state)
     }
 
@@ -378,7 +380,8 @@ impl Node {
         let mut cmd = self.host.ns.command("timeout");
         cmd.args(["-k", "5", "60", "faketime", "-f", shift]);
         let mut cmd = with_state(cmd, &self.state);
-        cmd.arg(program("farlan")).args(["join", "--offline", "-"]);
+        cmd.arg(self.host.ns.lab().program("farlan"))
+            .args(["join", "--offline", "-"]);
         proc::finish_with_input(&mut cmd, &format!("{invite}\n"))
     }
 
@@ -424,7 +427,7 @@ impl Node {
                 "FAKETIME_CACHE_DURATION=1",
                 "FAKETIME_DONT_FAKE_MONOTONIC=1",
             ])
-            .arg(program("farlan"))
+            .arg(self.host.ns.lab().program("farlan"))
             .arg("up");
         self.process = Some(Proc::spawn(&mut cmd, &self.host.ns.lab().dir().join(log))?);
         Ok(())

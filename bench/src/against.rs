@@ -1,0 +1,232 @@
+//! This build against another, in pairs: has a change made it slower?
+//!
+//! Both are there at once, each in a scene of its own, and carry frames in turns. What the machine's
+//! neighbours do changes within seconds by more than a change of the program does, so only what was
+//! measured one right after the other is compared, and who goes first changes with each pair. The
+//! differences of all pairs give the interval that holds their median with 95 % confidence; it rests on
+//! their order alone, so one pair that went wrong does not move it.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::contestants::{BEFORE, Contestant, FARLAN, Running};
+use crate::measure::{self, Ends, TcpSpec, UdpSpec};
+use crate::runner::{self, Pen, Plan};
+use crate::samples::{Part, Samples};
+use crate::scene::Scene;
+use crate::stats;
+
+/// More than this is not to be lost, as a share.
+pub const TOLERATED: f64 = 0.03;
+
+/// What is compared: key, whether more is better, its part.
+const COMPARED: [(&str, bool, Part); 3] = [
+    ("tcp1", true, Part::Tcp),
+    ("udp64", true, Part::Udp),
+    ("ping", false, Part::Ping),
+];
+
+/// Pings of one turn, and those before them that do not count.
+const PINGS: (u32, u32) = (200, 10);
+
+/// What all pairs say about one measure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Key of the measure.
+    pub what: &'static str,
+    /// Pairs.
+    pub pairs: usize,
+    /// By how much this build is better, as a share, in the median pair.
+    pub gain: f64,
+    /// The interval of that median; `None` with fewer than 6 pairs.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Verdict {
+    /// Whether the interval lies above what is tolerated.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.interval.is_some_and(|(low, _)| low > -TOLERATED)
+    }
+}
+
+/// Measures `plan.rounds` pairs. Returns what failed.
+///
+/// # Errors
+/// When one of the two does not start, or samples cannot be written.
+pub fn run(
+    plan: &Plan,
+    contestants: &[Contestant; 2],
+    samples: &mut Samples,
+) -> Result<Vec<String>> {
+    let (start, mut failures) = (Instant::now(), Vec::new());
+    let mut both = Vec::new();
+    for who in contestants {
+        let running = who.start(Scene::on_a_wire()?)?;
+        runner::settle(plan, &running).with_context(|| who.name.clone())?;
+        both.push((who.name.as_str(), running));
+    }
+    for round in 1..=plan.rounds {
+        for (what, _, part) in COMPARED {
+            if !plan.has(part) {
+                continue;
+            }
+            for (who, running) in &both {
+                let mut pen = Pen {
+                    samples,
+                    round,
+                    who,
+                    start,
+                    failures: &mut failures,
+                };
+                match one(plan, what, running) {
+                    Ok(value) => pen.put(what, value)?,
+                    Err(error) => pen.miss(what, &error),
+                }
+            }
+        }
+        both.reverse();
+    }
+    Ok(failures)
+}
+
+fn one(plan: &Plan, what: &str, running: &Running) -> Result<f64> {
+    let ends: Ends<'_> = runner::ends(plan, running, &[]);
+    match what {
+        "tcp1" => {
+            let spec = TcpSpec {
+                streams: 1,
+                reverse: false,
+                seconds: plan.seconds,
+            };
+            Ok(measure::tcp(ends, spec)?.gbit)
+        }
+        "udp64" => {
+            let spec = UdpSpec {
+                flows: 1,
+                size: 64,
+                rate: "0",
+                seconds: plan.seconds,
+            };
+            Ok(measure::udp(ends, spec)?.received_k)
+        }
+        _ => {
+            let (count, warm_up) = PINGS;
+            let times = measure::ping_times(ends, warm_up + count, 0.005)?;
+            let counted: Vec<f64> = times.into_iter().skip(warm_up as usize).collect();
+            stats::mean(&counted).context("no ping was answered")
+        }
+    }
+}
+
+/// What the samples of [`run`] say.
+#[must_use]
+pub fn judge(samples: &Samples) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (what, more_is_better, _) in COMPARED {
+        let before = samples.by_round(BEFORE, what);
+        let gains: Vec<f64> = samples
+            .by_round(FARLAN, what)
+            .into_iter()
+            .filter_map(|(round, now)| Some((now, *before.get(&round)?)))
+            .map(|(now, before)| match more_is_better {
+                true => now / before - 1.0,
+                false => before / now - 1.0,
+            })
+            .collect();
+        if let Some(all) = stats::Summary::of(&gains) {
+            verdicts.push(Verdict {
+                what,
+                pairs: gains.len(),
+                gain: all.median,
+                interval: stats::median_interval(&gains),
+            });
+        }
+    }
+    verdicts
+}
+
+/// One line for each measure.
+#[must_use]
+pub fn text(verdicts: &[Verdict]) -> String {
+    let mut out =
+        String::from("Better than before, in percent: the median pair, and its 95 % interval\n");
+    for v in verdicts {
+        let interval = v.interval.map_or_else(
+            || "too few pairs for an interval".to_owned(),
+            |(low, high)| format!("{:+.1} to {:+.1}", low * 100.0, high * 100.0),
+        );
+        let (gain, verdict) = (v.gain * 100.0, if v.holds() { "holds" } else { "MISSED" });
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            out,
+            "{:<6} {:3} pairs  {gain:+.1}  ({interval})  {verdict}",
+            v.what, v.pairs
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::Sample;
+
+    fn pairs(what: &str, all: &[(f64, f64)]) -> Samples {
+        let mut samples = Samples::default();
+        for (round, (now, before)) in (1..).zip(all) {
+            for (who, value) in [(FARLAN, *now), (BEFORE, *before)] {
+                let (who, what) = (who.to_owned(), what.to_owned());
+                let sample = Sample {
+                    round,
+                    who,
+                    what,
+                    value,
+                };
+                samples.push(sample).unwrap();
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn a_loss_of_five_percent_is_seen_through_a_machine_that_halves_its_speed() {
+        let all: Vec<(f64, f64)> = (0..24)
+            .map(|n| if n % 3 == 0 { 4.0 } else { 8.0 })
+            .map(|speed| (speed * 0.95, speed))
+            .collect();
+        let verdicts = judge(&pairs("tcp1", &all));
+        assert_eq!(verdicts.len(), 1);
+        assert!((verdicts[0].gain + 0.05).abs() < 1e-9);
+        assert!(!verdicts[0].holds());
+    }
+
+    #[test]
+    fn of_pings_less_is_better_and_one_wild_pair_does_not_matter() {
+        let mut all = vec![(100.0, 101.0); 23];
+        all.push((900.0, 100.0));
+        let verdict = judge(&pairs("ping", &all)).remove(0);
+        assert!(verdict.holds() && verdict.gain > 0.0, "{verdict:?}");
+        assert!(text(&[verdict]).contains("holds"));
+    }
+
+    #[test]
+    fn a_round_without_its_other_half_and_few_pairs_prove_nothing() {
+        let mut samples = pairs("udp64", &[(1.0, 1.0); 4]);
+        let (who, what) = (FARLAN.to_owned(), "udp64".to_owned());
+        let alone = Sample {
+            round: 5,
+            who,
+            what,
+            value: 0.1,
+        };
+        samples.push(alone).unwrap();
+        let verdict = judge(&samples).remove(0);
+        assert_eq!(
+            (verdict.pairs, verdict.interval, verdict.holds()),
+            (4, None, false)
+        );
+    }
+}
