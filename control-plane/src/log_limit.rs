@@ -1,8 +1,10 @@
-//! One log line a second of each kind about each peer.
+//! One log line a second of each kind about each peer, and [`MOST`] of each kind about all.
 //!
 //! Whatever a peer, a stranger or a guest can make happen again and again would fill the log of both
 //! programs, and the disk behind it. So lines that name a peer or an address are counted by the place in
-//! the code that writes them and by whom they name. What was left out is said with the next one.
+//! the code that writes them and by whom they name. Names can be made up: a guest has as many MACs as it
+//! likes, a stranger as many addresses. So all lines of one place are counted together, too, also those of
+//! libraries. What was left out is said with the next one.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write};
@@ -18,11 +20,14 @@ use tracing_subscriber::layer::Context;
 /// Between two lines of one kind about one peer.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Lines of one kind in a second, whomever they name.
+const MOST: u32 = 32;
+
 /// Kinds and peers that are told apart; above it what was silent longest is forgotten.
 const MAX_KEYS: usize = 1024;
 
 /// The fields that name somebody.
-const WHOM: [&str; 5] = ["peer", "node", "remote", "addr", "mac"];
+const WHOM: [&str; 4] = ["peer", "node", "remote", "addr"];
 
 /// The longest name that is kept of a peer, in bytes.
 const MAX_NAME: usize = 128;
@@ -37,6 +42,14 @@ struct Kept {
 #[derive(Debug)]
 struct Lines<K> {
     kept: HashMap<K, Kept>,
+}
+
+impl<K> Default for Lines<K> {
+    fn default() -> Self {
+        Self {
+            kept: HashMap::new(),
+        }
+    }
 }
 
 impl<K: Clone + Eq + std::hash::Hash> Lines<K> {
@@ -69,18 +82,50 @@ impl<K: Clone + Eq + std::hash::Hash> Lines<K> {
     }
 }
 
-/// The layer that leaves lines out; put it over the one that writes them. What is not logged at `info` and
-/// above is for those who look for something, and passes.
+/// The lines of one kind in the second that began at `since`.
 #[derive(Debug)]
-pub struct OneASecond(Mutex<Lines<(Identifier, String)>>);
+struct Kind {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
 
-impl Default for OneASecond {
-    fn default() -> Self {
-        Self(Mutex::new(Lines {
-            kept: HashMap::new(),
-        }))
+/// What was written when, by kind and by whom it names.
+#[derive(Debug, Default)]
+struct Written {
+    /// As many as there are places in the code that write to the log.
+    kinds: HashMap<Identifier, Kind>,
+    peers: Lines<(Identifier, String)>,
+}
+
+impl Written {
+    /// As [`Lines::admit`], for the line of one place that names `whom`, or nobody.
+    fn admit(&mut self, now: Instant, place: Identifier, whom: &str) -> Option<u64> {
+        let kind = self.kinds.entry(place.clone()).or_insert(Kind {
+            since: now,
+            written: 0,
+            left_out: 0,
+        });
+        if now.duration_since(kind.since) >= EVERY {
+            (kind.since, kind.written) = (now, 0);
+        }
+        if kind.written >= MOST {
+            kind.left_out += 1;
+            return None;
+        }
+        let mut left_out = 0;
+        if !whom.is_empty() {
+            left_out = self.peers.admit(now, &(place, whom.to_owned()))?;
+        }
+        kind.written += 1;
+        Some(left_out + std::mem::take(&mut kind.left_out))
     }
 }
+
+/// The layer that leaves lines out; put it over the one that writes them. What is not logged at `info` and
+/// above is for those who look for something, and passes.
+#[derive(Debug, Default)]
+pub struct OneASecond(Mutex<Written>);
 
 impl<S: Subscriber> Layer<S> for OneASecond {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
@@ -90,18 +135,18 @@ impl<S: Subscriber> Layer<S> for OneASecond {
         }
         let mut whom = Whom(String::new());
         event.record(&mut whom);
-        if whom.0.is_empty() {
+        // Its own line, below: it is as rare as those it speaks of, and the lock is not to be taken twice.
+        if metadata.target() == module_path!() {
             return true;
         }
-        let key = (metadata.callsite(), whom.0);
-        let admitted = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .admit(Instant::now(), &key);
+        let admitted = self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(
+            Instant::now(),
+            metadata.callsite(),
+            &whom.0,
+        );
         if let Some(left_out) = admitted.filter(|left_out| *left_out > 0) {
-            // Names nobody, so it passes.
-            tracing::info!(left_out, about = key.1, "lines like the next were left out");
+            let about = whom.0.as_str();
+            tracing::info!(left_out, about, "lines like the next were left out");
         }
         admitted.is_some()
     }
@@ -125,9 +170,7 @@ mod tests {
 
     #[test]
     fn one_line_a_second_of_a_kind_and_a_peer_with_the_number_left_out() {
-        let mut lines = Lines {
-            kept: HashMap::new(),
-        };
+        let mut lines = Lines::default();
         let now = Instant::now();
         assert_eq!(lines.admit(now, &("refused", 1)), Some(0));
         assert_eq!(lines.admit(now, &("refused", 2)), Some(0));
@@ -142,9 +185,7 @@ mod tests {
 
     #[test]
     fn made_up_peers_do_not_fill_the_memory() {
-        let mut lines = Lines {
-            kept: HashMap::new(),
-        };
+        let mut lines = Lines::default();
         let now = Instant::now();
         for n in 0..100_000_u32 {
             assert_eq!(lines.admit(now, &n), Some(0));
@@ -152,8 +193,8 @@ mod tests {
         assert!(lines.kept.len() <= MAX_KEYS);
     }
 
-    #[test]
-    fn lines_that_name_a_peer_are_limited_and_others_are_not() {
+    /// What the layer lets through of what `work` logs.
+    fn logged(work: impl FnOnce()) -> String {
         use tracing_subscriber::layer::SubscriberExt;
 
         #[derive(Clone, Default)]
@@ -170,17 +211,42 @@ mod tests {
         let written = Written::default();
         let to = written.clone();
         let log = tracing_subscriber::fmt()
+            .with_ansi(false)
             .with_writer(move || to.clone())
             .finish()
             .with(OneASecond::default());
-        tracing::subscriber::with_default(log, || {
-            for n in 0..50 {
+        tracing::subscriber::with_default(log, work);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_that_name_a_peer_are_limited_and_others_are_not() {
+        let text = logged(|| {
+            for n in 0..20 {
                 tracing::warn!(peer = n % 2, "card refused");
                 tracing::warn!("a warning of its own");
             }
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches("card refused").count(), 2, "{text}");
-        assert_eq!(text.matches("a warning of its own").count(), 50);
+        assert_eq!(text.matches("a warning of its own").count(), 20);
+    }
+
+    #[test]
+    fn names_that_a_guest_or_a_stranger_makes_up_fill_no_log() {
+        let moved = |n: u32| tracing::info!(mac = n, "a MAC moved");
+        let text = logged(|| {
+            for n in 0..10_000 {
+                moved(n);
+                tracing::info!(addr = n, "a stranger came");
+                tracing::warn!("a library is not well");
+            }
+            std::thread::sleep(EVERY);
+            moved(1);
+        });
+        let count = |line: &str| u32::try_from(text.matches(line).count()).unwrap();
+        assert_eq!(count("a MAC moved"), MOST + 1, "{text}");
+        assert_eq!(count("a stranger came"), MOST);
+        assert_eq!(count("a library is not well"), MOST);
     }
 }

@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tokio::io::unix::AsyncFd;
@@ -24,6 +24,9 @@ use crate::sys;
 
 /// Larger than any one read of the kernel's notifications.
 const READ_BYTES: usize = 16 * 1024;
+
+/// What the kernel puts into one piece of a long answer at most.
+const ANSWER_BYTES: usize = 32 * 1024;
 
 const HEADER_LEN: usize = 16;
 const NDMSG_LEN: usize = 12;
@@ -49,7 +52,7 @@ pub enum FdbNews {
     Learned(FdbEntry),
     /// A MAC was forgotten: it aged, or the port is gone.
     Gone(FdbEntry),
-    /// News were lost: read the whole database again ([`crate::Links::fdb`]).
+    /// News were lost: read the whole database again ([`read_fdb`]).
     Overrun,
 }
 
@@ -105,18 +108,102 @@ impl FdbWatch {
     }
 }
 
-/// All messages of one read. What is none of ours, or cut off, is skipped.
-fn parse_all(mut bytes: &[u8], news: &mut VecDeque<FdbNews>) {
-    while let Some(length) = u32_at(bytes, 0).and_then(|length| usize::try_from(length).ok()) {
-        if length < HEADER_LEN {
-            return;
+/// The forwarding database of the bridge with number `bridge`, without the bridge's and its ports' own
+/// addresses, `most` entries of it at most. `true`: there are more. Must be called within a tokio runtime.
+///
+/// The kernel makes the answer piece by piece as it is read, and a guest decides how long it is. So it is
+/// read from a socket of its own, which is closed when there is enough: what is not read costs nothing.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn read_fdb(bridge: u32, most: usize) -> Result<(Vec<FdbEntry>, bool), Error> {
+    let failed = |error| Error::from_io("cannot read the bridge's addresses", error);
+    read_all(bridge, most).await.map_err(failed)
+}
+
+async fn read_all(bridge: u32, most: usize) -> io::Result<(Vec<FdbEntry>, bool)> {
+    let socket = sys::asking_socket()?;
+    // The kernel takes a question whole or not at all.
+    let _ = socket.get_ref().write(&question(bridge)?)?;
+    let mut buffer = vec![0; ANSWER_BYTES].into_boxed_slice();
+    let mut entries = Vec::new();
+    loop {
+        let mut ready = socket.readable().await?;
+        let read = match ready.try_io(|socket| socket.get_ref().read(&mut buffer)) {
+            Ok(read) => read?,
+            Err(_would_block) => continue,
+        };
+        for message in messages(buffer.get(..read).unwrap_or_default()) {
+            match u16_at(message, 4).map(libc::c_int::from) {
+                Some(libc::NLMSG_DONE) => return Ok((entries, false)),
+                Some(libc::NLMSG_ERROR) => return Err(refusal(message)),
+                _ => {}
+            }
+            let Some(FdbNews::Learned(entry)) = parse_one(message) else {
+                continue;
+            };
+            // Where the kernel does not know how to answer for one bridge, it answers for all.
+            if entry.bridge != bridge {
+                continue;
+            }
+            if entries.len() >= most {
+                return Ok((entries, true));
+            }
+            entries.push(entry);
         }
-        if let Some(message) = bytes.get(..length) {
-            news.extend(parse_one(message));
-        }
-        let next = length.next_multiple_of(4);
-        bytes = bytes.get(next..).unwrap_or_default();
     }
+}
+
+/// Asks for all entries of `bridge`.
+fn question(bridge: u32) -> io::Result<Vec<u8>> {
+    let length = HEADER_LEN + NDMSG_LEN + ATTRIBUTE_LEN + size_of::<u32>();
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend(
+        u32::try_from(length)
+            .map_err(io::Error::other)?
+            .to_ne_bytes(),
+    );
+    bytes.extend(libc::RTM_GETNEIGH.to_ne_bytes());
+    bytes.extend(
+        u16::try_from(flags)
+            .map_err(io::Error::other)?
+            .to_ne_bytes(),
+    );
+    // Sequence number and port id: the only question of this socket.
+    bytes.extend([0; 8]);
+    bytes.push(u8::try_from(libc::AF_BRIDGE).map_err(io::Error::other)?);
+    bytes.extend([0; NDMSG_LEN - 1]);
+    let attribute = ATTRIBUTE_LEN + size_of::<u32>();
+    bytes.extend(
+        u16::try_from(attribute)
+            .map_err(io::Error::other)?
+            .to_ne_bytes(),
+    );
+    bytes.extend(libc::NDA_MASTER.to_ne_bytes());
+    bytes.extend(bridge.to_ne_bytes());
+    Ok(bytes)
+}
+
+/// What a message of type `NLMSG_ERROR` says.
+fn refusal(message: &[u8]) -> io::Error {
+    let number = u32_at(message, HEADER_LEN).map_or(0, u32::cast_signed);
+    io::Error::from_raw_os_error(number.saturating_neg())
+}
+
+/// All messages of one read. What is none of ours, or cut off, is skipped.
+fn parse_all(bytes: &[u8], news: &mut VecDeque<FdbNews>) {
+    news.extend(messages(bytes).filter_map(parse_one));
+}
+
+/// The messages of one read; one that is cut off ends it.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
+        let message = bytes.get(..length).filter(|_| length >= HEADER_LEN)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
 }
 
 fn parse_one(message: &[u8]) -> Option<FdbNews> {

@@ -12,7 +12,7 @@
 //! - [`port`]: how bridges and their ports are set: learning, VLANs.
 //! - [`addresses`]: the addresses and routes that a host has by an interface.
 //! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
-//! - [`fdb`]: which MAC a bridge has behind which port, as news.
+//! - [`fdb`]: which MAC a bridge has behind which port: all of it, and as news.
 //! - [`firewall`]: what the host's firewall does to bridged IP, and the one rule that lets it pass.
 //! - [`host_view`]: the host's links, addresses and routes at a glance, and news of them.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
@@ -40,7 +40,7 @@ pub mod vnet;
 pub use addresses::{HostAddress, HostNetwork, HostRoute};
 pub use batch::{FrameBatch, RxFrame, TxFrame, WriteReport};
 pub use error::Error;
-pub use fdb::{FdbEntry, FdbNews, FdbWatch};
+pub use fdb::{FdbEntry, FdbNews, FdbWatch, read_fdb};
 pub use host_view::HostWatch;
 pub use link::{FDB_MAX_LEARNED, Link, LinkKind, Links};
 pub use moving::{Mover, NicFacts, Place, Step};

@@ -16,7 +16,6 @@ use overlay_proto::ethernet::{MacAddr, VlanId};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::error::Error;
-use crate::fdb::FdbEntry;
 use crate::port::{self, BridgeSettings};
 use crate::tap::check_name;
 
@@ -404,32 +403,6 @@ impl Links {
         }
     }
 
-    /// The forwarding database of the bridge with number `bridge`, without the bridge's and its ports'
-    /// own addresses, `most` entries of it at most. `true`: there are more.
-    ///
-    /// The kernel tells of all bridges in the namespace; what is not asked for is dropped as it comes.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub async fn fdb(&self, bridge: u32, most: usize) -> Result<(Vec<FdbEntry>, bool), Error> {
-        let mut request = self.0.neighbours().get();
-        request.message_mut().header.family = AddressFamily::Bridge;
-        let mut messages = request.execute();
-        let mut entries = Vec::new();
-        while let Some(message) = messages
-            .try_next()
-            .await
-            .map_err(|error| netlink_error("cannot read the bridge's addresses", error))?
-        {
-            let entry = entry_of(&message).filter(|entry| entry.bridge == bridge);
-            if entries.len() >= most && entry.is_some() {
-                return Ok((entries, true));
-            }
-            entries.extend(entry);
-        }
-        Ok((entries, false))
-    }
-
     async fn apply(
         &self,
         message: LinkMessageBuilder<LinkUnspec>,
@@ -484,29 +457,6 @@ impl Link {
         }
         link
     }
-}
-
-fn entry_of(message: &NeighbourMessage) -> Option<FdbEntry> {
-    if message.header.state == NeighbourState::Permanent {
-        return None;
-    }
-    let (mut mac, mut bridge, mut vlan) = (None, None, VlanId::UNTAGGED);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::LinkLocalAddress(bytes) => {
-                mac = bytes.as_slice().try_into().ok().map(MacAddr);
-            }
-            NeighbourAttribute::Controller(index) => bridge = Some(*index),
-            NeighbourAttribute::Vlan(id) => vlan = VlanId::new(*id)?,
-            _ => {}
-        }
-    }
-    Some(FdbEntry {
-        bridge: bridge?,
-        port: message.header.ifindex,
-        mac: mac?,
-        vlan,
-    })
 }
 
 fn change(link: &Link) -> LinkMessageBuilder<LinkUnspec> {

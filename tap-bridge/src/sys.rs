@@ -194,6 +194,30 @@ pub(crate) fn host_socket() -> io::Result<AsyncFd<File>> {
     routing_socket(HOST_GROUPS)
 }
 
+/// A non-blocking netlink socket for questions, which lets the kernel answer no more than was asked for, where
+/// the kernel can (Linux 4.20). Within a tokio runtime only.
+pub(crate) fn asking_socket() -> io::Result<AsyncFd<File>> {
+    let socket = routing_socket(0)?;
+    let (on, len) = (
+        1_i32,
+        libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0),
+    );
+    // SAFETY: the option is an int; the pointer is to a live one, which the call only reads.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_GET_STRICT_CHK,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+    match done(set) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
 fn routing_socket(groups: u32) -> io::Result<AsyncFd<File>> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: takes three numbers; the result is checked.

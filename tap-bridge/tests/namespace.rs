@@ -11,7 +11,9 @@ use common::{MARK, in_namespace, overlay_tap};
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame};
+use tap_bridge::{
+    Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame, read_fdb,
+};
 
 fn sysctl(file: &str) -> String {
     let path = format!("/proc/sys/net/{file}");
@@ -235,14 +237,14 @@ fn the_bridge_tells_which_macs_come_and_go() {
         let wait = Duration::from_secs(2);
         let news = tokio::time::timeout(wait, watch.next()).await;
         assert_eq!(news.unwrap().unwrap(), FdbNews::Learned(entry));
-        let all = links.fdb(bridge.index, 9).await.unwrap();
+        let all = read_fdb(bridge.index, 9).await.unwrap();
         assert_eq!(all, (vec![entry], false));
-        let some = links.fdb(bridge.index, 0).await.unwrap();
+        let some = read_fdb(bridge.index, 0).await.unwrap();
         assert_eq!(some, (vec![], true));
         links.delete(&ports[1]).await.unwrap();
         let news = tokio::time::timeout(wait, watch.next()).await;
         assert_eq!(news.unwrap().unwrap(), FdbNews::Gone(entry));
-        let none = links.fdb(bridge.index, 9).await.unwrap();
+        let none = read_fdb(bridge.index, 9).await.unwrap();
         assert_eq!(none, (vec![], false));
     });
 }

@@ -46,7 +46,12 @@ use serve::Server;
 const MAX_PENDING_REQUESTS: usize = 4096;
 
 /// Kademlia queries under way; each ends after 5 s.
-const MAX_QUERIES: usize = 1024;
+const MAX_QUERIES: usize = 128;
+
+/// Of these, records that are stored: a guest that makes MACs up has a thousand, and a query takes
+/// six kilobytes of libp2p for as long as a minute. The bootstraps are given every record; the DHT of the
+/// members is a second place for it.
+const MAX_PUTS: usize = 24;
 
 /// News that wait for room in the event channel; the oldest is dropped.
 const MAX_NEWS: usize = 256;
@@ -266,7 +271,10 @@ impl Driver {
             }
             Command::KadPut { key, value, reply } => {
                 let record = Record::new(key.to_vec(), value);
-                if self.queries.len() < MAX_QUERIES
+                let puts = self.queries.values();
+                let puts = puts.filter(|query| matches!(query, Query::Put(_))).count();
+                if puts < MAX_PUTS
+                    && self.queries.len() < MAX_QUERIES
                     && let Ok(id) = self.kad().put_record(record, Quorum::One)
                 {
                     self.queries.insert(id, Query::Put(reply));

@@ -34,9 +34,9 @@ const MAX_DUMPED: usize = 4 * MAX_LEARNED;
 /// between two looks.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Between two looks at the whole database: a guest that makes MACs up overruns the news of it all the
-/// time, and each look costs the kernel and us a walk through all bridges of the namespace.
-const WHOLE_EVERY: Duration = Duration::from_secs(3);
+/// Between two looks at the whole database because news of it were lost: a guest that makes MACs up
+/// overruns them all the time, and each look costs the kernel and us a walk through what it made up.
+const WHOLE_EVERY: Duration = Duration::from_secs(30);
 
 /// The look that is under way.
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ pub(crate) struct Looks {
     under_way: bool,
     /// Another one is wanted after it; `Some(true)`: with the whole database.
     next: Option<bool>,
-    /// When the whole database was last asked for, and whether that is due again.
-    whole: Paced,
+    /// When the whole database was last asked for because news were lost, and whether that is due again.
+    lost_news: Paced,
 }
 
 /// Lets something that costs much happen, however often it is wanted, once in [`WHOLE_EVERY`].
@@ -58,9 +58,8 @@ struct Paced {
 }
 
 impl Paced {
-    /// It is wanted, or its time may have come. `true`: now.
-    fn take(&mut self, now: Instant, wanted: bool) -> bool {
-        self.owed |= wanted;
+    /// Its time may have come. `true`: now.
+    fn take(&mut self, now: Instant) -> bool {
         let rested = self
             .last
             .is_none_or(|at| now.duration_since(at) >= WHOLE_EVERY);
@@ -253,7 +252,10 @@ impl Driver {
                 };
                 self.forgotten_by_bridge(tick, net, &entry);
             }
-            FdbNews::Overrun => self.look_at_bridges(true),
+            FdbNews::Overrun => {
+                self.looks.lost_news.owed = true;
+                self.look_at_bridges(false);
+            }
         }
     }
 
@@ -276,8 +278,8 @@ impl Driver {
         self.look_at_bridges(false);
     }
 
-    /// Looks at the ports of the bridges, with `whole` at all they have learnt, too. One look at a
-    /// time; a wish meanwhile is granted after it.
+    /// Looks at the ports of the bridges, with `whole`, or when news were lost, at all they have learnt,
+    /// too. One look at a time; a wish meanwhile is granted after it.
     pub(crate) fn look_at_bridges(&mut self, whole: bool) {
         if self.looks.under_way {
             self.looks.next = Some(whole || self.looks.next == Some(true));
@@ -296,7 +298,7 @@ impl Driver {
             return;
         }
         self.looks.under_way = true;
-        let whole = self.looks.whole.take(Instant::now(), whole);
+        let whole = self.looks.lost_news.take(Instant::now()) || whole;
         let answers = self.answers.clone();
         tokio::spawn(async move {
             tokio::time::sleep(SETTLE).await;
@@ -517,7 +519,7 @@ async fn look(
             .filter(|link| link.index == bridge.index || link.master == Some(bridge.index));
         let settings = bridge.bridge.unwrap_or_default();
         let (fdb, more) = if whole {
-            let (entries, more) = links.fdb(bridge.index, MAX_DUMPED).await?;
+            let (entries, more) = tap_bridge::read_fdb(bridge.index, MAX_DUMPED).await?;
             (Some(entries), more)
         } else {
             (None, false)

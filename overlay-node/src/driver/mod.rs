@@ -51,6 +51,7 @@ mod directory;
 mod epochs;
 mod expiry;
 mod firewall_watch;
+mod flood;
 mod frames;
 mod generation;
 mod group_queries;

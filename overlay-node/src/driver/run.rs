@@ -19,6 +19,7 @@ use super::answers::Answer;
 use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
+use super::flood::{Flood, release_free_memory};
 use super::generation::TimeWatch;
 use super::host::{HostLooks, next_change};
 use super::interfaces::{Interfaces, Outcome};
@@ -167,7 +168,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut punts = Vec::with_capacity(PUNT_BATCH);
-        let mut left = false;
+        let (mut left, mut flood) = (false, Flood::default());
         loop {
             let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
             tokio::select! {
@@ -175,6 +176,7 @@ impl Driver {
                 n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
                     if n == 0 { break }
                     let tick = Tick::read();
+                    flood.note(n);
                     for punt in punts.drain(..) {
                         self.handle_punt(tick, punt);
                     }
@@ -195,6 +197,7 @@ impl Driver {
                     self.handle_kept(Tick::read(), outcome);
                 }
                 Some(news) = next_news(&mut inputs.fdb) => {
+                    flood.note(1);
                     self.handle_fdb_news(Tick::read(), news);
                 }
                 Some(()) = next_change(&mut inputs.host) => self.look_at_host(),
@@ -207,6 +210,9 @@ impl Driver {
             self.publish(tick.now);
             self.tell_bridges_of_remote_macs(tick);
             self.send_beacons();
+            if flood.is_over(tick.now) {
+                release_free_memory();
+            }
             if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
                 self.forget(leaving);
                 left = true;

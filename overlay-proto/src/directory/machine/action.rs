@@ -12,6 +12,8 @@ use crate::switching::MacKey;
 
 /// Messages that wait for the driver; more are dropped, which anti-entropy repairs.
 const MAX_WAITING_MESSAGES: usize = 4096;
+/// Room that an empty queue keeps.
+const MOST_KEPT: usize = 64;
 
 /// What to do with a frame from a local attachment, as far as its source is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +210,10 @@ impl Actions {
         if std::mem::take(&mut self.claims_changed) {
             return Some(DirectoryAction::ClaimsChanged);
         }
-        self.queue.pop_front()
+        let action = self.queue.pop_front();
+        if action.is_none() && self.queue.capacity() > MOST_KEPT {
+            self.queue = VecDeque::new();
+        }
+        action
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::conflicts::Conflict;
 use super::pins::Pin;
 use crate::directory::claim::MAX_IPS;
+use crate::directory::claims::MAX_CLAIMS_PER_SIGNER;
 use crate::ids::PeerId;
 use crate::switching::MacKey;
 
-/// MACs of this host.
-pub(super) const MAX_LOCAL_MACS: usize = 4096;
+/// MACs of this host: those that it may claim, and some that it has lost or that cannot be claimed.
+pub(super) const MAX_LOCAL_MACS: usize = MAX_CLAIMS_PER_SIGNER + 512;
 /// Nodes that wait for the same answer.
 pub(super) const MAX_ASKERS: usize = 8;
 

@@ -17,6 +17,11 @@ const READY_JITTER: Duration = Duration::from_secs(4);
 /// Between refreshes that only tell new addresses.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Records that go to the DHT at once, and the pause after them: a guest that makes MACs up has as many claims
+/// as a node may make, and each record is a question to several nodes.
+const PUBLISHED_AT_ONCE: usize = 24;
+const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
+
 impl Directory {
     /// The control plane is connected (again): all own claims go to the DHT within 5 s.
     pub fn handle_dht_ready(&mut self, now: Instant) {
@@ -77,9 +82,16 @@ impl Directory {
         if !self.timing.dht_ready {
             return;
         }
-        for key in self.own_keys(|own| own.publish_at.is_some_and(|at| at <= now)) {
+        let due = self.own_keys(|own| own.publish_at.is_some_and(|at| at <= now));
+        let later = now + PUBLISH_PAUSE;
+        for (index, key) in due.into_iter().enumerate() {
+            let waits = index >= PUBLISHED_AT_ONCE;
             if let Some(own) = self.own_mut(&key) {
-                own.publish_at = None;
+                own.publish_at = waits.then_some(later);
+            }
+            if waits {
+                self.wake(later);
+                continue;
             }
             if let Some(stored) = self.own_claim(&key) {
                 let claim = stored.claim.clone();

@@ -156,3 +156,27 @@ fn addresses_travel_with_the_claim() {
         (vec![ip], peer(0), false)
     );
 }
+
+#[test]
+fn a_thousand_claims_go_to_the_dht_a_few_at_a_time_and_within_five_seconds() {
+    let mut cluster = Cluster::new(1, false);
+    cluster.run_ms(5000);
+    let (start, node) = (cluster.now, &mut cluster.nodes[0]);
+    for mac in 0..1000_u16 {
+        let [high, low] = mac.to_be_bytes();
+        let mut key = mac_key(low);
+        key.mac.0[4] = high;
+        let heard = node.handle_local_frame(start, key, Ordinary, &[]);
+        assert_eq!(heard, LocalVerdict::Forward);
+    }
+    let (mut puts, mut most) = (0, 0);
+    for ms in (0..5000).step_by(10) {
+        let now = start + core::time::Duration::from_millis(ms);
+        node.handle_timeout(now);
+        let actions = std::iter::from_fn(|| node.poll_action());
+        let new = actions.filter(|action| matches!(action, DirectoryAction::DhtPut { .. }));
+        let new = new.count();
+        (puts, most) = (puts + new, most.max(new));
+    }
+    assert_eq!((puts, most), (1000, 24));
+}
