@@ -37,6 +37,7 @@ drop_reasons! {
     MacTwin = "mac_twin", "a frame from elsewhere has the MAC of a guest on this host, in another VLAN, and the bridge here does not filter VLANs";
     MacReserved = "mac_reserved", "a source MAC is a group, zero or reserved address";
     BridgeReserved = "bridge_reserved", "a destination that no 802.1D bridge forwards";
+    GoesRound = "goes_round", "a broadcast came again and again: it goes round in a loop of this host; see the warnings";
     StandingBy = "standing_by", "another node on the same LAN carries its frames; see the warnings";
     MalformedFrame = "malformed_frame", "shorter than an Ethernet header, or tags that do not parse";
     FrameTooLarge = "frame_too_large", "larger than what can be split into pieces";

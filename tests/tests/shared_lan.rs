@@ -20,8 +20,8 @@ const THREE: [NatKind; 3] = [
     NatKind::PortPreserving,
 ];
 
-/// Frames that may go round before the nodes have found each other.
-const MOST_FRAMES: u64 = 1000;
+/// Frames out of two ports, beacons among them, within the 2 s in which the nodes find each other.
+const MOST_FRAMES: u64 = 2 * 64;
 const LIMIT: Duration = Duration::from_secs(20);
 /// No station is unreachable for longer, whatever becomes of the forwarder.
 const MOST_SILENCE: Duration = Duration::from_secs(2);
@@ -203,13 +203,13 @@ fn of_three_on_one_lan_one_carries_it_and_no_station_is_lost_with_it() {
     forget_stations(&world, &left);
     let died = SystemTime::now();
     world.nodes[first].process().kill();
-    judge("the forwarder was killed", died, 5);
+    judge("the forwarder was killed", died, 4);
     let second = forwarder(&world, &left);
     // It comes back, and takes the LAN again or does not.
     let back = SystemTime::now();
     world.nodes[first].up(&[]).unwrap();
     world.nodes[first].ready().unwrap();
-    judge("it came back", back, 6);
+    judge("it came back", back, 5);
     let now = forwarder(&world, &all);
     assert_ne!(now, second, "the one of highest rank");
 
@@ -219,11 +219,11 @@ fn of_three_on_one_lan_one_carries_it_and_no_station_is_lost_with_it() {
     let cut = SystemTime::now();
     let port = format!("p{}", now + 1);
     office.0.ip(&format!("link set {port} down")).unwrap();
-    judge("its link died", cut, 5);
+    judge("its link died", cut, 4);
     forwarder(&world, &left);
     // And comes back.
     let mended = SystemTime::now();
     office.0.ip(&format!("link set {port} up")).unwrap();
-    judge("its link came back", mended, 4);
+    judge("its link came back", mended, 3);
     assert_eq!(forwarder(&world, &all), now);
 }

@@ -11,6 +11,7 @@ use overlay_proto::membership::Chain;
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::bridges::BridgeLook;
+use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::reasons::Greeted;
 use super::receipts::Outcome;
@@ -52,6 +53,8 @@ pub(crate) enum Answer {
     Clock { infra: PeerId, ahead_s: i64 },
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
+    /// A port that is part of a loop was shut or opened, or the kernel refused.
+    PortSet(PortSet),
     /// What the host's network looks like, and how long looking took; `None` if the kernel did not tell.
     Host(Option<Box<(HostView, Duration)>>),
     /// What a witness said about a certificate of ours.
@@ -131,6 +134,7 @@ impl Driver {
             }
             Answer::Clock { infra, ahead_s } => self.handle_clock(tick, infra, ahead_s),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
+            Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
             Answer::Record { net, key, record } => {
                 self.handle_record(tick, net, key, record.as_deref());

@@ -1,15 +1,19 @@
 //! Ports of this host's bridges that are shut because the own beacon came back by them
 //! (`docs/adr/0032-a-port-that-loops-is-shut.md`).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use overlay_proto::ethernet::VlanId;
+use overlay_proto::ethernet::{ArpPacket, MacAddr, NeighborSolicitation, VlanId, multicast_mac};
 use overlay_proto::segment::shut::{SHUT_FOR, ShutPorts};
+use overlay_proto::segment::teaching_frame;
 use overlay_proto::switching::NetIndex;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
-use tap_bridge::port_state::{index_of, is_disabled, port_behind};
+use tap_bridge::port_state::{PortState, bridge_of, index_of, live_ports, port_behind, port_state};
 
+use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
@@ -17,12 +21,22 @@ use super::warnings::Topic;
 /// The name of the blob with the ports that are shut.
 const BLOB: &str = "looped-ports";
 
+/// How often it is looked whether ports that were shut still are: the kernel opens one when its carrier
+/// comes, which it may tell a bridge of a second after the fact.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// MACs that switches are taught anew once a loop was cut, and stations that are asked for.
+const MAX_TAUGHT: usize = 1024;
+
 /// Which ports are shut, and their names.
 #[derive(Debug, Default)]
 pub(crate) struct LoopedPorts {
     machine: ShutPorts,
     /// As in the machine.
     shut: Vec<ShutPort>,
+    look_at: Option<Instant>,
+    /// The live ports of the bridges that have one of those, by bridge, at the last look.
+    beside: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,11 +44,23 @@ struct ShutPort {
     index: u32,
     name: String,
     until: UnixTime,
+    /// The kernel refused: the bridge speaks STP, which decides itself.
+    #[serde(skip)]
+    refused: bool,
+}
+
+/// What became of setting a port.
+#[derive(Debug)]
+pub(crate) struct PortSet {
+    name: String,
+    forwards: bool,
+    refused: bool,
 }
 
 impl LoopedPorts {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.machine.poll_timeout()
+        let reopen = self.machine.poll_timeout();
+        reopen.into_iter().chain(self.look_at).min()
     }
 }
 
@@ -80,18 +106,19 @@ impl Driver {
             index,
             name: port,
             until,
+            refused: false,
         });
+        self.looped.look_at = Some(tick.now + LOOK);
         self.save_looped_ports();
     }
 
-    /// Shuts the ports again that were shut and forward all the same: their carrier went and came, and the
-    /// kernel opened them. `true` if one did, or if `returned` is one of them: then no other port is to be shut
-    /// for what came back.
+    /// Shuts the ports again that were shut and forward all the same. `true` if one did, or if `returned` is
+    /// one of them: then no other port is to be shut for what came back.
     fn shut_again(&self, returned: &str) -> bool {
         let mut known = false;
         for port in &self.looped.shut {
             known |= port.name == returned;
-            if !is_disabled(&port.name) {
+            if !port.refused && port_state(&port.name) == Some(PortState::Other) {
                 self.set_forwarding(port.index, &port.name, false);
                 known = true;
             }
@@ -99,8 +126,61 @@ impl Driver {
         known
     }
 
+    /// Where another port of its bridge is gone since the last look, a port that is shut is tried again soon.
+    fn hasten_looped_ports(&mut self, now: Instant) {
+        let looped = &mut self.looped;
+        let bridges: BTreeSet<String> = looped
+            .shut
+            .iter()
+            .filter_map(|port| bridge_of(&port.name))
+            .collect();
+        let mut beside = BTreeMap::new();
+        for bridge in bridges {
+            let mut ports = live_ports(&bridge);
+            let before = looped.beside.get(&bridge);
+            if before.is_some_and(|before| !before.is_subset(&ports)) {
+                for port in &looped.shut {
+                    if bridge_of(&port.name).as_ref() == Some(&bridge) {
+                        looped.machine.hasten(now, port.index);
+                    }
+                }
+            }
+            // Those that are shut are no way out, whatever becomes of them.
+            ports.retain(|name| looped.shut.iter().all(|port| port.name != *name));
+            beside.insert(bridge, ports);
+        }
+        looped.beside = beside;
+    }
+
+    /// Keeps shut what is shut, and forgets what has left its bridge.
+    fn look_at_looped_ports(&mut self, now: Instant) {
+        if self.looped.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.shut_again("");
+        let is_gone = |port: &ShutPort| {
+            index_of(&port.name) != Some(port.index) || port_state(&port.name).is_none()
+        };
+        let (gone, stays) = std::mem::take(&mut self.looped.shut)
+            .into_iter()
+            .partition(is_gone);
+        self.looped.shut = stays;
+        self.looped.look_at = (!self.looped.shut.is_empty()).then_some(now + LOOK);
+        let gone: Vec<ShutPort> = gone;
+        for port in &gone {
+            tracing::info!(port = port.name, "a port that was shut has left its bridge");
+            self.looped.machine.forget(port.index);
+            self.warnings.lower(Topic::Loop, &port.name);
+        }
+        if !gone.is_empty() {
+            self.save_looped_ports();
+        }
+        self.hasten_looped_ports(now);
+    }
+
     /// Opens the ports whose time is over.
     pub(crate) fn open_looped_ports(&mut self, tick: Tick) {
+        self.look_at_looped_ports(tick.now);
         while let Some(index) = self.looped.machine.poll_reopen(tick.now) {
             let shut = &mut self.looped.shut;
             let Some(at) = shut.iter().position(|port| port.index == index) else {
@@ -113,9 +193,6 @@ impl Driver {
                 "a port that was part of a loop is tried again"
             );
             self.set_forwarding(index, &port.name, true);
-            for network in &mut self.networks {
-                network.lan.machine.handle_ports_changed(tick.now, false);
-            }
             self.save_looped_ports();
         }
     }
@@ -138,6 +215,7 @@ impl Driver {
                 self.warnings.raise(tick.now, Topic::Loop, name, text);
                 self.looped.machine.restore(tick.now, port.index, left);
                 self.looped.shut.push(port);
+                self.looped.look_at = Some(tick.now);
             }
         }
     }
@@ -146,11 +224,94 @@ impl Driver {
         let (Some(links), name) = (self.looks.links(), name.to_owned()) else {
             return;
         };
+        let answers = self.answers.clone();
         tokio::spawn(async move {
-            if let Err(error) = links.set_forwarding(index, forwards).await {
+            let set = links.set_forwarding(index, forwards).await;
+            if let Err(error) = &set {
                 tracing::error!(%error, port = name, forwards, "the port stays as it is");
             }
+            let refused = set.is_err();
+            let set = PortSet {
+                name,
+                forwards,
+                refused,
+            };
+            // The driver may have ended.
+            let _ = answers.send(Answer::PortSet(set)).await;
         });
+    }
+
+    /// The kernel has shut or opened a port, or will not.
+    pub(crate) fn handle_port_set(&mut self, tick: Tick, set: &PortSet) {
+        let bridge = bridge_of(&set.name);
+        let mut shut = self.looped.shut.iter_mut();
+        if let Some(port) = shut.find(|port| port.name == set.name) {
+            // A port that is down is refused, too; the kernel opens it when it comes up.
+            port.refused = set.refused && port_state(&port.name) == Some(PortState::Other);
+        }
+        for index in 0..self.networks.len() {
+            let Some(network) = self.networks.get_mut(index) else {
+                return;
+            };
+            let record = network.attached.as_ref();
+            if record.is_none_or(|record| bridge.as_ref() != Some(&record.bridge)) {
+                continue;
+            }
+            network.lan.machine.handle_port_set(tick.now);
+            if !set.forwards && !set.refused {
+                let net = network.index;
+                self.mend_tables(tick, net);
+            }
+        }
+    }
+
+    /// While frames went round every bridge learnt MACs at the wrong ports: they forget, and are taught.
+    /// A station that is silent now would otherwise be unreachable for as long as switches remember.
+    fn mend_tables(&mut self, tick: Tick, net: NetIndex) {
+        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        network.bridge.remote.write_at_once();
+        let Some(record) = &network.attached else {
+            return;
+        };
+        let mut ports = live_ports(&record.bridge);
+        ports.remove(&record.tap);
+        if let Some(links) = self.looks.links() {
+            tokio::spawn(async move {
+                for port in ports.iter().filter_map(|name| index_of(name)) {
+                    if let Err(error) = links.flush_port(port).await {
+                        tracing::debug!(%error, "a port keeps what it learnt");
+                    }
+                }
+            });
+        }
+        let lan = &network.lan.machine;
+        let entries = network.directory.entries(tick.now);
+        let carried = entries.filter(|entry| !lan.is_shut(entry.key.vlan));
+        let carried: Vec<_> = carried.take(MAX_TAUGHT).collect();
+        let asker = self.node.probe_mac();
+        for entry in carried {
+            let (mac, vlan) = (entry.key.mac, entry.key.vlan);
+            if !entry.local {
+                self.write_tap(net, &teaching_frame(mac, vlan));
+                continue;
+            }
+            // By broadcast: a frame for its MAC would go where the switches think that it is.
+            for ip in &entry.ips {
+                let probe = match ip {
+                    IpAddr::V4(ip) => {
+                        ArpPacket::probe(asker, *ip).to_frame(MacAddr::BROADCAST, vlan)
+                    }
+                    IpAddr::V6(ip) => {
+                        let probe = NeighborSolicitation::probe(*ip);
+                        let all = multicast_mac(probe.destination);
+                        probe.to_frame(asker, all, vlan)
+                    }
+                };
+                self.write_tap(net, &probe);
+            }
+        }
     }
 
     fn save_looped_ports(&self) {

@@ -105,6 +105,12 @@ impl RemoteMacs {
         self.version = None;
     }
 
+    /// What the bridge learnt of other hosts' MACs was what a loop brought.
+    pub(crate) fn write_at_once(&mut self) {
+        self.table.not_before.clear();
+        self.version = None;
+    }
+
     /// A look at the links, with `whole` at the database, too.
     pub(crate) fn looked(
         &mut self,

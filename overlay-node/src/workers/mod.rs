@@ -14,6 +14,7 @@
 //! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`], [`outbox`]: datagrams on their way out.
 //! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
 
+mod copies;
 mod delivery;
 mod flow;
 mod inbox;

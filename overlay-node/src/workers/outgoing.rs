@@ -13,6 +13,7 @@ use overlay_proto::wire::{INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, ma
 use tap_bridge::VnetHdr;
 use tap_bridge::offload::{self, Cutter, FrameChecksum, HEADROOM, Plan};
 
+use super::copies::Copies;
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
 
@@ -73,17 +74,19 @@ pub(super) struct Outgoing {
     told: PerSecond,
     beacons: PerSecond,
     standby: PerSecond,
+    copies: Copies,
     /// A copy of a frame that goes to several peers: sealing it for one may overwrite it.
     copy: Vec<u8>,
 }
 
 impl Outgoing {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             next_frame_id: 0,
             told: PerSecond::new(TOLD_PER_SECOND),
             beacons: PerSecond::new(BEACONS_PER_SECOND),
             standby: PerSecond::new(STANDBY_PER_SECOND),
+            copies: Copies::new(),
             copy: Vec::new(),
         }
     }
@@ -136,6 +139,9 @@ impl Outgoing {
                     to.clamp(header, buffer);
                 }
                 self.send(context, &to, header, buffer, outbox);
+            }
+            Forward::Flood { .. } if !self.copies.may_pass(context.now_ms, bytes) => {
+                context.drops.count(DropReason::GoesRound);
             }
             Forward::Flood { network, punt } => {
                 self.tell(context, net, &frame, bytes);

@@ -63,8 +63,8 @@ pub const MAX_VLANS: usize = 16;
 const MAX_SUSPICIONS: u32 = 10;
 /// The own beacon is reported as come back so often at most.
 const RETURN_EVERY: Duration = Duration::from_millis(100);
-/// After a port was shut copies of beacons from before come out of queues for a while.
-const CUT: Duration = Duration::from_secs(3);
+/// A port is being shut: what comes back meanwhile tells nothing new. The kernel takes a few milliseconds.
+const CUT: Duration = Duration::from_secs(1);
 /// Events and frames that wait to be polled: one of each kind for each VLAN.
 const MAX_OUTPUTS: usize = 4 * MAX_VLANS;
 
@@ -111,6 +111,8 @@ pub struct Segment {
     suspicions: (u32, Instant),
     /// The own beacon is not reported before.
     report_return_at: Option<Instant>,
+    /// Nor one that was said before this one: copies of those come out of queues long after a loop was cut.
+    report_after: u64,
     events: VecDeque<SegmentEvent>,
     frames: VecDeque<Vec<u8>>,
 }
@@ -145,6 +147,7 @@ impl Segment {
             doors: BTreeMap::new(),
             suspicions: (MAX_SUSPICIONS, now),
             report_return_at: None,
+            report_after: 0,
             events: VecDeque::new(),
             frames: VecDeque::new(),
         }
@@ -252,15 +255,26 @@ impl Segment {
         }
     }
 
-    /// A port of the bridge was shut because the own beacon came back by it.
+    /// A port of the bridge is being shut because the own beacon came back by it.
     pub fn handle_port_shut(&mut self, now: Instant) {
         self.report_return_at = Some(now + CUT);
+    }
+
+    /// Ports of the bridge forward or are shut now that were not before: only beacons from now on tell
+    /// whether there is a loop, and the next one is not waited for.
+    pub fn handle_port_set(&mut self, now: Instant) {
+        self.report_return_at = None;
+        self.report_after = self.counter;
+        for door in self.doors.values_mut() {
+            door.hurry(now);
+        }
     }
 
     /// A beacon of this network came from the bridge.
     pub fn handle_beacon(&mut self, now: Instant, beacon: &Beacon) {
         if beacon.id == self.me {
-            if beacon.run == self.run && beacon.counter <= self.counter {
+            let said = self.report_after + 1..=self.counter;
+            if beacon.run == self.run && said.contains(&beacon.counter) {
                 self.note_return(now, beacon.vlan);
             }
             return;

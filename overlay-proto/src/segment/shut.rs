@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 /// A port stays shut for so long, then it is tried again.
 pub const SHUT_FOR: Duration = Duration::from_secs(300);
+/// It is tried sooner if another port of its bridge, which the loop may have led through, is gone: the shut
+/// one may be the only way to the LAN then. Not before this, so that a port that comes and goes does not
+/// make the loop again each time.
+const AT_LEAST: Duration = Duration::from_secs(5);
 /// How long a node that is not the first waits for the loop to end by itself.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A loop that was not seen for so long is another one when it is seen again.
@@ -65,6 +69,14 @@ impl ShutPorts {
         if self.0.len() < MAX_PORTS {
             let until = now + left.min(SHUT_FOR);
             self.0.insert(port, Port::Shut { until });
+        }
+    }
+
+    /// Another port of the bridge that `port` is on is gone: it is tried again soon.
+    pub fn hasten(&mut self, now: Instant, port: u32) {
+        if let Some(Port::Shut { until }) = self.0.get_mut(&port) {
+            let since = until.checked_sub(SHUT_FOR).unwrap_or(now);
+            *until = (*until).min(now.max(since + AT_LEAST));
         }
     }
 

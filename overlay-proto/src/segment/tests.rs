@@ -453,11 +453,22 @@ fn the_own_beacon_come_back_is_told_a_few_times_a_second() {
     assert!(sim.is_open(0), "an election does not help");
     sim.nodes[0].segment.handle_port_shut(sim.now);
     sim.nodes[0].events.clear();
-    for _ in 0..2_900 {
+    for _ in 0..900 {
+        sim.give(0, &frame);
+        sim.step();
+    }
+    assert!(sim.nodes[0].events.is_empty(), "the port is being shut");
+    sim.recorded.clear();
+    sim.nodes[0].segment.handle_port_set(sim.now);
+    for _ in 0..5_000 {
         sim.give(0, &frame);
         sim.step();
     }
     assert!(sim.nodes[0].events.is_empty(), "copies from before");
+    let frame = sim.recorded.first().unwrap().clone();
+    sim.give(0, &frame);
+    sim.step();
+    assert_eq!(sim.nodes[0].events.len(), 1, "there is another loop");
     // Of a run before, or made up.
     sim.nodes[0].events.clear();
     let parsed = EthernetFrame::parse(&frame).unwrap();
@@ -532,6 +543,11 @@ fn the_first_shuts_at_once_the_others_when_it_did_not_help() {
     assert_eq!(first.poll_reopen(now + SHUT_FOR), Some(4));
     assert_eq!(first.poll_timeout(), None);
     assert!(first.handle_return(now + SHUT_FOR, 4, true), "still a loop");
+
+    // Another port of its bridge is gone.
+    first.hasten(now + SHUT_FOR + secs(1), 4);
+    assert_eq!(first.poll_reopen(now + SHUT_FOR + secs(4)), None);
+    assert_eq!(first.poll_reopen(now + SHUT_FOR + secs(5)), Some(4));
 
     let mut second = ShutPorts::default();
     assert!(!second.handle_return(now, 4, false));

@@ -1,0 +1,95 @@
+//! Broadcasts that go round in a loop of the host's own bridges: each comes to the tap again thousands of
+//! times a second until a port is shut (`docs/adr/0032-a-port-that-loops-is-shut.md`). The overlay carries a
+//! few of them; all would fill every queue on the way, and what matters would come seconds late.
+//!
+//! A frame is known by a keyed hash of its front and its length: no guest makes one that counts as another's.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// Frames that are remembered; a new one takes the place of another.
+const SLOTS: usize = 256;
+/// Copies of one frame within [`WINDOW_MS`]. Nothing that repeats itself by intent comes near: VRRP at its
+/// fastest is 10. The shortest loop through a switch makes 100.
+const MOST: u32 = 32;
+const WINDOW_MS: u64 = 100;
+/// So much of a frame is looked at: headers, and enough of what follows.
+const FRONT: usize = 256;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    hash: u64,
+    window: u64,
+    count: u32,
+}
+
+/// How often frames came lately. Bound: [`SLOTS`].
+#[derive(Debug)]
+pub(super) struct Copies {
+    key: RandomState,
+    seen: Vec<Seen>,
+}
+
+impl Copies {
+    pub(super) fn new() -> Self {
+        Self {
+            key: RandomState::new(),
+            seen: vec![Seen::default(); SLOTS],
+        }
+    }
+
+    /// `frame` is for all: may it pass? One that went round too often has to be quiet for a window first.
+    pub(super) fn may_pass(&mut self, now_ms: u64, frame: &[u8]) -> bool {
+        let front = frame.get(..FRONT).unwrap_or(frame);
+        let hash = self.key.hash_one((frame.len(), front));
+        let window = now_ms / WINDOW_MS;
+        let slot = usize::try_from(hash % SLOTS as u64).unwrap_or(0);
+        let Some(seen) = self.seen.get_mut(slot) else {
+            return true;
+        };
+        if seen.hash != hash || seen.window + 1 < window {
+            *seen = Seen {
+                hash,
+                window,
+                count: 0,
+            };
+        } else if seen.window < window {
+            let went_round = seen.count > MOST;
+            *seen = Seen {
+                hash,
+                window,
+                count: if went_round { MOST } else { 0 },
+            };
+        }
+        seen.count = seen.count.saturating_add(1);
+        seen.count <= MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_round_passes_a_few_times_and_again_once_it_was_quiet() {
+        let mut copies = Copies::new();
+        let mut passed = 0;
+        for n in 0..50_000 {
+            passed += u32::from(copies.may_pass(5_000 + n / 100, b"who has 10.9.0.1"));
+        }
+        assert_eq!(passed, MOST, "in half a second");
+        assert!(copies.may_pass(5_800, b"who has 10.9.0.1"));
+    }
+
+    #[test]
+    fn frames_that_differ_and_those_that_repeat_themselves_slowly_pass() {
+        let mut copies = Copies::new();
+        for n in 0..10_000_u64 {
+            let mut frame = [7; 1_500];
+            frame[40..48].copy_from_slice(&n.to_be_bytes());
+            assert!(copies.may_pass(9_000, &frame), "{n}");
+        }
+        for n in 0..1_000 {
+            assert!(copies.may_pass(n * 5, b"the same"), "{n}");
+        }
+    }
+}
