@@ -52,10 +52,10 @@ impl Transcript {
             .count();
         let failed = text.matches("[exit code ").count();
         println!(
-            "sample newcomer: {typed} commands typed, {failed} refused, {:.0?} in all; {}",
-            self.began.elapsed(),
-            self.file.display()
+            "sample newcomer: {typed} commands typed, {failed} refused, {:.0?} in all",
+            self.began.elapsed()
         );
+        println!("the transcript: {}", self.file.display());
     }
 
     fn add(&self, text: &str) {
