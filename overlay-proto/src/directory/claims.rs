@@ -233,6 +233,21 @@ impl ClaimStore {
             .min()
     }
 
+    /// Could `signer` claim `key` now? Asked before a claim is made: a guest that makes MACs up would else cost
+    /// a signature for each.
+    ///
+    /// # Errors
+    /// [`DropReason::ClaimOverflow`]: it has as many claims as one node may have, or the store is full.
+    pub fn check_room(
+        &mut self,
+        now: Instant,
+        key: &MacKey,
+        signer: &PeerId,
+    ) -> Result<(), DropReason> {
+        let replaces = self.winners.get(key).map(|old| old.claim.signer());
+        self.has_room(now, signer, replaces)
+    }
+
     /// A full store makes room by what is dead already.
     fn has_room(
         &mut self,

@@ -67,6 +67,13 @@ impl Directory {
         if !self.config.may_send {
             return LocalVerdict::Drop(DropReason::ClaimRights);
         }
+        // One that could not be claimed anyway is not remembered either.
+        if self.local.get(&key).is_none()
+            && self.claims.live(now, &key).is_none()
+            && let Err(reason) = self.claims.check_room(now, &key, &self.me)
+        {
+            return LocalVerdict::Drop(reason);
+        }
         let Some(local) = self.local.entry(key) else {
             return LocalVerdict::Drop(DropReason::ClaimOverflow);
         };
@@ -201,6 +208,7 @@ impl Directory {
         if claim.generation > self.generation_limit(now) {
             return Err(DropReason::GenerationTooFar);
         }
+        self.claims.check_room(now, &claim.key(), &self.me)?;
         self.sign_and_insert(now, claim)
     }
 

@@ -1,8 +1,10 @@
 //! Finding an owner: neighbours, the DHT alone, the silent printer; refresh and withdrawal.
 
 use super::cluster::{Cluster, peer};
+use crate::directory::claims::MAX_CLAIMS_PER_SIGNER;
 use crate::directory::machine::{DirectoryAction, LocalVerdict, Resolution};
 use crate::directory::tests::support::mac_key;
+use crate::drop_reason::DropReason;
 use crate::ethernet::EvidenceClass::Ordinary;
 use crate::ethernet::MacAddr;
 use crate::switching::MacKey;
@@ -179,4 +181,27 @@ fn a_thousand_claims_go_to_the_dht_a_few_at_a_time_and_within_five_seconds() {
         (puts, most) = (puts + new, most.max(new));
     }
     assert_eq!((puts, most), (1000, 24));
+}
+
+#[test]
+fn a_mac_that_could_not_be_claimed_costs_nothing() {
+    let mut cluster = Cluster::new(1, false);
+    let (now, node) = (cluster.now, &mut cluster.nodes[0]);
+    let key = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let mut key = mac_key(low);
+        key.mac.0[4] = high;
+        key
+    };
+    let most = u16::try_from(MAX_CLAIMS_PER_SIGNER).unwrap();
+    for number in 0..most {
+        let heard = node.handle_local_frame(now, key(number), Ordinary, &[]);
+        assert_eq!(heard, LocalVerdict::Forward);
+    }
+    let heard = node.handle_local_frame(now, key(most), Ordinary, &[]);
+    assert_eq!(heard, LocalVerdict::Drop(DropReason::ClaimOverflow));
+    assert!(node.local.get(&key(most)).is_none(), "it is not remembered");
+    // Those that are claimed are heard as before.
+    let heard = node.handle_local_frame(now, key(7), Ordinary, &[]);
+    assert_eq!(heard, LocalVerdict::Forward);
 }
