@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::{QueryId, Quorum, Record};
 use libp2p::request_response::OutboundRequestId;
@@ -93,7 +94,11 @@ pub fn spawn(
         config.kad_server,
         config.infra.is_some(),
     );
-    let swarm_config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE_LINK);
+    // Each behaviour has one protocol, and whoever opens a stream begins at once to write or to read: it need
+    // not wait for the other's consent, which saves each question a round trip.
+    let swarm_config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_LINK)
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
     let mut swarm = Swarm::new(
         transport,
         behaviour,

@@ -45,6 +45,7 @@ impl Driver {
                 continue;
             }
             network.register_at = Some(tick.now + REGISTER_EVERY);
+            tracing::debug!(network = %network.secret.name, "our card is laid down");
             let net = network.index;
             let now = self.node.membership.roots().now(tick.wall);
             let old = network.old_epoch.as_ref().and_then(|old| old.read_at(now));

@@ -275,11 +275,11 @@ impl Underlay {
         let Some(settled_at) = self.settled_at else {
             return false;
         };
-        let complete = self
-            .infra
-            .values()
-            .any(|infra| infra.relay.as_ref().is_some_and(|relay| relay.bound))
-            && !self.reflexive().is_empty();
+        // A host on the open Internet is seen as it is: the answer counts, not a new address in it.
+        let complete = self.infra.values().any(|infra| {
+            let bound = infra.relay.as_ref().is_some_and(|relay| relay.bound);
+            bound && self.udp.of(&infra.data_addrs) == UdpAnswer::Answers
+        });
         complete || now >= settled_at
     }
 
@@ -392,6 +392,7 @@ impl Underlay {
             while let Some(event) = relay.client.poll_event() {
                 relay.bound = matches!(event, RelayClientEvent::Bound { .. });
                 relay.worked |= relay.bound;
+                tracing::debug!(%peer, bound = relay.bound, "relay");
                 if !relay.bound {
                     self.events.push_back(UnderlayEvent::RelayLost(*peer));
                 }

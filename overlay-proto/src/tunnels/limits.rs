@@ -14,8 +14,9 @@ use crate::wire::SessionIndex;
 
 /// Half-open handshakes in all, for either role.
 pub const MAX_HALF_OPEN: usize = 256;
-/// Half-open handshakes that one source prefix may cause: a /24 of IPv4, a /56 of IPv6.
-pub const MAX_HALF_OPEN_PER_SOURCE: usize = 8;
+/// Half-open handshakes that one source prefix may cause: a /24 of IPv4, a /56 of IPv6. Only members get so
+/// far, each with one: a site of a hundred that greets a newcomer at once has to fit, and no site has all.
+pub const MAX_HALF_OPEN_PER_SOURCE: usize = 64;
 /// Sessions and handshakes in all: 128 MiB of keys and windows at 31 KiB each.
 pub const MAX_SESSIONS: usize = 4096;
 
