@@ -271,7 +271,7 @@ impl Driver {
         let filter = self.underlay.filter().clone();
         for peer in self.peers.values_mut() {
             peer.agent.set_filter(tick.now, filter.clone());
-            self.touched_peers.insert(peer.id);
+            self.peer_turns.touch(peer.id);
         }
     }
 

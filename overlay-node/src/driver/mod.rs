@@ -68,6 +68,7 @@ mod network;
 mod node;
 mod overlay_ports;
 mod peer;
+mod peer_turns;
 mod peers;
 mod permits;
 mod pings;

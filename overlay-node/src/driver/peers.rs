@@ -491,7 +491,7 @@ impl Driver {
             if let Some(path) = peer.agent.chosen() {
                 let size = peer.agent.path_mtu_payload();
                 peer.agent.handle_too_big(tick.now, path, size);
-                self.touched_peers.insert(peer.id);
+                self.peer_turns.touch(peer.id);
             }
         }
     }

@@ -28,6 +28,7 @@ use super::looped_ports::LoopedPorts;
 use super::network::Network;
 use super::node::{Node, Tick};
 use super::peer::Peer;
+use super::peer_turns::PeerTurns;
 use super::permits::Permits;
 use super::pings::Pings;
 use super::question_pool::QuestionPool;
@@ -110,8 +111,7 @@ pub(crate) struct Driver {
     pub(crate) probe_budget: ProbeBudget,
     pub(crate) open_questions: OpenQuestions,
     pub(crate) pings: Pings,
-    /// Peers whose machines may have outputs.
-    pub(crate) touched_peers: BTreeSet<PeerId>,
+    pub(crate) peer_turns: PeerTurns,
     /// Networks whose directory may have outputs.
     pub(crate) touched_networks: BTreeSet<NetIndex>,
     pub(crate) next_look: Instant,
@@ -236,10 +236,10 @@ impl Driver {
             Some(self.next_look),
             self.leaving.as_ref().map(|leaving| leaving.until),
         ];
-        if !(self.touched_peers.is_empty() && self.touched_networks.is_empty()) {
+        if !(self.peer_turns.all_settled() && self.touched_networks.is_empty()) {
             return now;
         }
-        let peers = self.peers.values().filter_map(|p| self.timer_of(p)).min();
+        let peers = self.peer_turns.next_due();
         let networks = self
             .networks
             .iter()
@@ -260,23 +260,23 @@ impl Driver {
             })
     }
 
-    fn timer_of(&self, peer: &Peer) -> Option<Instant> {
-        peer.poll_timeout(self.tunnels.current(peer.id).is_some())
+    /// When the machines of `id` are next due.
+    fn timer_of(&self, id: PeerId) -> Option<Instant> {
+        let in_session = self.tunnels.current(id).is_some();
+        self.peers.get(&id)?.poll_timeout(in_session)
     }
 
     fn handle_timeouts(&mut self, tick: Tick) {
         self.tunnels
             .handle_timeout(tick.now, tick.wall, &mut self.entropy);
         self.underlay.handle_timeout(tick.now, &mut self.entropy);
-        for peer in self.peers.values_mut() {
-            let in_session = self.tunnels.current(peer.id).is_some();
-            if peer
-                .poll_timeout(in_session)
-                .is_some_and(|due| due <= tick.now)
-            {
+        for id in self.peer_turns.due(tick.now) {
+            // It may have become later since.
+            let is_due = self.timer_of(id).is_some_and(|due| due <= tick.now);
+            if let Some(peer) = self.peers.get_mut(&id).filter(|_| is_due) {
                 peer.agent.handle_timeout(tick.now);
-                self.touched_peers.insert(peer.id);
             }
+            self.peer_turns.touch(id);
         }
         for index in 0..self.networks.len() {
             let due = self
@@ -320,7 +320,7 @@ impl Driver {
             if peer.look_at_traffic(tick.now) {
                 talkers.push(peer.id);
             }
-            self.touched_peers.insert(peer.id);
+            self.peer_turns.touch(peer.id);
         }
         self.note_talkers(tick, &talkers);
         self.look_at_segments(tick);
@@ -341,10 +341,11 @@ impl Driver {
                 self.settle_network(tick, net);
                 self.release_waiting(tick, net);
             }
-            for peer in std::mem::take(&mut self.touched_peers) {
+            for peer in self.peer_turns.take_touched() {
                 self.settle_peer(tick, peer);
+                self.peer_turns.set(peer, self.timer_of(peer));
             }
-            if self.touched_networks.is_empty() && self.touched_peers.is_empty() {
+            if self.touched_networks.is_empty() && self.peer_turns.all_settled() {
                 break;
             }
         }
@@ -487,7 +488,7 @@ impl Driver {
 
     /// The machines of `peer` may have outputs.
     pub(crate) fn touch_peer(&mut self, peer: PeerId) {
-        self.touched_peers.insert(peer);
+        self.peer_turns.touch(peer);
     }
 }
 

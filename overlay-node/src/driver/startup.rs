@@ -33,6 +33,7 @@ use super::host::{self, HostLooks};
 use super::interfaces::Interfaces;
 use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
+use super::peer_turns::PeerTurns;
 use super::permits::Permits;
 use super::question_pool::{MAX_QUESTIONS, QuestionPool};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
@@ -161,7 +162,7 @@ fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Pu
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
         open_questions: super::questions::OpenQuestions::default(),
         pings: super::pings::Pings::default(),
-        touched_peers: BTreeSet::new(),
+        peer_turns: PeerTurns::default(),
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
         next_housekeeping: tick.now,
