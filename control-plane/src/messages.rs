@@ -24,8 +24,9 @@ pub const MAX_RECORD: usize = 4 * 1024;
 /// The most peers in one `Permit`.
 pub const MAX_PERMITS: usize = 64;
 
-/// The most cards in one `Cards`; also bounded by [`MAX_MESSAGE`].
-pub const MAX_CARDS: usize = 20;
+/// The most cards in one `Cards`; also bounded by [`MAX_MESSAGE`], which has room for 50 or 60 of the usual
+/// kilobyte.
+pub const MAX_CARDS: usize = 64;
 
 /// What one node asks of another. Variants are only ever added at the end (postcard numbers them).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,10 @@ pub const CARD_LIFETIME: Duration = Duration::from_secs(600);
 /// Rendezvous of one member: it is in at most 64 networks, each may have two epochs.
 const MAX_PER_PEER: usize = 128;
 
+/// Cards for somebody whose own has been here: it has met the others. Whoever is new gets all that fit, since
+/// what it is not shown it has to hear of in three more round trips.
+const SHOWN_AGAIN: usize = 20;
+
 /// Room for the cards in one answer; the rest is names and lengths.
 const ANSWER_ROOM: usize = MAX_MESSAGE - 4096;
 
@@ -48,10 +52,15 @@ impl Rendezvous {
             }
         }
         let cards = self.places.entry(place).or_default();
-        cards.retain(|card| card.peer != peer && now - card.left < CARD_LIFETIME);
+        cards.retain(|card| now - card.left < CARD_LIFETIME);
+        let with_own = cards.len();
+        cards.retain(|card| card.peer != peer);
+        let is_known = cards.len() < with_own;
+        let shown = if is_known { SHOWN_AGAIN } else { MAX_CARDS };
         let mut room = ANSWER_ROOM;
         let others = cards
             .iter()
+            .take(shown)
             .take_while(|card| {
                 let fits = card.bytes.len() <= room;
                 room = room.saturating_sub(card.bytes.len());
@@ -129,6 +138,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_new_is_shown_all_that_fit_and_who_was_here_the_newest() {
+        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        for n in 0..50 {
+            let others = all.register(PLACE, peer(n), vec![0; 1024], now).unwrap();
+            assert_eq!(others.len(), n);
+        }
+        let again = all.register(PLACE, peer(7), vec![1], now).unwrap();
+        assert_eq!((again.len(), again[0].0), (SHOWN_AGAIN, peer(49)));
+        // Its card has lapsed, so it may have been away for long.
+        let later = now + CARD_LIFETIME;
+        for n in 0..30 {
+            all.register(PLACE, peer(100 + n), vec![], later).unwrap();
+        }
+        assert_eq!(
+            all.register(PLACE, peer(7), vec![1], later).unwrap().len(),
+            30
+        );
+    }
+
+    #[test]
     fn trust_8_the_cards_of_a_revoked_node_go() {
         let (mut all, now) = (Rendezvous::default(), Instant::now());
         for n in 1..3 {
@@ -146,18 +175,18 @@ mod tests {
     #[test]
     fn bounds() {
         let (mut all, now) = (Rendezvous::default(), Instant::now());
-        for n in 0..40 {
+        for n in 0..2 * MAX_CARDS {
             let others = all.register(PLACE, peer(n), vec![0; 4096], now).unwrap();
             let bytes: usize = others.iter().map(|(_, card)| card.len()).sum();
             assert!(others.len() <= MAX_CARDS && bytes <= ANSWER_ROOM);
         }
         assert_eq!(all.places[&PLACE].len(), MAX_CARDS);
         for n in 0..MAX_PER_PEER {
-            assert!(all.register(peer(n).0, peer(99), vec![], now).is_some());
+            assert!(all.register(peer(n).0, peer(999), vec![], now).is_some());
         }
-        assert!(all.register([7; 32], peer(99), vec![], now).is_none());
+        assert!(all.register([7; 32], peer(999), vec![], now).is_none());
         let later = now + CARD_LIFETIME;
-        assert!(all.register([7; 32], peer(99), vec![], later).is_some());
+        assert!(all.register([7; 32], peer(999), vec![], later).is_some());
         assert_eq!(all.places.len(), 1);
     }
 }

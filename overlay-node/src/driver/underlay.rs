@@ -275,10 +275,10 @@ impl Underlay {
         let Some(settled_at) = self.settled_at else {
             return false;
         };
-        // A host on the open Internet is seen as it is: the answer counts, not a new address in it.
+        // A host on the open Internet is seen as it is: the answer counts, not a new address in it. And the
+        // allocation counts: it is bound by the time somebody who was shown it sends there.
         let complete = self.infra.values().any(|infra| {
-            let bound = infra.relay.as_ref().is_some_and(|relay| relay.bound);
-            bound && self.udp.of(&infra.data_addrs) == UdpAnswer::Answers
+            infra.relay.is_some() && self.udp.of(&infra.data_addrs) == UdpAnswer::Answers
         });
         complete || now >= settled_at
     }

@@ -24,12 +24,19 @@ const FIRST_CLAIMS: usize = 32;
 /// Between two digests: 10 s and up to 20 more at random.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
 const SYNC_JITTER: Duration = Duration::from_secs(20);
+/// Neighbours that tell this node within [`TELLING`] what it lacks. Whoever joins a large network meets sixty
+/// members in a moment, and each would send it all the rest.
+const TELLERS: usize = 4;
+/// After this long somebody else may tell; who was not listened to is made good by a digest then.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// Members with a session. Bound: [`MAX_MEMBERS`]; removed by [`Directory::handle_neighbour_down`].
 #[derive(Debug)]
 pub(super) struct Neighbours {
     peers: BTreeSet<PeerId>,
     next_sync: Instant,
+    /// Who tells what this node lacks, and since when. Bound: [`TELLERS`].
+    tellers: Vec<(PeerId, Instant)>,
 }
 
 impl Neighbours {
@@ -37,6 +44,7 @@ impl Neighbours {
         Self {
             peers: BTreeSet::new(),
             next_sync: now,
+            tellers: Vec::new(),
         }
     }
 
@@ -247,6 +255,23 @@ impl Directory {
         }
     }
 
+    /// Does this node listen now to `from`, who tells what it lacks? If not, it asks somebody later.
+    fn listens_to(&mut self, now: Instant, from: PeerId) -> bool {
+        let tellers = &mut self.neighbours.tellers;
+        tellers.retain(|(_, since)| now.saturating_duration_since(*since) < TELLING);
+        if tellers.iter().any(|(teller, _)| *teller == from) {
+            return true;
+        }
+        if tellers.len() < TELLERS {
+            tellers.push((from, now));
+            return true;
+        }
+        let next_sync = self.neighbours.next_sync.min(now + TELLING);
+        self.neighbours.next_sync = next_sync;
+        self.wake(next_sync);
+        false
+    }
+
     /// Step 2 came: lists what this node has where the buckets differ.
     pub(super) fn buckets_came(
         &mut self,
@@ -255,6 +280,9 @@ impl Directory {
         claims: &[ShortHash],
         roster: &[ShortHash],
     ) {
+        if !self.listens_to(now, from) {
+            return;
+        }
         let (own_claims, own_roster) = (self.claim_hashes(now), self.roster_hashes());
         let claims = Listed {
             hashes: &own_claims.offered,
@@ -284,7 +312,7 @@ impl Directory {
             differences.pull.clear();
         }
         self.send_claims(now, from, &differences.send);
-        if !differences.pull.is_empty() {
+        if !differences.pull.is_empty() && self.listens_to(now, from) {
             let message = DirectoryMessage::Pull {
                 claims: differences.pull,
                 roster: Vec::new(),
@@ -294,7 +322,13 @@ impl Directory {
     }
 
     /// Step 3 came, for the roster.
-    pub(super) fn roster_listed(&mut self, from: PeerId, buckets: u16, theirs: &[ShortHash]) {
+    pub(super) fn roster_listed(
+        &mut self,
+        now: Instant,
+        from: PeerId,
+        buckets: u16,
+        theirs: &[ShortHash],
+    ) {
         let own = self.roster_hashes();
         let differences = Differences::of(
             theirs,
@@ -304,7 +338,7 @@ impl Directory {
             &own.known,
         );
         self.send_roster(from, &differences.send);
-        if !differences.pull.is_empty() {
+        if !differences.pull.is_empty() && self.listens_to(now, from) {
             let message = DirectoryMessage::Pull {
                 claims: Vec::new(),
                 roster: differences.pull,

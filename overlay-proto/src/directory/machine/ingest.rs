@@ -55,7 +55,7 @@ impl Directory {
                 roster,
             } => {
                 self.claims_listed(now, from, claim_buckets, &claims);
-                self.roster_listed(from, roster_buckets, &roster);
+                self.roster_listed(now, from, roster_buckets, &roster);
                 Ok(())
             }
             DirectoryMessage::Pull { claims, roster } => {

@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     pub(super) said: Vec<(usize, DirectoryAction)>,
     pub(super) dht: HashMap<[u8; 32], StoredRecord>,
     pub(super) dht_gets: usize,
+    /// Bytes of messages that came to each node.
+    pub(super) received: Vec<usize>,
     /// Nodes that nothing comes from or to any more.
     dead: BTreeSet<usize>,
     chance: SeededEntropy,
@@ -63,6 +65,7 @@ impl Cluster {
             said: Vec::new(),
             dht: HashMap::new(),
             dht_gets: 0,
+            received: vec![0; count],
             dead: BTreeSet::new(),
             chance: SeededEntropy::new(7),
             flying: Vec::new(),
@@ -112,15 +115,20 @@ impl Cluster {
             .unwrap();
         self.nodes[node].handle_dht_ready(now);
         for other in 0..self.nodes.len() {
-            if other == node {
-                continue;
+            if other != node {
+                self.meet(node, other);
             }
-            let chain = |node: usize| vec![u8::try_from(node + 1).unwrap()];
-            self.nodes[node].handle_member(now, peer(other), true, &chain(other));
-            self.nodes[node].handle_neighbour_up(now, peer(other));
-            self.nodes[other].handle_member(now, peer(node), true, &chain(node));
-            self.nodes[other].handle_neighbour_up(now, peer(node));
         }
+    }
+
+    /// A session of these two.
+    pub(super) fn meet(&mut self, node: usize, other: usize) {
+        let now = self.now;
+        let chain = |node: usize| vec![u8::try_from(node + 1).unwrap()];
+        self.nodes[node].handle_member(now, peer(other), true, &chain(other));
+        self.nodes[node].handle_neighbour_up(now, peer(other));
+        self.nodes[other].handle_member(now, peer(node), true, &chain(node));
+        self.nodes[other].handle_neighbour_up(now, peer(node));
     }
 
     pub(super) fn wall(&self) -> UnixTime {
@@ -300,6 +308,7 @@ impl Cluster {
         let due: Vec<(Instant, usize, usize, Vec<u8>)> = due;
         for (_, from, to, bytes) in due {
             let message = DirectoryMessage::decode(&bytes).unwrap();
+            self.received[to] += bytes.len();
             // What a node refuses is its own affair; the outcome is what counts here.
             let _ = self.tell(from, to, message);
         }

@@ -98,6 +98,54 @@ fn a_claim_of_its_own_that_a_node_forgot_is_taken_over() {
 }
 
 #[test]
+fn a_newcomer_hears_of_the_others_from_a_few_of_those_it_meets() {
+    let mut cluster = Cluster::new(30, true);
+    let newcomer = 0;
+    cluster.nodes[newcomer] = cluster.fresh(newcomer);
+    cluster.received[newcomer] = 0;
+    for shown in 1..21 {
+        cluster.meet(newcomer, shown);
+    }
+    cluster.run_ms(250);
+    assert_eq!(cluster.nodes[newcomer].members().count(), 30);
+    let entry = cluster.nodes[1]
+        .roster
+        .get(&peer(2))
+        .unwrap()
+        .signed
+        .clone();
+    let whole_roster = 59
+        * DirectoryMessage::Roster(vec![entry])
+            .encode()
+            .unwrap()
+            .len();
+    let heard = cluster.received[newcomer] / whole_roster;
+    assert!(heard <= 4, "as much as {heard} rosters");
+}
+
+#[test]
+fn what_was_not_compared_for_many_at_once_is_soon() {
+    let mut cluster = Cluster::new(20, true);
+    // All of them meet all others in one moment.
+    for node in 0..20 {
+        cluster.nodes[node] = cluster.fresh(node);
+    }
+    for node in 0..20 {
+        cluster.frame(node, mac_key(u8::try_from(node).unwrap()), Ordinary);
+        cluster.connect(node);
+    }
+    cluster.run_ms(3_000);
+    assert!(
+        cluster
+            .nodes
+            .iter()
+            .all(|node| node.members().count() == 20)
+    );
+    let all_known = |n: u8| cluster.all_see(mac_key(n), Some(usize::from(n)));
+    assert!((0..20).all(all_known));
+}
+
+#[test]
 fn leaving_withdraws_and_tells() {
     let mut cluster = Cluster::new(2, true);
     cluster.frame(0, mac_key(1), Ordinary);
