@@ -27,7 +27,7 @@ const SYNC_JITTER: Duration = Duration::from_secs(20);
 /// Neighbours that tell this node within [`TELLING`] what it lacks. Whoever joins a large network meets sixty
 /// members in a moment, and each would send it all the rest.
 const TELLERS: usize = 4;
-/// After this long somebody else may tell; who was not listened to is made good by a digest then.
+/// After this long others may tell: those that were put off get a digest then, so many at a time.
 const TELLING: Duration = Duration::from_secs(1);
 
 /// Members with a session. Bound: [`MAX_MEMBERS`]; removed by [`Directory::handle_neighbour_down`].
@@ -37,6 +37,9 @@ pub(super) struct Neighbours {
     next_sync: Instant,
     /// Who tells what this node lacks, and since when. Bound: [`TELLERS`].
     tellers: Vec<(PeerId, Instant)>,
+    /// Who was not listened to, and when the next of them are asked. Bound: `peers`, of which they are.
+    put_off: BTreeSet<PeerId>,
+    ask_put_off: Option<Instant>,
 }
 
 impl Neighbours {
@@ -45,6 +48,8 @@ impl Neighbours {
             peers: BTreeSet::new(),
             next_sync: now,
             tellers: Vec::new(),
+            put_off: BTreeSet::new(),
+            ask_put_off: None,
         }
     }
 
@@ -53,7 +58,8 @@ impl Neighbours {
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        (!self.peers.is_empty()).then_some(self.next_sync)
+        let next_sync = (!self.peers.is_empty()).then_some(self.next_sync);
+        [next_sync, self.ask_put_off].into_iter().flatten().min()
     }
 }
 
@@ -95,6 +101,7 @@ impl Directory {
     /// The last session with `peer` is gone.
     pub fn handle_neighbour_down(&mut self, _now: Instant, peer: PeerId) {
         self.neighbours.peers.remove(&peer);
+        self.neighbours.put_off.remove(&peer);
     }
 
     /// What this node says about itself. A new statement is made only if it differs from the last.
@@ -227,6 +234,7 @@ impl Directory {
     }
 
     pub(super) fn run_sync(&mut self, now: Instant) {
+        self.ask_those_put_off(now);
         if self.neighbours.next_sync > now {
             return;
         }
@@ -234,6 +242,20 @@ impl Directory {
         for peer in self.random_neighbours(1) {
             self.send_digest(now, peer);
         }
+    }
+
+    /// Compares with the next of those that were put off: most of them have nothing new by then.
+    fn ask_those_put_off(&mut self, now: Instant) {
+        if self.neighbours.ask_put_off.is_none_or(|at| at > now) {
+            return;
+        }
+        for _ in 0..TELLERS {
+            if let Some(peer) = self.neighbours.put_off.pop_first() {
+                self.send_digest(now, peer);
+            }
+        }
+        let more = !self.neighbours.put_off.is_empty();
+        self.neighbours.ask_put_off = more.then(|| now + TELLING);
     }
 
     /// Step 1 came: answers with the buckets if something differs.
@@ -266,9 +288,11 @@ impl Directory {
             tellers.push((from, now));
             return true;
         }
-        let next_sync = self.neighbours.next_sync.min(now + TELLING);
-        self.neighbours.next_sync = next_sync;
-        self.wake(next_sync);
+        if self.neighbours.peers.contains(&from) {
+            self.neighbours.put_off.insert(from);
+            let at = *self.neighbours.ask_put_off.get_or_insert(now + TELLING);
+            self.wake(at);
+        }
         false
     }
 

@@ -202,3 +202,24 @@ fn the_operators_word_counts_among_several_owners_for_its_own_vlan() {
     assert!(cluster.all_see(tagged, Some(2)));
     assert!(cluster.all_see(other, Some(1)));
 }
+
+#[test]
+fn what_moves_takes_its_vlans_from_its_old_host_only() {
+    let [untagged, tagged, _] = keys();
+    let mut cluster = Cluster::new(3, true);
+    for (node, key) in [(2, untagged), (1, tagged)] {
+        cluster.attached[node].insert(key);
+        cluster.frame(node, key, Ordinary);
+    }
+    cluster.run_ms(1000);
+    // Node 0 hears both: the one has moved there, the other lives at node 1.
+    cluster.frame(0, tagged, Ordinary);
+    cluster.attached[2].clear();
+    cluster.attached[0].insert(untagged);
+    machine_frame(&mut cluster, 0, untagged);
+    for _ in 0..7 {
+        cluster.run_ms(100);
+        assert!(cluster.all_see(tagged, Some(1)));
+    }
+    assert!(cluster.all_see(untagged, Some(0)));
+}
