@@ -122,7 +122,10 @@ fn a_tagged_twin_elsewhere_costs_no_ping() {
     }
     println!("{} frames with the victim's MAC", twin.end());
     assert_eq!(lost, [0; 4], "pings lost");
-    assert!(world.nodes[0].drops("mac_twin").unwrap() > 100);
+    // Some 50 or some 550: those of a VLAN that this host held for a moment are let in after it, until the
+    // bridge has heard the victim anew (ADR 10). They cost no ping, since the port does not learn.
+    let refused = world.nodes[0].drops("mac_twin").unwrap();
+    assert!(refused > 20, "{refused} frames refused as mac_twin");
     // It has no say over the far guest, either.
     assert!(entry(&host.ns, &victim.mac).unwrap().contains("vm1"));
 }
