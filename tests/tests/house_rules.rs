@@ -88,3 +88,44 @@ fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
         }
     }
 }
+
+/// What the slow path asks of the control plane is data (ADR 40): only the shell that carries it out calls it.
+#[test]
+fn no_closure_crosses_into_the_control_plane() {
+    let driver = root().join("overlay-node/src/driver");
+    // Where the handle is made, kept until the end, and handed to the shell.
+    let may_hold = ["startup.rs", "run.rs", "answers.rs", "asking/shell.rs"];
+    let calls = [
+        ".register(",
+        ".allocate(",
+        ".forward(",
+        ".get_record(",
+        ".put_record(",
+    ];
+    let mut todo = vec![driver.clone()];
+    let mut count = 0;
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        let name = path
+            .strip_prefix(&driver)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let holds = may_hold.contains(&name.as_str());
+        assert!(
+            holds || !text.contains("ControlHandle"),
+            "{name} holds the handle"
+        );
+        for call in calls {
+            let may = name == "asking/shell.rs" || !text.contains(call);
+            assert!(may, "{name} calls the control plane: {call}");
+        }
+        count += 1;
+    }
+    assert!(count > 40, "only {count} files found");
+}

@@ -1,64 +1,33 @@
 //! Between the slow path and the control plane: its events, and questions with their answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use control_plane::messages::Allocation;
-use control_plane::{ControlEvent, ControlHandle};
+use control_plane::ControlEvent;
 use nat_traversal::host::HostView;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::Chain;
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::asking::{Answered, Failure, Outcome, Question, QuestionId, carry_out};
 use super::bridges::BridgeLook;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::reasons::Greeted;
-use super::receipts::Outcome;
 use super::run::Driver;
 
 /// After a bootstrap did not take a card.
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 
-/// Waits before the tries to get a relay allocation: without one a pair behind two hard NATs has no
-/// path at all.
-const ALLOCATE_TRIES: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-];
-
-/// What a question to the control plane brought.
+/// What came of something that a task was sent for.
 pub(crate) enum Answer {
-    /// Cards of a network from the bootstraps; `None` if none answered.
-    Cards {
-        net: NetIndex,
-        cards: Option<Vec<(PeerId, Vec<u8>)>>,
-    },
-    /// A relay allocation.
-    Allocation {
-        infra: PeerId,
-        allocation: Option<Allocation>,
-    },
-    /// What the DHT holds about a MAC.
-    Record {
-        net: NetIndex,
-        key: MacKey,
-        record: Option<Vec<u8>>,
-    },
-    /// What became of a greeting.
-    Greeted { peer: PeerId, greeted: Greeted },
-    /// By how much the clock of a bootstrap is ahead of ours, in seconds.
-    Clock { infra: PeerId, ahead_s: i64 },
+    /// A question to the control plane.
+    Asked(QuestionId, Outcome),
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
     PortSet(PortSet),
     /// What the host's network looks like, and how long looking took; `None` if the kernel did not tell.
     Host(Option<Box<(HostView, Duration)>>),
-    /// What a witness said about a certificate of ours.
-    Receipt { chain: Box<Chain>, outcome: Outcome },
 }
 
 impl Driver {
@@ -76,7 +45,7 @@ impl Driver {
                 self.take_receipts(tick, peer);
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
                 self.ask_for_allocation(tick, peer);
-                self.ask_the_time(peer);
+                self.asking.put(Question::Clock { infra: peer });
                 self.infra.insert(peer);
                 for network in &mut self.networks {
                     network.register_at = None;
@@ -87,6 +56,9 @@ impl Driver {
             ControlEvent::InfraDown { peer } => {
                 tracing::info!(bootstrap = %peer, "bootstrap is down");
                 self.infra.remove(&peer);
+                // It is asked anew when it is up again.
+                self.asking
+                    .cancel(|question| question.infra() == Some(peer));
                 if self.infra.is_empty() {
                     self.networks
                         .iter_mut()
@@ -102,44 +74,94 @@ impl Driver {
         }
     }
 
-    /// An answer came to what was asked with [`Driver::ask`].
+    /// A task came back.
     pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
         match answer {
-            Answer::Cards { net, cards: None } => {
-                if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
-                    network.register_at = Some(tick.now + REGISTER_AGAIN);
-                }
+            Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
+            Answer::Bridges(seen) => self.handle_looks(tick, seen),
+            Answer::PortSet(set) => self.handle_port_set(tick, &set),
+            Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
+        }
+    }
+
+    /// Tells the owners of questions what came of them.
+    pub(crate) fn take_answers(&mut self, tick: Tick) {
+        while let Some(Answered { question, outcome }) = self.asking.poll_answer() {
+            if outcome == Outcome::Failed(Failure::NoRoom) {
+                self.drops.count(DropReason::ControlOverflow);
             }
-            Answer::Cards {
-                net,
-                cards: Some(cards),
-            } => {
+            self.handle_answered(tick, question, outcome);
+        }
+    }
+
+    /// Hands to the shell what is to be asked now. Bound: [`MAX_ASKED`](super::asking::MAX_ASKED) tasks, which the
+    /// machine counts.
+    pub(crate) fn send_questions(&mut self, now: Instant) {
+        while let Some((id, question)) = self.asking.poll_question(now) {
+            let asked = carry_out(self.control.clone(), question);
+            let answers = self.answers.clone();
+            tokio::spawn(async move {
+                let _ = answers.send(Answer::Asked(id, asked.await)).await;
+            });
+        }
+    }
+
+    fn handle_answered(&mut self, tick: Tick, question: Question, outcome: Outcome) {
+        match (question, outcome) {
+            (Question::Register { net, .. }, Outcome::Cards(cards)) => {
                 for (_, bytes) in cards {
                     self.open_and_learn(tick, net, &bytes);
                 }
             }
-            Answer::Allocation { infra, allocation } => match allocation {
-                Some(allocation) => {
-                    self.underlay.add_allocation(tick.now, infra, &allocation);
-                    self.fib_stale = true;
-                    let known: Vec<PeerId> = self.peers.keys().copied().collect();
-                    self.permit(&known);
-                }
-                None => tracing::warn!(bootstrap = %infra, "no relay allocation"),
-            },
-            Answer::Greeted { peer, greeted } => {
-                if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.greeted = Some(greeted);
+            (Question::Register { net, .. }, _) => {
+                if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+                    network.register_at = Some(tick.now + REGISTER_AGAIN);
                 }
             }
-            Answer::Clock { infra, ahead_s } => self.handle_clock(tick, infra, ahead_s),
-            Answer::Bridges(seen) => self.handle_looks(tick, seen),
-            Answer::PortSet(set) => self.handle_port_set(tick, &set),
-            Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
-            Answer::Record { net, key, record } => {
+            (Question::Allocate { infra }, Outcome::Allocation(allocation)) => {
+                self.underlay.add_allocation(tick.now, infra, &allocation);
+                self.fib_stale = true;
+                let known: Vec<PeerId> = self.peers.keys().copied().collect();
+                self.permit(&known);
+            }
+            (Question::Allocate { infra }, _) => {
+                tracing::warn!(bootstrap = %infra, "no relay allocation");
+            }
+            (Question::Greet { to, .. }, outcome) => {
+                if let Some(peer) = self.peers.get_mut(&to) {
+                    peer.greeted = Some(match outcome {
+                        Outcome::Done => Greeted::Delivered,
+                        Outcome::Failed(Failure::NotConnected) => Greeted::Absent,
+                        _ => Greeted::NotCarried,
+                    });
+                }
+            }
+            (Question::Clock { infra }, Outcome::Clock(millis)) => {
+                self.handle_clock(tick, infra, millis);
+            }
+            (Question::GetRecord { net, key, .. }, outcome) => {
+                let record = match outcome {
+                    Outcome::Record(record) => record,
+                    _ => None,
+                };
                 self.handle_record(tick, net, key, record.as_deref());
             }
-            Answer::Receipt { chain, outcome } => self.handle_receipt(tick, *chain, outcome),
+            (Question::Receipt { chain, .. }, outcome) => {
+                self.handle_receipt(tick, *chain, outcome);
+            }
+            (Question::SetBootstraps(_), Outcome::Failed(failure)) => {
+                tracing::warn!(%failure, "the new bootstraps are not used");
+            }
+            // What is told once more with the next greeting, refresh or connection.
+            (
+                Question::Permit { .. }
+                | Question::PutRecord { .. }
+                | Question::Clock { .. }
+                | Question::SetBootstraps(_)
+                | Question::SetIncarnation(_)
+                | Question::FollowRevocations,
+                _,
+            ) => {}
         }
     }
 
@@ -162,38 +184,6 @@ impl Driver {
     /// Asks for an allocation at the relay of `infra`.
     pub(crate) fn ask_for_allocation(&mut self, tick: Tick, infra: PeerId) {
         self.underlay.note_asked(tick.now, infra);
-        self.ask(move |control| async move {
-            for wait in ALLOCATE_TRIES {
-                tokio::time::sleep(wait).await;
-                if let Ok(allocation) = control.allocate(infra).await {
-                    let allocation = Some(allocation);
-                    return Some(Answer::Allocation { infra, allocation });
-                }
-            }
-            Some(Answer::Allocation {
-                infra,
-                allocation: None,
-            })
-        });
-    }
-
-    /// Asks the control plane in a task of its own; the answer comes to [`Driver::handle_answer`].
-    /// One for which there is no place any more is dropped and counted.
-    pub(crate) fn ask<F, Fut>(&self, question: F)
-    where
-        F: FnOnce(ControlHandle) -> Fut,
-        Fut: Future<Output = Option<Answer>> + Send + 'static,
-    {
-        let Some(place) = self.questions.enter() else {
-            return self.drops.count(DropReason::ControlOverflow);
-        };
-        let future = question(self.control.clone());
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let _turn = place.turn().await;
-            if let Some(answer) = future.await {
-                let _ = answers.send(answer).await;
-            }
-        });
+        self.asking.put(Question::Allocate { infra });
     }
 }

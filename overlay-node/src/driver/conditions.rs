@@ -7,13 +7,11 @@ use std::time::Instant;
 use control_plane::addr;
 use overlay_proto::ids::PeerId;
 
-use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
 use super::udp_reach::UdpAnswer;
 use super::warnings::Topic;
 use crate::control_socket::api::{BootstrapReport, BootstrapState};
-use crate::state::wall_clock;
 
 /// Clocks that differ by more are worth a warning; memberships bear 10 minutes.
 const CLOCK_WARNING_S: i64 = 120;
@@ -176,19 +174,14 @@ impl Driver {
         }
     }
 
-    /// Asks a bootstrap what time it is there.
-    pub(crate) fn ask_the_time(&self, infra: PeerId) {
-        self.ask(move |control| async move {
-            // The round trip, a second or so, is nothing beside what is warned of.
-            let theirs = i64::try_from(control.clock(infra).await.ok()? / 1000).ok()?;
-            let ours = i64::try_from(wall_clock().0).ok()?;
-            let ahead_s = theirs - ours;
-            Some(Answer::Clock { infra, ahead_s })
-        });
-    }
-
-    /// The clock of `infra` is so many seconds ahead of ours.
-    pub(crate) fn handle_clock(&mut self, tick: Tick, infra: PeerId, ahead_s: i64) {
+    /// A bootstrap said what time it is there, in milliseconds. The round trip, a second or so, is nothing beside
+    /// what is warned of.
+    pub(crate) fn handle_clock(&mut self, tick: Tick, infra: PeerId, millis: u64) {
+        let (Ok(theirs), Ok(ours)) = (i64::try_from(millis / 1000), i64::try_from(tick.wall.0))
+        else {
+            return;
+        };
+        let ahead_s = theirs - ours;
         self.underlay.note_clock(&infra, ahead_s);
         let text = (ahead_s.abs() > CLOCK_WARNING_S).then(|| clock_warning(infra, ahead_s));
         self.warnings

@@ -12,7 +12,7 @@ use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
-use super::answers::Answer;
+use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 
@@ -72,16 +72,12 @@ impl Driver {
                 self.send_directory(tick, &members, id, &message);
             }
             DirectoryAction::AskAll { key } => self.ask_all(tick, net, id, key),
-            DirectoryAction::DhtGet { key, dht_key } => self.ask(move |control| async move {
-                let record = control.get_record(dht_key).await;
-                Some(Answer::Record { net, key, record })
-            }),
-            DirectoryAction::DhtPut { dht_key, record } => self.ask(move |control| async move {
-                if let Err(error) = control.put_record(dht_key, record).await {
-                    tracing::debug!(%error, "a record was not stored");
-                }
-                None
-            }),
+            DirectoryAction::DhtGet { key, dht_key } => {
+                self.asking.put(Question::GetRecord { net, key, dht_key });
+            }
+            DirectoryAction::DhtPut { dht_key, record } => {
+                self.asking.put(Question::PutRecord { dht_key, record });
+            }
             DirectoryAction::ProbeLocal { key, ips } => self.probe_local(tick, net, key, &ips),
             DirectoryAction::Moved { key, to, ips } => {
                 tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");

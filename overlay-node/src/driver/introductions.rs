@@ -20,7 +20,7 @@ use overlay_proto::membership::{OldEpoch, rendezvous_blind};
 use overlay_proto::switching::NetIndex;
 use overlay_proto::wire::peer_message::PeerMessage;
 
-use super::answers::Answer;
+use super::asking::Question;
 use super::node::Tick;
 use super::peer::{ListSource, Peer};
 use super::run::Driver;
@@ -59,9 +59,10 @@ impl Driver {
                     continue;
                 };
                 let rendezvous = rendezvous_blind(&epoch_key);
-                self.ask(move |control| async move {
-                    let cards = control.register(rendezvous, card).await.ok();
-                    Some(Answer::Cards { net, cards })
+                self.asking.put(Question::Register {
+                    net,
+                    rendezvous,
+                    card,
                 });
             }
         }

@@ -30,7 +30,7 @@
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
-//! - [`answers`]: events of the control plane, and questions to it; [`question_pool`] bounds them.
+//! - [`asking`]: questions to the control plane, as data; [`answers`]: what comes of them, and its events.
 //! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`names`]: what people call the nodes.
@@ -43,6 +43,7 @@
 //! - [`requests`], [`questions`], [`pings`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod answers;
+mod asking;
 mod attaching;
 mod bridges;
 mod conditions;
@@ -74,7 +75,6 @@ mod permits;
 mod pings;
 mod pins;
 mod publish;
-mod question_pool;
 mod questions;
 mod reasons;
 mod receipts;

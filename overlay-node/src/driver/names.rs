@@ -5,28 +5,19 @@
 //! signed name is called the same: nobody takes another's name by saying so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use anyhow::{Result, bail};
-use control_plane::RequestError;
-use control_plane::messages::RefusedReason;
 use overlay_proto::directory::Signal;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::time::UnixTime;
 
-use super::answers::Answer;
+use super::asking::Question;
 use super::node::Tick;
 use super::peer::Peer;
-use super::reasons::Greeted;
 use super::run::Driver;
 use crate::control_socket::api::ShownName;
 use crate::state::host_name;
-
-/// A greeting that a bootstrap is too busy for goes again after this, so many times: a network of some
-/// hundreds is greeted in seconds.
-const GREET_AGAIN: Duration = Duration::from_secs(1);
-const GREET_TRIES: usize = 3;
 
 /// Peers that are told of a new name at once; the others see it in the next card.
 const TOLD_AT_ONCE: usize = 64;
@@ -162,31 +153,7 @@ impl Driver {
         let Some(envelope) = self.seal_to_member(tick, net, id, Signal::Hello(card)) else {
             return false;
         };
-        self.ask(move |control| async move {
-            let mut told = control.forward(id, envelope.clone()).await;
-            for _ in 0..GREET_TRIES {
-                let later = matches!(
-                    told,
-                    Err(RequestError::Refused(
-                        RefusedReason::RateLimited | RefusedReason::Busy
-                    ))
-                );
-                if !later {
-                    break;
-                }
-                tokio::time::sleep(GREET_AGAIN).await;
-                told = control.forward(id, envelope.clone()).await;
-            }
-            let greeted = match told {
-                Ok(()) => Greeted::Delivered,
-                Err(RequestError::NotConnected) => Greeted::Absent,
-                Err(error) => {
-                    tracing::debug!(peer = %id, %error, "greeting not delivered");
-                    Greeted::NotCarried
-                }
-            };
-            Some(Answer::Greeted { peer: id, greeted })
-        });
+        self.asking.put(Question::Greet { to: id, envelope });
         true
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use overlay_proto::ids::PeerId;
 
+use super::asking::Question;
 use super::run::Driver;
 
 /// The most peers in one request.
@@ -35,12 +36,10 @@ impl Driver {
     pub(crate) fn send_permits(&mut self) {
         for some in self.permits.take() {
             for (infra, allocation) in self.underlay.allocations() {
-                let some = some.clone();
-                self.ask(move |control| async move {
-                    if let Err(error) = control.permit(infra, allocation, some).await {
-                        tracing::debug!(%error, "permit failed");
-                    }
-                    None
+                self.asking.put(Question::Permit {
+                    infra,
+                    allocation,
+                    peers: some.clone(),
                 });
             }
         }

@@ -4,19 +4,14 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::{Gatekeeper, Multiaddr, RequestError, addr};
+use control_plane::{Gatekeeper, Multiaddr, addr};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{
-    Chain, MemberVerifier, Membership, SignedPart, WitnessRefusal, certificate_hash,
-};
+use overlay_proto::membership::{Chain, MemberVerifier, Membership, certificate_hash};
 
-use super::answers::Answer;
+use super::asking::{Outcome, Question};
 use super::node::Tick;
 use super::run::Driver;
 use super::startup;
-
-/// The witness's answer, or why there is none.
-pub(crate) type Outcome = Result<Result<SignedPart, WitnessRefusal>, RequestError>;
 
 /// Addresses that are remembered as silent; invites name 8 at most each.
 const MAX_UNREACHABLE: usize = 64;
@@ -53,31 +48,25 @@ impl Driver {
     }
 
     /// Asks `infra` for the receipts that it is the witness of.
-    pub(crate) fn ask_for_receipts(&self, infra: PeerId) {
+    pub(crate) fn ask_for_receipts(&mut self, infra: PeerId) {
         let awaited = self.node.membership.without_receipt();
         for chain in awaited.filter(|chain| chain.claimed_witness() == infra) {
-            let chain = chain.clone();
-            self.ask(move |control| async move {
-                let outcome = control.receipt(infra, chain.encode()).await;
-                Some(Answer::Receipt {
-                    chain: Box::new(chain),
-                    outcome,
-                })
-            });
+            let chain = Box::new(chain.clone());
+            self.asking.put(Question::Receipt { infra, chain });
         }
     }
 
     /// The witness answered.
     pub(crate) fn handle_receipt(&mut self, tick: Tick, chain: Chain, outcome: Outcome) {
         let chain = match outcome {
-            Ok(Ok(receipt)) => chain.with_receipt(receipt),
-            Ok(Err(refusal)) => {
+            Outcome::Receipt(Ok(receipt)) => chain.with_receipt(receipt),
+            Outcome::Receipt(Err(refusal)) => {
                 tracing::warn!(%refusal, "no receipt for an invite");
                 self.last_refusal = Some(refusal.to_string());
                 return;
             }
-            Err(error) => {
-                tracing::warn!(%error, "the witness of an invite does not answer");
+            outcome => {
+                tracing::warn!(?outcome, "the witness of an invite does not answer");
                 self.expiry.ask_later(tick.now);
                 return;
             }
@@ -127,12 +116,10 @@ impl Driver {
         self.node.membership = membership;
         self.node.chain.clone_from(&state.chain);
         self.gate.set(state);
-        self.ask(move |control| async move {
-            if let Err(error) = control.set_bootstraps(bootstraps).await {
-                tracing::warn!(%error, "the new bootstraps are not used");
-            }
-            None
-        });
+        let pinned = bootstraps.iter().filter_map(addr::peer_of).collect();
+        self.underlay.keep_infra(tick.now, &pinned);
+        self.fib_stale = true;
+        self.asking.put(Question::SetBootstraps(bootstraps));
         self.add_networks(tick)?;
         for index in 0..self.networks.len() {
             self.show_own_chain(tick, index)?;

@@ -20,6 +20,7 @@ use overlay_proto::membership::{
 };
 use overlay_proto::wire::peer_message::PeerMessage;
 
+use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 use crate::cli::{said, take_epochs, take_roots};
@@ -254,10 +255,7 @@ impl Driver {
         let taken = self.gate.take_revocations(list)?;
         self.follow_revocations(tick);
         // The control plane cuts its connections and tells the bootstraps.
-        self.ask(|control| async move {
-            let _ = control.follow_revocations().await;
-            None
-        });
+        self.asking.put(Question::FollowRevocations);
         Ok(taken)
     }
 

@@ -16,6 +16,7 @@ use tap_bridge::{FdbNews, FdbWatch, HostWatch};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
+use super::asking::Questions;
 use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
@@ -31,7 +32,6 @@ use super::peer::Peer;
 use super::peer_turns::PeerTurns;
 use super::permits::Permits;
 use super::pings::Pings;
-use super::question_pool::QuestionPool;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
 use super::sequences::Sequences;
@@ -83,8 +83,7 @@ pub(crate) struct Driver {
     pub(crate) claim_ttl: Duration,
     pub(crate) control: ControlHandle,
     pub(crate) answers: mpsc::Sender<Answer>,
-    /// Bounds the open questions to the control plane.
-    pub(crate) questions: QuestionPool,
+    pub(crate) asking: Questions,
     pub(crate) permits: Permits,
     /// Bootstraps that are connected now.
     pub(crate) infra: BTreeSet<PeerId>,
@@ -231,12 +230,14 @@ impl Driver {
             self.next_remote_macs(now),
             self.next_group_query(),
             self.open_questions.poll_timeout(),
+            self.asking.poll_timeout(),
             self.looped.poll_timeout(),
             self.pings.poll_timeout(),
             Some(self.next_look),
             self.leaving.as_ref().map(|leaving| leaving.until),
         ];
-        if !(self.peer_turns.all_settled() && self.touched_networks.is_empty()) {
+        let settled = self.peer_turns.all_settled() && self.touched_networks.is_empty();
+        if !settled || self.asking.is_due() {
             return now;
         }
         let peers = self.peer_turns.next_due();
@@ -267,6 +268,8 @@ impl Driver {
     }
 
     fn handle_timeouts(&mut self, tick: Tick) {
+        self.asking.handle_timeout(tick.now);
+        self.take_answers(tick);
         self.tunnels
             .handle_timeout(tick.now, tick.wall, &mut self.entropy);
         self.underlay.handle_timeout(tick.now, &mut self.entropy);
@@ -353,6 +356,7 @@ impl Driver {
         self.settle_underlay(tick);
         self.settle_tunnels(tick);
         self.send_permits();
+        self.send_questions(tick.now);
     }
 
     /// Drains the underlay.

@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
+use super::asking::{MAX_ASKED, Questions};
 use super::bridges::{self, Looks};
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
@@ -35,7 +36,6 @@ use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
 use super::peer_turns::PeerTurns;
 use super::permits::Permits;
-use super::question_pool::{MAX_QUESTIONS, QuestionPool};
 use super::revocations::{Followed, NodeShelf, is_out, showable};
 use super::run::{Driver, Inputs, Punted};
 use super::sequences::Sequences;
@@ -79,7 +79,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
     setup.state.save_ports(&ports)?;
 
-    let (answer_sender, answers) = mpsc::channel(MAX_QUESTIONS);
+    let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
     let (call_sender, calls) = mpsc::channel(32);
     let (interfaces, outcomes) = Interfaces::start();
     let outside = Outside {
@@ -140,7 +140,7 @@ fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Pu
         claim_ttl: setup.config.directory.claim_ttl(),
         control: outside.control,
         answers: outside.answers,
-        questions: QuestionPool::new(),
+        asking: Questions::default(),
         permits: Permits::default(),
         underlay: Underlay::new(socket_ports(&outside.sockets), sequences.next(tick.wall)?),
         sender: SlowSender::new(outside.sockets),

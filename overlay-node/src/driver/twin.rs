@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use overlay_proto::Entropy;
 
+use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
@@ -64,13 +65,9 @@ impl Driver {
     }
 
     /// Tells the bootstraps which run of the process this is.
-    pub(crate) fn tell_incarnation(&self) {
+    pub(crate) fn tell_incarnation(&mut self) {
         let incarnation = self.node.incarnation;
-        self.ask(move |control| async move {
-            // A control plane that has stopped has nobody to tell.
-            let _ = control.set_incarnation(incarnation).await;
-            None
-        });
+        self.asking.put(Question::SetIncarnation(incarnation));
     }
 }
 

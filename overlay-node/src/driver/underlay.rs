@@ -96,7 +96,7 @@ pub(crate) struct Underlay {
     reflector: ReflectorClient,
     nats: NatKinds,
     udp: UdpReach,
-    /// At most [`MAX_RELAYS`], all of them pinned by an invite; they stay for the life of the node.
+    /// At most [`MAX_RELAYS`], all of them pinned by an invite; [`Underlay::keep_infra`] removes others.
     infra: BTreeMap<PeerId, Infra>,
     relay_keys: HashMap<AllocationId, RelayKey>,
     candidates: Vec<Candidate>,
@@ -214,14 +214,34 @@ impl Underlay {
             clock_ahead_s: None,
         });
         infra.data_addrs = usable;
-        let all: Vec<SocketAddr> = self
-            .infra
-            .values()
+        self.ask_reflectors(now);
+        self.settled_at.get_or_insert(now + SETTLING);
+    }
+
+    /// The bootstraps are these: what was had of others is given up, and their places are free.
+    pub(crate) fn keep_infra(&mut self, now: Instant, pinned: &BTreeSet<PeerId>) {
+        let before = self.infra.len();
+        self.infra.retain(|peer, _| pinned.contains(peer));
+        if self.infra.len() < before {
+            self.ask_reflectors(now);
+            self.forget_relay_keys();
+            self.rebuild();
+        }
+    }
+
+    fn ask_reflectors(&mut self, now: Instant) {
+        let infra = self.infra.values();
+        let all: Vec<SocketAddr> = infra
             .flat_map(|infra| infra.data_addrs.iter().copied())
             .collect();
         self.reflector.set_reflectors(now, &all);
         self.udp.set(&all);
-        self.settled_at.get_or_insert(now + SETTLING);
+    }
+
+    fn forget_relay_keys(&mut self) {
+        let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
+        let ours: BTreeSet<AllocationId> = relays.map(|relay| relay.client.allocation()).collect();
+        self.relay_keys.retain(|id, _| ours.contains(id));
     }
 
     /// We have an allocation at the relay of `peer`: bind it.
@@ -242,12 +262,7 @@ impl Underlay {
             worked: false,
         });
         self.relay_keys.insert(allocation.id, key);
-        self.relay_keys.retain(|id, _| {
-            let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
-            relays
-                .into_iter()
-                .any(|relay| relay.client.allocation() == *id)
-        });
+        self.forget_relay_keys();
         self.rebuild();
     }
 
@@ -577,3 +592,6 @@ impl Underlay {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
