@@ -46,7 +46,7 @@ struct Open {
     newer: Option<Question>,
 }
 
-/// All questions that wait or are asked. Bounds: [`Class::room`] for those that wait, [`MAX_ASKED`] for the others.
+/// All questions that wait or are asked. Bounds: [`question::Class::room`] for those that wait, [`MAX_ASKED`] for the others.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     next_id: u64,
