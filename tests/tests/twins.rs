@@ -122,10 +122,10 @@ fn a_tagged_twin_elsewhere_costs_no_ping() {
     }
     println!("{} frames with the victim's MAC", twin.end());
     assert_eq!(lost, [0; 4], "pings lost");
-    // Some 50 or some 550: those of a VLAN that this host held for a moment are let in after it, until the
-    // bridge has heard the victim anew (ADR 10). They cost no ping, since the port does not learn.
+    // In all VLANs but the few that the directory does not yet know to be elsewhere.
     let refused = world.nodes[0].drops("mac_twin").unwrap();
-    assert!(refused > 20, "{refused} frames refused as mac_twin");
+    println!("{refused} refused as mac_twin");
+    assert!(refused > 300, "{refused} frames refused as mac_twin");
     // It has no say over the far guest, either.
     assert!(entry(&host.ns, &victim.mac).unwrap().contains("vm1"));
 }

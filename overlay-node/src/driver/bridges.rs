@@ -435,13 +435,16 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
+        let heard = network.local.get(&key);
+        let heard = heard.is_some_and(|local| local.last_heard_ms() != 0);
         let bridge = &mut network.bridge;
         let key = bridge.slot(key);
         let mut still_here = network.directory.held_here(tick.now, key.mac);
         if still_here.any(|other| bridge.slot(other) == key) {
             // In another VLAN, which is the same to this bridge. Its frames from elsewhere are no
-            // twins, though, until the bridge hears it here again.
-            if let Some(learned) = bridge.learned.get_mut(&key) {
+            // twins, though, until the bridge hears it here again; unless it never sent in the VLAN
+            // that is lost: that was the bridge's word for the others.
+            if let Some(learned) = bridge.learned.get_mut(&key).filter(|_| heard) {
                 learned.current = false;
             }
             return;
