@@ -1,11 +1,13 @@
 //! This build against another, in pairs: has a change made it slower?
 //!
 //! Both are there at once, each in a scene of its own, and carry frames in turns. What the machine's
-//! neighbours do changes within seconds by more than a change of the program does, so only what was
-//! measured one right after the other is compared, and who goes first changes with each pair. The
-//! differences of all pairs give the interval that holds their median with 95 % confidence; it rests on
-//! their order alone, so one pair that went wrong does not move it.
+//! neighbours do changes within seconds by more than a change of the program does, so turns are short, and
+//! each pair is four of them: one, the other, the other, the one. A machine that slows down or speeds up
+//! evenly meanwhile gives both the same. Both are started anew after some pairs: a process that has a bad
+//! place in the caches keeps it for life. The differences of all pairs give the interval that holds their
+//! median with 95 % confidence; it rests on their order alone, so one pair that went wrong does not move it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -30,6 +32,12 @@ const COMPARED: [(&str, bool, Part); 3] = [
 
 /// Pings of one turn, and those before them that do not count.
 const PINGS: (u32, u32) = (200, 10);
+
+/// Of a turn that is not pings.
+const TURN_SECONDS: u32 = 1;
+
+/// Pairs between two starts of the programs.
+const PAIRS_OF_A_START: u32 = 6;
 
 /// What all pairs say about one measure.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,17 +71,22 @@ pub fn run(
 ) -> Result<Vec<String>> {
     let (start, mut failures) = (Instant::now(), Vec::new());
     let mut both = Vec::new();
-    for who in contestants {
-        let running = who.start(Scene::on_a_wire()?)?;
-        runner::settle(plan, &running).with_context(|| who.name.clone())?;
-        both.push((who.name.as_str(), running));
-    }
     for round in 1..=plan.rounds {
+        if (round - 1) % PAIRS_OF_A_START == 0 {
+            both.clear();
+            for who in contestants {
+                let running = who.start(Scene::on_a_wire()?)?;
+                runner::settle(plan, &running).with_context(|| who.name.clone())?;
+                both.push((who.name.as_str(), running));
+            }
+        }
         for (what, _, part) in COMPARED {
             if !plan.has(part) {
                 continue;
             }
-            for (who, running) in &both {
+            let turns = both.iter().chain(both.iter().rev());
+            let turns = turns.map(|(who, running)| (*who, one(plan, what, running)));
+            for (who, value) in means(turns.collect()) {
                 let mut pen = Pen {
                     samples,
                     round,
@@ -81,7 +94,7 @@ pub fn run(
                     start,
                     failures: &mut failures,
                 };
-                match one(plan, what, running) {
+                match value {
                     Ok(value) => pen.put(what, value)?,
                     Err(error) => pen.miss(what, &error),
                 }
@@ -92,6 +105,24 @@ pub fn run(
     Ok(failures)
 }
 
+/// The mean of each one's turns; one that failed fails the mean.
+fn means(turns: Vec<(&str, Result<f64>)>) -> BTreeMap<&str, Result<f64>> {
+    let mut all: BTreeMap<&str, Result<Vec<f64>>> = BTreeMap::new();
+    for (who, value) in turns {
+        let so_far = all.entry(who).or_insert_with(|| Ok(Vec::new()));
+        match (so_far.as_mut(), value) {
+            (Ok(values), Ok(value)) => values.push(value),
+            (Ok(_), Err(error)) => *so_far = Err(error),
+            (Err(_), _) => {}
+        }
+    }
+    let mean = |values: Vec<f64>| stats::mean(&values).context("no turn");
+    let means = all.into_iter();
+    means
+        .map(|(who, values)| (who, values.and_then(mean)))
+        .collect()
+}
+
 fn one(plan: &Plan, what: &str, running: &Running) -> Result<f64> {
     let ends: Ends<'_> = runner::ends(plan, running, &[]);
     match what {
@@ -99,7 +130,7 @@ fn one(plan: &Plan, what: &str, running: &Running) -> Result<f64> {
             let spec = TcpSpec {
                 streams: 1,
                 reverse: false,
-                seconds: plan.seconds,
+                seconds: TURN_SECONDS,
             };
             Ok(measure::tcp(ends, spec)?.gbit)
         }
@@ -108,7 +139,7 @@ fn one(plan: &Plan, what: &str, running: &Running) -> Result<f64> {
                 flows: 1,
                 size: 64,
                 rate: "0",
-                seconds: plan.seconds,
+                seconds: TURN_SECONDS,
             };
             Ok(measure::udp(ends, spec)?.received_k)
         }
@@ -210,6 +241,20 @@ mod tests {
         let verdict = judge(&pairs("ping", &all)).remove(0);
         assert!(verdict.holds() && verdict.gain > 0.0, "{verdict:?}");
         assert!(text(&[verdict]).contains("holds"));
+    }
+
+    #[test]
+    fn a_pair_is_the_mean_of_both_turns_and_a_turn_that_failed_fails_it() {
+        let failed = Err(anyhow::anyhow!("no answer"));
+        let turns = vec![
+            ("a", Ok(2.0)),
+            ("b", Ok(3.0)),
+            ("b", failed),
+            ("a", Ok(4.0)),
+        ];
+        let mut means = means(turns);
+        assert_eq!(means.remove("a").unwrap().unwrap(), 3.0);
+        assert!(means.remove("b").unwrap().is_err());
     }
 
     #[test]
