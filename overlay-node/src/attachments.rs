@@ -141,9 +141,13 @@ pub async fn attach(dir: &Path, spec: &AttachSpec) -> anyhow::Result<String> {
     let watcher = match made {
         Ok(watcher) => watcher,
         Err(error) => {
-            // The record goes back to what is there; what was made beyond it is removed.
-            clear(&links, record, before.find(&spec.network), &mark).await;
-            before.save(dir)?;
+            // The record goes back to what is there; what was made beyond it is removed. Where the NIC does not
+            // come back the record stays, and with it the deadline.
+            if clear(&links, record, before.find(&spec.network), &mark).await {
+                before.save(dir)?;
+            } else {
+                book.save(dir)?;
+            }
             return Err(error);
         }
     };

@@ -258,6 +258,72 @@ fn a_move_whose_middle_was_killed_is_brought_back() {
     });
 }
 
+/// A NIC that is up is not renamed by every kernel.
+fn rename(from: &str, to: &str) {
+    sh(&format!(
+        "ip link set {from} down; ip link set {from} name {to}; ip link set {to} up"
+    ));
+}
+
+#[test]
+fn what_cannot_be_brought_back_keeps_its_record_and_is_tried_again() {
+    in_namespace("again", |_, dir| async move {
+        let before = view("e0");
+        attach(&dir, &spec(1)).await.unwrap();
+        rename("e0", "x0");
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert!(load(&dir).unwrap()[0].nic.is_some());
+        let left = waits(&dir).unwrap().unwrap();
+        assert!(
+            !left.is_zero() && left <= Duration::from_secs(10),
+            "{left:?}"
+        );
+        let told = roll_back(&dir, true).await.unwrap();
+        assert!(told[0].contains("the NIC e0 is not there"), "{told:?}");
+        // The bridge has the host's addresses, so it stays, by force too.
+        let refused = detach(&dir, &lab(), true).await.unwrap_err();
+        let refused = format!("{refused:#}");
+        assert!(refused.contains("192.0.2.10/24"), "{refused}");
+        assert!(sh("ip addr show dev br-lab").contains("192.0.2.10/24"));
+        rename("x0", "e0");
+        for _ in 0..60 {
+            if waits(&dir).unwrap().is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        assert_eq!(view("e0"), before);
+        assert_eq!(load(&dir).unwrap()[0].nic, None);
+    });
+}
+
+#[test]
+fn a_bridge_with_addresses_that_farlan_did_not_give_it_is_not_removed() {
+    in_namespace("foreign", |_, dir| async move {
+        let spec = AttachSpec {
+            address: Some("10.9.0.1/24".parse().unwrap()),
+            ..AttachSpec::new(lab(), AttachTarget::DefaultBridge)
+        };
+        attach(&dir, &spec).await.unwrap();
+        sh("ip addr add 10.10.0.1/24 dev br-lab");
+        for force in [false, true] {
+            let refused = detach(&dir, &lab(), force).await.unwrap_err().to_string();
+            let line = "`ip address delete 10.10.0.1/24 dev br-lab`";
+            assert!(
+                refused.contains(line) && !refused.contains("10.9.0.1"),
+                "{refused}"
+            );
+        }
+        // Nothing was removed before it was seen.
+        let tap = load(&dir).unwrap()[0].tap.clone();
+        sh(&format!("ip link show {tap}"));
+        sh("ip address delete 10.10.0.1/24 dev br-lab");
+        detach(&dir, &lab(), false).await.unwrap();
+        let left = sh("ip link show br-lab 2>/dev/null || true");
+        assert_eq!(left, "");
+    });
+}
+
 #[test]
 fn what_cannot_be_moved_is_refused_before_anything_is_changed() {
     in_namespace("refused", |links, dir| async move {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use overlay_proto::ids::NetworkName;
 use tap_bridge::{Link, Links};
 
-use super::making::{interfaces, remove_if_ours};
+use super::making::{interfaces, keep_addresses, remove_if_ours};
 use super::moving::this_boot;
 use super::ports::{BridgePorts, foreign};
 use super::store::{AttachmentRecord, Book};
@@ -101,7 +101,7 @@ pub async fn detach(dir: &Path, network: &NetworkName, force: bool) -> anyhow::R
     let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
-    let record = attached(&book, network)?;
+    let record = &attached(&book, network)?.clone();
     let (all, boot) = (links.all().await?, this_boot()?);
     let used = InUse::of(record, &all);
     if !force && !used.is_empty() {
@@ -115,9 +115,22 @@ pub async fn detach(dir: &Path, network: &NetworkName, force: bool) -> anyhow::R
         .map(|bridge| BridgePorts::seen(record, bridge, &all, &boot));
     if let Some(nic) = &record.nic {
         nic::unplug(&links, record, nic).await?;
+        if let Some(record) = book.find_mut(network) {
+            record.nic = None;
+        }
+        book.save(dir)?;
+    }
+    // Before the first of them goes.
+    for link in all
+        .iter()
+        .filter(|link| link.alias.as_ref() == Some(&book.mark))
+    {
+        if interfaces(record).any(|name| name == link.name) {
+            keep_addresses(&links, record, link).await?;
+        }
     }
     for name in interfaces(record) {
-        remove_if_ours(&links, name, &book.mark).await?;
+        remove_if_ours(&links, record, name, &book.mark).await?;
     }
     let mut done = format!(
         "{network} is detached: {} and its taps are gone",
@@ -155,7 +168,8 @@ pub async fn detach_vm(
     let _lock = hold(dir)?;
     let links = Links::connect()?;
     let mut book = Book::load(dir)?;
-    let vms = &attached(&book, network)?.vms;
+    let record = &attached(&book, network)?.clone();
+    let vms = &record.vms;
     if !vms.iter().any(|one| one.name == vm) {
         let names: Vec<&str> = vms.iter().map(|one| one.name.as_str()).collect();
         bail!(
@@ -169,7 +183,7 @@ pub async fn detach_vm(
              {network} --vm {vm} --force`"
         );
     }
-    remove_if_ours(&links, vm, &book.mark).await?;
+    remove_if_ours(&links, record, vm, &book.mark).await?;
     if let Some(record) = book.find_mut(network) {
         record.vms.retain(|one| one.name != vm);
     }

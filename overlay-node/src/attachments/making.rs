@@ -1,5 +1,7 @@
 //! Making the interfaces that are recorded, and knowing them again by their mark.
 
+use std::net::IpAddr;
+
 use anyhow::bail;
 use ipnet::IpNet;
 use tap_bridge::host::{self, Isolation, NewTap};
@@ -141,32 +143,71 @@ pub(super) async fn find_ours(links: &Links, name: &str, mark: &str) -> anyhow::
     })
 }
 
-pub(super) async fn remove_if_ours(links: &Links, name: &str, mark: &str) -> anyhow::Result<()> {
+/// Removes the interface `name` of `record` if it was made here.
+///
+/// # Errors
+/// The kernel refuses; or the host has addresses by it that Farlan did not give it.
+pub(super) async fn remove_if_ours(
+    links: &Links,
+    record: &AttachmentRecord,
+    name: &str,
+    mark: &str,
+) -> anyhow::Result<()> {
     if let Found::Ours(link) = find_ours(links, name, mark).await? {
+        keep_addresses(links, record, &link).await?;
         links.delete(&link).await?;
     }
     Ok(())
 }
 
-/// Removes the interfaces of `now` that `before` did not have.
+/// Refuses where the host has addresses by `link` that would go with it and are not of `--address`.
+///
+/// # Errors
+/// There are such; or the kernel does not tell.
+pub(super) async fn keep_addresses(
+    links: &Links,
+    record: &AttachmentRecord,
+    link: &Link,
+) -> anyhow::Result<()> {
+    let all = links.addresses(link).await?;
+    let ours = |ip: &IpAddr| record.addresses.iter().any(|one| one.addr() == *ip);
+    let theirs: Vec<String> = all
+        .iter()
+        .filter(|(ip, _)| !ours(ip))
+        .map(|(ip, prefix)| format!("{ip}/{prefix}"))
+        .collect();
+    let (Some(first), name) = (theirs.first(), &link.name) else {
+        return Ok(());
+    };
+    bail!(
+        "{name} has the address {}, which Farlan did not give it, so it stays: the host would lose the \
+         address with it; move it, or `ip address delete {first} dev {name}`, and try again",
+        theirs.join(" ")
+    )
+}
+
+/// Removes the interfaces of `now` that `before` did not have. `false`: a NIC that was given cannot be given
+/// back, and all stays.
 pub(super) async fn clear(
     links: &Links,
     now: &AttachmentRecord,
     before: Option<&AttachmentRecord>,
     mark: &str,
-) {
+) -> bool {
     if let Some(nic) = &now.nic
         && before.is_none_or(|record| record.nic.is_none())
         && let Err(error) = nic::unplug(links, now, nic).await
     {
         tracing::warn!(%error, interface = nic.name, "cannot give the NIC back");
+        return false;
     }
     let had = |name: &str| before.is_some_and(|record| interfaces(record).any(|one| one == name));
     for name in interfaces(now).filter(|name| !had(name)) {
-        if let Err(error) = remove_if_ours(links, name, mark).await {
+        if let Err(error) = remove_if_ours(links, now, name, mark).await {
             tracing::warn!(%error, interface = name, "cannot remove what was made half");
         }
     }
+    true
 }
 
 /// The interfaces made for a network, ports first.

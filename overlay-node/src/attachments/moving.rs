@@ -3,7 +3,8 @@
 //!
 //! The record with all that the NIC had, and with the deadline, is on disk before anything is
 //! changed. Whoever comes first after the deadline brings them back: the watcher (see
-//! [`super::watcher`]), the running node, the next start of one. After a reboot there is nothing to
+//! [`super::watcher`]), the running node, the next start of one. Where that fails the record stays, with
+//! a new deadline, until it does not. After a reboot there is nothing to
 //! bring back: the kernel knows nothing of the move, and the record goes.
 
 use std::path::Path;
@@ -20,6 +21,9 @@ use crate::state::StateDir;
 /// How long a move waits for `farlan confirm` unless told otherwise: time to open a second SSH
 /// session and look around.
 pub const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
+
+/// What could not be brought back is tried again after this.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// What the NIC has, as a record of a move that begins now.
 ///
@@ -292,15 +296,19 @@ pub(super) async fn roll_back_in(
                 record.network
             ));
         } else if all || pending.deadline_ms <= now {
-            let network = &record.network;
-            told.push(match super::nic::unplug(links, record, nic).await {
-                Ok(()) => format!(
-                    "nobody confirmed: the addresses are back on {name}, which is not on {network} now"
-                ),
-                Err(error) => {
-                    format!("nobody confirmed, and not all is back on {name}: {error:#}")
-                }
-            });
+            if let Err(error) = super::nic::unplug(links, record, nic).await {
+                told.push(format!(
+                    "nobody confirmed, and not all is back on {name}, which is tried again in {} s: \
+                     {error:#}",
+                    AGAIN.as_secs()
+                ));
+                put_off(record, now.saturating_add(millis(AGAIN)));
+                continue;
+            }
+            told.push(format!(
+                "nobody confirmed: the addresses are back on {name}, which is not on {} now",
+                record.network
+            ));
         } else {
             continue;
         }
@@ -327,6 +335,14 @@ pub(super) async fn renew(links: &Links, book: &mut Book) -> anyhow::Result<()> 
         }
     }
     Ok(())
+}
+
+/// The move of `record` has another deadline. What it moved is known by nothing but the record.
+fn put_off(record: &mut AttachmentRecord, deadline_ms: u64) {
+    let moved = record.nic.as_mut().and_then(|nic| nic.moved.as_mut());
+    if let Some(pending) = moved.and_then(|moved| moved.pending.as_mut()) {
+        pending.deadline_ms = deadline_ms;
+    }
 }
 
 fn pending_of(record: &AttachmentRecord) -> Option<(&NicPort, &Pending)> {

@@ -4,9 +4,10 @@
 //! interface by which the host itself is reached is refused, before anything is changed, unless the
 //! host's addresses are to move to the bridge with it ([`super::moving`]).
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tap_bridge::{Link, LinkKind, Links, host};
 
+use super::making::keep_addresses;
 use super::moving;
 use super::store::{AttachmentRecord, Book, NicPort};
 
@@ -150,11 +151,19 @@ pub(super) async fn unplug(
     nic: &NicPort,
 ) -> anyhow::Result<()> {
     let link = links.find(&nic.name).await?;
-    let (Some(link), Some(bridge)) = (link, links.find(&record.bridge).await?) else {
+    let bridge = links.find(&record.bridge).await?;
+    let (Some(link), Some(bridge)) = (link, &bridge) else {
+        // Without it there is no place for what was moved from it.
+        if let Some(bridge) = bridge.filter(|_| nic.moved.is_some()) {
+            let name = &nic.name;
+            keep_addresses(links, record, &bridge)
+                .await
+                .with_context(|| format!("the NIC {name} is not there"))?;
+        }
         return Ok(());
     };
     if let Some(moved) = &nic.moved {
-        return moving::bring_back(links, record, nic, moved, (&link, &bridge)).await;
+        return moving::bring_back(links, record, nic, moved, (&link, bridge)).await;
     }
     if link.master != Some(bridge.index) {
         return Ok(());

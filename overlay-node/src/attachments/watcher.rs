@@ -103,20 +103,37 @@ pub async fn watch(dir: &Path) -> anyhow::Result<Vec<String>> {
     });
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{READY}").and_then(|()| stdout.flush())?;
-    let mut told = false;
+    let (mut told, mut ending) = (false, false);
     loop {
         let at_once = tokio::select! {
             is_whole = &mut whole, if !told => {
                 told = true;
                 !is_whole.unwrap_or(false)
             }
-            _ = terminate.recv() => true,
+            _ = terminate.recv() => {
+                ending = true;
+                true
+            }
             () = tokio::time::sleep(LOOK) => false,
         };
         match moving::waits(dir)? {
             None if told || at_once => return Ok(Vec::new()),
-            Some(left) if at_once || left.is_zero() => return moving::roll_back(dir, true).await,
+            Some(left) if at_once || left.is_zero() => {
+                let lines = moving::roll_back(dir, true).await?;
+                if ending || moving::waits(dir)?.is_none() {
+                    return Ok(lines);
+                }
+                // It is tried again.
+                say(&lines);
+            }
             _ => {}
         }
+    }
+}
+
+/// Lines for the log. Nobody may read them.
+pub fn say(lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(std::io::stderr(), "farlan: {line}");
     }
 }

@@ -1,6 +1,5 @@
 //! `farlan attach` and `detach`: through the running node, or on the state directory alone.
 
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -253,10 +252,7 @@ pub(super) fn confirm(globals: &Globals) -> Result<()> {
 /// The watcher of a move: until it is confirmed or undone.
 pub(super) fn watch_move(globals: &Globals) -> Result<()> {
     let lines = runtime()?.block_on(attachments::watcher::watch(&globals.state))?;
-    for line in lines {
-        // Nobody may read it.
-        let _ = writeln!(std::io::stderr(), "farlan: {line}");
-    }
+    attachments::watcher::say(&lines);
     Ok(())
 }
 

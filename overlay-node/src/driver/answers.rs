@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     Bridges(Option<Vec<BridgeLook>>),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
     PortSet(PortSet),
+    /// It was tried to bring moved addresses back; the record says whether they are.
+    MoveEnded,
     /// What the host's network looks like, and how long looking took; `None` if the kernel did not tell.
     Host(Option<Box<(HostView, Duration)>>),
 }
@@ -80,6 +82,7 @@ impl Driver {
             Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
+            Answer::MoveEnded => self.note_move(tick.now),
             Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
         }
     }
@@ -121,8 +124,7 @@ impl Driver {
             (Question::Allocate { infra }, Outcome::Allocation(allocation)) => {
                 self.underlay.add_allocation(tick.now, infra, &allocation);
                 self.fib_stale = true;
-                let known: Vec<PeerId> = self.peers.keys().copied().collect();
-                self.permit(&known);
+                self.permit_at_new_relay();
             }
             (Question::Allocate { infra }, _) => {
                 tracing::warn!(bootstrap = %infra, "no relay allocation");

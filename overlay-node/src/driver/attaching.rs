@@ -8,6 +8,7 @@ use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
 use tap_bridge::TapQueue;
 
+use super::answers::Answer;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
@@ -221,12 +222,14 @@ impl Driver {
         if self.move_due.take_if(|due| *due <= now).is_none() {
             return;
         }
-        let dir = self.state.path().to_owned();
+        let (dir, answers) = (self.state.path().to_owned(), self.answers.clone());
         tokio::spawn(async move {
             match attachments::roll_back(&dir, false).await {
                 Ok(lines) => lines.iter().for_each(|line| tracing::warn!("{line}")),
                 Err(error) => tracing::error!("moved addresses were not brought back: {error:#}"),
             }
+            // The driver may have ended.
+            let _ = answers.send(Answer::MoveEnded).await;
         });
     }
 
