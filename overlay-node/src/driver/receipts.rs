@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use control_plane::{Gatekeeper, Multiaddr, addr};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Chain, MemberVerifier, Membership, certificate_hash};
+use overlay_proto::membership::{Chain, Membership, certificate_hash};
 
 use super::asking::{Outcome, Question};
 use super::node::Tick;
@@ -125,10 +125,8 @@ impl Driver {
             self.show_own_chain(tick, index)?;
         }
         if !same {
-            // Cards and rekeys show it the certificates that the old one knew.
             let roots = self.node.membership.roots().clone();
-            self.node.verifier = MemberVerifier::new(roots, ids.clone());
-            self.node.verifier.set_revocations(held);
+            self.node.verifier.set_roots(roots, ids.clone());
             self.tunnels.set_networks(ids);
         }
         for network in &mut self.networks {

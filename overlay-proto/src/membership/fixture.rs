@@ -75,6 +75,14 @@ impl TestOverlay {
         )
     }
 
+    /// The authority changes its key; what root versions before `oldest` signed counts no more.
+    pub(crate) fn rotate(&mut self, oldest: u32) {
+        let new = AuthorityKey::generate(&mut self.entropy);
+        let next = self.roots.successor(&self.authority, &new, BORN, oldest);
+        self.roots.advance(next).unwrap();
+        self.authority = new;
+    }
+
     /// A node that joined the named networks.
     pub(crate) fn member(&mut self, networks: &[&str]) -> (NodeKey, Membership) {
         let request = self.request(networks);

@@ -19,15 +19,23 @@ use crate::handshake::{PeerVerifier, VerifiedPeer};
 use crate::ids::{NetworkId, PeerId};
 use crate::time::UnixTime;
 
-/// Peers whose certificates are remembered; above it the one used longest ago is forgotten and
-/// must show them again. With [`MAX_CHAINS`] each and about 400 bytes a certificate: 3.2 MB.
-pub const MAX_KNOWN_PEERS: usize = 1_024;
+/// Peers whose certificates are remembered: as many as one network has members. Above it the one used
+/// longest ago is forgotten and must show them again.
+pub const MAX_KNOWN_PEERS: usize = 4_096;
 
-/// A certificate that was verified once: signatures do not change, only dates pass.
+/// Certificates of all of them together; a peer has more than one if it joined by several invites. About 1 KB
+/// each, the certificate and what it says: 8 MB.
+const MAX_PROOFS: usize = 2 * MAX_KNOWN_PEERS;
+
+/// A certificate that was verified once: signatures do not change, only dates pass. Root documents change,
+/// too, but rarely; then each is verified once more, when it is next asked for.
 #[derive(Debug)]
 struct Proof {
     hash: [u8; 32],
+    chain: Chain,
     member: Member,
+    /// The count of changes of the root documents when it was verified.
+    roots: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,14 +49,17 @@ struct Peer {
 #[derive(Debug, Default)]
 struct Known {
     peers: HashMap<PeerId, Peer>,
+    /// Certificates of all.
+    proofs: usize,
     uses: u64,
+    /// How often the root documents have changed.
+    roots: u64,
 }
 
 /// Checks certificates against the root documents and remembers who proved what.
 ///
 /// Hold it in an `Arc`: [`crate::tunnels`] asks it, the driver shows it the certificates it meets
-/// and asks it about rights. Make a new one when root documents or the own networks change, and
-/// tell it each change of the revocations.
+/// and asks it about rights. Tell it each change of the root documents, the own networks and the revocations.
 #[derive(Debug)]
 pub struct MemberVerifier {
     roots: RootStore,
@@ -70,12 +81,21 @@ impl MemberVerifier {
         }
     }
 
+    /// Goes by `roots` from now on, and asks in handshakes about `networks`. Whoever is known stays known by what
+    /// proves it under these roots as well.
+    pub fn set_roots(&mut self, roots: RootStore, networks: Vec<NetworkId>) {
+        self.roots = roots;
+        self.networks = networks;
+        self.known().roots += 1;
+    }
+
     /// Goes by `revocations` from now on, and forgets what they void. The peers that lost a
     /// certificate: ask what they still may.
     pub fn set_revocations(&mut self, revocations: Arc<Revocations>) -> Vec<PeerId> {
         self.revocations = revocations;
         let mut known = self.known();
         let mut lost = Vec::new();
+        let mut proofs = 0;
         known.peers.retain(|&id, peer| {
             let before = peer.proofs.len();
             peer.proofs.retain(|proof| {
@@ -85,8 +105,10 @@ impl MemberVerifier {
             if peer.proofs.len() < before {
                 lost.push(id);
             }
+            proofs += peer.proofs.len();
             !peer.proofs.is_empty()
         });
+        known.proofs = proofs;
         drop(known);
         lost
     }
@@ -102,16 +124,19 @@ impl MemberVerifier {
         let chain = Chain::decode(chain)?;
         let peer = chain.claimed_peer();
         self.revocations.check(peer, chain.claimed_invite())?;
-        if let Some(member) = self.known().proven(peer, &hash) {
+        let mut known = self.known();
+        if let Some(member) = known.proven(peer, &hash, &self.roots, wall) {
             member.check_date(self.roots.now(wall))?;
             return Ok(member);
         }
         let member = chain.verify(&self.roots, wall)?;
         let proof = Proof {
             hash,
+            chain,
             member: member.clone(),
+            roots: known.roots,
         };
-        self.known().remember(peer, proof);
+        known.remember(peer, proof);
         Ok(member)
     }
 
@@ -120,9 +145,9 @@ impl MemberVerifier {
     #[must_use]
     pub fn rights_in(&self, peer: PeerId, network: &NetworkId, wall: UnixTime) -> Option<Rights> {
         let now = self.roots.now(wall);
-        let known = self.known();
-        let proofs = &known.peers.get(&peer)?.proofs;
-        proofs
+        let mut known = self.known();
+        let peer = known.current(peer, &self.roots, wall)?;
+        peer.proofs
             .iter()
             .filter(|proof| proof.member.check_date(now).is_ok())
             .filter_map(|proof| proof.member.rights_in(network))
@@ -151,26 +176,59 @@ impl MemberVerifier {
 }
 
 impl Known {
-    fn proven(&mut self, peer: PeerId, hash: &[u8; 32]) -> Option<Member> {
+    /// What is known of `peer`, by certificates that count under `roots`.
+    fn current(&mut self, id: PeerId, roots: &RootStore, wall: UnixTime) -> Option<&mut Peer> {
+        let peer = self.peers.get_mut(&id)?;
+        let before = peer.proofs.len();
+        let version = self.roots;
+        peer.proofs.retain_mut(|proof| {
+            if proof.roots != version {
+                let Ok(member) = proof.chain.verify(roots, wall) else {
+                    return false;
+                };
+                (proof.member, proof.roots) = (member, version);
+            }
+            true
+        });
+        self.proofs -= before - peer.proofs.len();
+        if peer.proofs.is_empty() {
+            self.peers.remove(&id);
+        }
+        self.peers.get_mut(&id)
+    }
+
+    fn proven(
+        &mut self,
+        id: PeerId,
+        hash: &[u8; 32],
+        roots: &RootStore,
+        wall: UnixTime,
+    ) -> Option<Member> {
         self.uses += 1;
         let uses = self.uses;
-        let peer = self.peers.get_mut(&peer)?;
+        let peer = self.current(id, roots, wall)?;
         peer.used = uses;
         let proof = peer.proofs.iter().find(|proof| proof.hash == *hash)?;
         Some(proof.member.clone())
     }
 
-    fn remember(&mut self, peer: PeerId, proof: Proof) {
-        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_KNOWN_PEERS {
-            let oldest = self.peers.iter().min_by_key(|(_, peer)| peer.used);
-            if let Some(oldest) = oldest.map(|(&peer, _)| peer) {
-                self.peers.remove(&oldest);
-            }
-        }
-        let entry = self.peers.entry(peer).or_default();
+    fn remember(&mut self, id: PeerId, proof: Proof) {
+        let entry = self.peers.entry(id).or_default();
         entry.used = self.uses;
         entry.proofs.insert(0, proof);
-        entry.proofs.truncate(MAX_CHAINS);
+        self.proofs += 1;
+        if entry.proofs.len() > MAX_CHAINS {
+            entry.proofs.truncate(MAX_CHAINS);
+            self.proofs -= 1;
+        }
+        while self.peers.len() > MAX_KNOWN_PEERS || self.proofs > MAX_PROOFS {
+            let others = self.peers.iter().filter(|(other, _)| **other != id);
+            let Some((&oldest, _)) = others.min_by_key(|(_, peer)| peer.used) else {
+                return;
+            };
+            let gone = self.peers.remove(&oldest);
+            self.proofs -= gone.map_or(0, |peer| peer.proofs.len());
+        }
     }
 }
 
@@ -322,28 +380,53 @@ mod tests {
     }
 
     #[test]
+    fn new_roots_leave_known_who_is_a_member_under_them() {
+        let mut overlay = TestOverlay::new(37, &["lab"]);
+        let id = overlay.networks[0].id();
+        let (node, membership) = overlay.member(&["lab"]);
+        let chain = membership.chain().unwrap().encode();
+        let mut verifier = MemberVerifier::new(overlay.roots.clone(), vec![id]);
+        verifier.show(&chain, BORN).unwrap();
+        assert!(verifier.may_send(node.peer_id(), &id, BORN));
+        // The old key's word still counts: nothing has to be shown again.
+        overlay.rotate(1);
+        verifier.set_roots(overlay.roots.clone(), vec![id]);
+        assert!(verifier.may_send(node.peer_id(), &id, BORN));
+        // Now it does not.
+        overlay.rotate(3);
+        verifier.set_roots(overlay.roots.clone(), vec![id]);
+        assert!(!verifier.may_send(node.peer_id(), &id, BORN));
+        assert_eq!(verifier.known().proofs, 0);
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut known = Known::default();
         let mut overlay = TestOverlay::new(34, &["lab"]);
         let (_, membership) = overlay.member(&["lab"]);
         let member = membership.own_member(BORN).unwrap();
+        let chain = membership.chain().unwrap().clone();
         for n in 0..MAX_KNOWN_PEERS + 10 {
             let mut peer = PeerId([0; 32]);
             peer.0[..8].copy_from_slice(&n.to_be_bytes());
-            for hash in 0..10 {
-                known.proven(peer, &[hash; 32]);
-                let member = member.clone();
-                known.remember(
-                    peer,
-                    Proof {
-                        hash: [hash; 32],
-                        member,
-                    },
-                );
+            // Every fourth has joined over and over.
+            let certificates = if n % 4 == 0 { 10 } else { 1 };
+            for hash in 0..certificates {
+                known.proven(peer, &[hash; 32], &overlay.roots, BORN);
+                let proof = Proof {
+                    hash: [hash; 32],
+                    chain: chain.clone(),
+                    member: member.clone(),
+                    roots: 0,
+                };
+                known.remember(peer, proof);
             }
-            assert_eq!(known.peers[&peer].proofs.len(), (MAX_CHAINS).min(10));
+            let kept = known.peers[&peer].proofs.len();
+            assert_eq!(kept, MAX_CHAINS.min(usize::from(certificates)));
+            let all: usize = known.peers.values().map(|peer| peer.proofs.len()).sum();
+            assert!(all == known.proofs && all <= MAX_PROOFS);
+            assert!(known.peers.len() <= MAX_KNOWN_PEERS);
         }
-        assert_eq!(known.peers.len(), MAX_KNOWN_PEERS);
         assert!(!known.peers.contains_key(&PeerId([0; 32])));
     }
 }
