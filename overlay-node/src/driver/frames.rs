@@ -189,9 +189,19 @@ impl Driver {
     /// Sends one copy to every member; see `docs/adr/0004-head-end-replication.md`.
     fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         for peer in self.members_of(net) {
-            self.send_or_wait(tick, net, peer, bytes.clone());
+            self.send_or_skip(tick, net, peer, &bytes);
         }
         self.keep_for_newcomers(tick, net, bytes);
+    }
+
+    /// Sends a copy to `peer`, or lets it wait, unless `peer` is away: what was broadcast meanwhile is of no use to
+    /// one that comes back later.
+    fn send_or_skip(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: &[u8]) {
+        let away = self.peers.get(&peer);
+        let away = away.is_some_and(|peer| peer.is_away(tick.now));
+        if !self.send_frame(net, peer, bytes) && !away {
+            self.send_or_wait(tick, net, peer, bytes.to_vec());
+        }
     }
 
     /// A broadcast that the fast path sent to the members it could reach: the others get it as soon
@@ -199,7 +209,7 @@ impl Driver {
     pub(crate) fn handle_partial_flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         for peer in self.members_of(net) {
             if self.was_missed(tick, net, peer) {
-                self.send_or_wait(tick, net, peer, bytes.clone());
+                self.send_or_skip(tick, net, peer, &bytes);
             }
         }
         self.keep_for_newcomers(tick, net, bytes);

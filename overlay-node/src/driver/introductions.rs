@@ -28,7 +28,8 @@ use super::run::Driver;
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
 
-/// Peers that are kept in mind; above it new ones are refused (8 KiB each: 32 MiB).
+/// Peers that are kept in mind (8 KiB each: 32 MiB). Above it a new one takes the place of one that is away, or is
+/// refused.
 pub(crate) const MAX_PEERS: usize = 4096;
 
 impl Driver {
@@ -193,6 +194,7 @@ impl Driver {
             // Its card outlives it at the rendezvous for some minutes.
             return;
         }
+        self.make_room_for(tick, id);
         let newcomer = self.new_peer(tick, id).is_some();
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -225,6 +227,8 @@ impl Driver {
         if peer.set_candidates(tick.now, source, candidates) {
             peer.offer_relay(tick.now, &routes);
             self.peers_changed = true;
+            // It was away perhaps, and broadcasts wait for it again.
+            self.fib_stale = true;
             self.touch_peer(id);
         }
     }
@@ -353,6 +357,22 @@ impl Driver {
         .ok()
     }
 
+    /// `id` gave a sign: where too many peers are known, one that is away makes room for it.
+    fn make_room_for(&mut self, tick: Tick, id: PeerId) {
+        if self.peers.len() < MAX_PEERS || self.peers.contains_key(&id) {
+            return;
+        }
+        let away = self.peers.values().filter(|peer| {
+            let in_session = self.tunnels.current(peer.id).is_some();
+            !in_session && peer.is_away(tick.now)
+        });
+        let longest = away.min_by_key(|peer| (peer.last_heard, peer.since, peer.id));
+        if let Some(gone) = longest.map(|peer| peer.id) {
+            self.peers.remove(&gone);
+            self.peers_changed = true;
+        }
+    }
+
     /// Makes a peer; `None` if there is one already or there are too many.
     pub(crate) fn new_peer(&mut self, tick: Tick, id: PeerId) -> Option<&mut Peer> {
         if self.peers.contains_key(&id) || self.is_out() {
@@ -390,6 +410,7 @@ impl Driver {
             .ok()
             .and_then(|member| member.name);
         let routes = self.underlay.routes();
+        self.make_room_for(tick, id);
         if let Some(peer) = self.new_peer(tick, id) {
             peer.offer_relay(tick.now, &routes);
             self.permit(&[id]);

@@ -36,15 +36,23 @@ const GREET_EVERY: Duration = Duration::from_secs(5);
 /// A packet for a session that is no more lets a handshake begin out of turn no more often.
 const STRAY_EVERY: Duration = Duration::from_secs(1);
 
+/// Who was sought for so long and gave no sign is away: broadcasts do not wait for it. What is slow, two
+/// lost handshakes over a relay, is through by then.
+const AWAY_AFTER: Duration = Duration::from_secs(10);
+
 /// When we last tried to reach a peer, and how often in vain.
 #[derive(Debug, Default)]
 struct Attempts {
+    /// The first of them.
+    since: Option<Instant>,
     dialled: Option<Instant>,
     in_vain: u32,
     greeted: Option<Instant>,
     greetings: u32,
     /// When a stray last had an effect.
     strayed: Option<Instant>,
+    /// It counts as away, as far as the `Fib` was told.
+    away: bool,
 }
 
 impl Attempts {
@@ -240,6 +248,7 @@ impl Peer {
     /// A path was chosen. `true`: a direct one from where it was not met before.
     pub(crate) fn choose(&mut self, path: Path) -> bool {
         self.last_path = Some(path);
+        self.attempts.since = None;
         let met_at = (path.kind() == PathKind::Direct).then_some(path.remote);
         let new = met_at.is_some() && met_at != self.met_at;
         self.met_at = met_at.or(self.met_at);
@@ -325,6 +334,7 @@ impl Peer {
         {
             return false;
         }
+        self.attempts.since.get_or_insert(now);
         if self.attempts.dialled.replace(now).is_some() {
             self.attempts.in_vain += 1;
         }
@@ -336,6 +346,18 @@ impl Peer {
         let first = self.attempts.in_vain == 0;
         let dialled = self.attempts.dialled;
         first && dialled.is_none_or(|at| now.duration_since(at) < FIRST_REDIAL)
+    }
+
+    /// Has it given no sign since it was sought? Whoever is reached is not sought.
+    pub(crate) fn is_away(&self, now: Instant) -> bool {
+        let since = self.attempts.since;
+        since.is_some_and(|at| now.duration_since(at) >= AWAY_AFTER)
+    }
+
+    /// `true` once when it has become [away](Self::is_away).
+    pub(crate) fn note_away(&mut self, now: Instant) -> bool {
+        let away = self.is_away(now);
+        !std::mem::replace(&mut self.attempts.away, away) && away
     }
 
     /// Has it told a relay at which we have an allocation, too?
@@ -376,6 +398,7 @@ impl Peer {
         {
             return false;
         }
+        self.attempts.since.get_or_insert(now);
         if self.attempts.greeted.replace(now).is_some() {
             self.attempts.greetings += 1;
         }
@@ -432,6 +455,23 @@ mod tests {
     fn peer(now: Instant) -> Peer {
         let agent = PathAgent::new(now, CandidateFilter::default(), true);
         Peer::new(now, PeerId([1; 32]), agent, 7)
+    }
+
+    #[test]
+    fn who_is_sought_in_vain_is_away_until_it_gives_a_sign() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        assert!(!peer.is_away(now + AWAY_AFTER), "nobody has sought it");
+        assert!(peer.may_greet(now) && peer.may_dial(now));
+        assert!(!peer.is_away(now + AWAY_AFTER / 2));
+        let late = now + AWAY_AFTER;
+        assert!(peer.may_dial(late) && peer.is_away(late));
+        // Its own word, newer than what was known.
+        peer.set_candidates(late, ListSource::Card(1), Vec::new());
+        assert!(!peer.is_away(late));
+        assert!(peer.may_dial(late) && peer.is_away(late + AWAY_AFTER));
+        peer.reached(late + AWAY_AFTER, 8);
+        assert!(!peer.is_away(late + AWAY_AFTER * 9));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The `Fib`: built from the machines when something it shows has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,10 +21,12 @@ impl Driver {
         self.fib_stale = false;
         let (peers, slots) = self.fib_peers();
         let me = self.node.me;
+        let away = self.peers.values().filter(|peer| peer.is_away(now));
+        let away: HashSet<PeerId> = away.map(|peer| peer.id).collect();
         let networks = self
             .networks
             .iter_mut()
-            .map(|network| fib_network(network, now, me, &peers, &slots))
+            .map(|network| fib_network(network, now, me, (&peers, &slots, &away)))
             .collect();
         let sessions = self
             .tunnels
@@ -91,8 +93,7 @@ fn fib_network(
     network: &mut Network,
     now: Instant,
     me: PeerId,
-    peers: &[FibPeer],
-    slots: &HashMap<PeerId, PeerSlot>,
+    (peers, slots, away): (&[FibPeer], &HashMap<PeerId, PeerSlot>, &HashSet<PeerId>),
 ) -> FibNetwork {
     let mut macs = FibMap::default();
     let mut local = HashMap::new();
@@ -111,21 +112,24 @@ fn fib_network(
     let remote = remote.into_iter();
     let twins = network.bridge.find_twins(network.local.keys(), remote);
     network.published_version = network.directory.version();
-    let flood: Vec<PeerSlot> = network
-        .directory
-        .members()
-        .map(|member| member.entry.node)
-        .filter(|peer| *peer != me)
-        .filter_map(|peer| slots.get(&peer).copied())
-        .collect();
     let ready = |slot: &PeerSlot| {
         let peer = usize::try_from(slot.0)
             .ok()
             .and_then(|slot| peers.get(slot));
         peer.is_some_and(|peer| peer.ready(network.secret.id).is_some())
     };
+    let members = network.directory.members();
+    let others = members
+        .map(|member| member.entry.node)
+        .filter(|id| *id != me);
+    let others: Vec<(PeerId, PeerSlot)> = others
+        .filter_map(|peer| Some((peer, *slots.get(&peer)?)))
+        .collect();
+    let sought = others.iter();
+    let sought = sought.filter(|(id, slot)| ready(slot) || !away.contains(id));
+    let flood: Vec<PeerSlot> = sought.map(|(_, slot)| *slot).collect();
     // A broadcast that somebody misses, or that nobody gets yet, is the slow path's business.
-    let punt_broadcast = flood.is_empty() || !flood.iter().all(ready);
+    let punt_broadcast = others.is_empty() || !flood.iter().all(ready);
     FibNetwork {
         id: network.secret.id,
         macs,

@@ -1,6 +1,8 @@
 //! The members of a network as each member knows them: the last signed word of every node.
 //!
-//! There are no heartbeats; whether a member can be reached is judged by its neighbours only.
+//! There are no heartbeats; whether a member can be reached is judged by its neighbours only. But a member says
+//! once a day that it is there still, so that those who went without a word can make room for newcomers: in a
+//! full roster the one that spoke longest ago does, and that is the same one for everybody.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,6 +23,11 @@ pub const MAX_MEMBERS: usize = 4096;
 /// How long the word of a node that left is kept, so that an older "joined" does not come back.
 pub const LEFT_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// A member says so often that it is there still.
+pub const RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// A member that has said nothing for so long makes room: it missed two renewals.
+pub const SILENCE: Duration = Duration::from_secs(2 * 24 * 3600 + 12 * 3600);
+
 /// Is the node in the network?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,7 +45,7 @@ pub struct RosterEntry {
     pub network: NetworkId,
     /// The node.
     pub node: PeerId,
-    /// Grows with each statement.
+    /// Grows with each statement. Seconds since 1970 by the node's clock, where that grows.
     pub incarnation: u64,
     /// Hash of the node's certificate chain.
     pub certificate: [u8; 32],
@@ -112,21 +119,23 @@ pub enum RosterOutcome {
 }
 
 /// Last writer wins, per node. Bound: [`MAX_MEMBERS`]; removed by [`Roster::expire`] once left, by
-/// [`Roster::remove`] when revoked.
+/// [`Roster::remove`] when revoked, by a newcomer after [`SILENCE`].
 #[derive(Debug)]
 pub struct Roster {
     overlay: OverlayId,
     network: NetworkId,
+    me: PeerId,
     members: BTreeMap<PeerId, Member>,
 }
 
 impl Roster {
-    /// An empty roster.
+    /// An empty roster, of the node `me`.
     #[must_use]
-    pub const fn new(overlay: OverlayId, network: NetworkId) -> Self {
+    pub const fn new(overlay: OverlayId, network: NetworkId, me: PeerId) -> Self {
         Self {
             overlay,
             network,
+            me,
             members: BTreeMap::new(),
         }
     }
@@ -156,7 +165,7 @@ impl Roster {
                 return Ok(RosterOutcome::Stale(known.signed.clone()));
             }
             Some(_) => {}
-            None => self.make_room()?,
+            None => self.make_room(&entry)?,
         }
         self.members.insert(
             entry.node,
@@ -200,18 +209,102 @@ impl Roster {
         });
     }
 
-    fn make_room(&mut self) -> Result<(), DropReason> {
+    fn make_room(&mut self, newcomer: &RosterEntry) -> Result<(), DropReason> {
         if self.members.len() < MAX_MEMBERS {
             return Ok(());
         }
-        let gone = self
-            .members
-            .values()
-            .filter(|member| member.entry.presence == Presence::Left)
-            .min_by_key(|member| member.since)
-            .map(|member| member.entry.node)
-            .ok_or(DropReason::RosterInvalid)?;
-        self.members.remove(&gone);
+        let left = |member: &&Member| member.entry.presence == Presence::Left;
+        let left = self.members.values().filter(left);
+        let gone = left.min_by_key(|member| member.since);
+        let gone = gone.or_else(|| self.silent_before(newcomer.incarnation));
+        let gone = gone.map(|member| member.entry.node);
+        self.members.remove(&gone.ok_or(DropReason::RosterInvalid)?);
         Ok(())
+    }
+
+    /// Who spoke longest ago, if that is [`SILENCE`] before `spoken`.
+    fn silent_before(&self, spoken: u64) -> Option<&Member> {
+        let others = self.members.values();
+        let others = others.filter(|member| member.entry.node != self.me);
+        let silent = others.min_by_key(|member| (member.entry.incarnation, member.entry.node))?;
+        let since = spoken.checked_sub(silent.entry.incarnation)?;
+        (since >= SILENCE.as_secs()).then_some(silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::tests::support::{NETWORK, OVERLAY, test_node};
+
+    const DAY: u64 = 24 * 3600;
+
+    #[allow(clippy::disallowed_methods)]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn signed(node: u8, incarnation: u64) -> SignedRosterEntry {
+        let key = test_node(node);
+        let entry = RosterEntry {
+            network: NETWORK,
+            node: key.peer_id(),
+            incarnation,
+            certificate: [0; 32],
+            static_key: [0; 32],
+            addresses: Vec::new(),
+            presence: Presence::Joined,
+        };
+        Signed::seal(&entry, &key, &OVERLAY).unwrap()
+    }
+
+    /// A full roster of nodes that spoke at `incarnation(n)`; the first of them is this node.
+    fn full(incarnation: impl Fn(u64) -> u64) -> Roster {
+        let name = |n: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            PeerId(id)
+        };
+        let mut roster = Roster::new(OVERLAY, NETWORK, name(0));
+        let sample = signed(1, 1);
+        let entry = sample.open(&OVERLAY).unwrap();
+        for n in 0..MAX_MEMBERS as u64 {
+            let entry = RosterEntry {
+                node: name(n),
+                incarnation: incarnation(n),
+                ..entry.clone()
+            };
+            let member = Member {
+                entry,
+                signed: sample.clone(),
+                hash: [0; 32],
+                since: now(),
+            };
+            roster.members.insert(name(n), member);
+        }
+        roster
+    }
+
+    #[test]
+    fn who_was_silent_longest_makes_room_for_a_newcomer_in_a_full_roster() {
+        // This node's own word is the oldest of all, and stays.
+        let mut roster = full(|n| 1_800_000_000 + n);
+        let silent = *roster.members.keys().nth(1).unwrap();
+        let newcomer = signed(2, 1_800_000_000 + 30 * DAY);
+        let outcome = roster.insert(now(), &newcomer).unwrap();
+        assert_eq!(outcome, RosterOutcome::Changed);
+        assert!(roster.get(&silent).is_none() && roster.get(&roster.me).is_some());
+        assert_eq!(roster.members.len(), MAX_MEMBERS);
+        // Shown again by somebody who has it still, it does not come back.
+        let refused = roster.insert(now(), &signed(3, 1_800_000_001));
+        assert_eq!(refused, Err(DropReason::RosterInvalid));
+    }
+
+    #[test]
+    fn those_that_are_there_are_not_pushed_out() {
+        let today = 1_800_000_000 + 30 * DAY;
+        let mut roster = full(|n| today - n % (2 * DAY));
+        let refused = roster.insert(now(), &signed(2, today));
+        assert_eq!(refused, Err(DropReason::RosterInvalid));
     }
 }

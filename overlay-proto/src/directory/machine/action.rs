@@ -161,14 +161,16 @@ pub struct Entry {
     pub age: Duration,
 }
 
-/// What waits for the driver. Bound: 4,096 messages; all other actions are bounded by the maps that
-/// cause them. Removed by [`Actions::pop`].
+/// What waits for the driver. Bound: 4,096 messages, the newest are lost and counted; all other actions are
+/// bounded by the maps that cause them. Removed by [`Actions::pop`].
 #[derive(Debug, Default)]
 pub(super) struct Actions {
     queue: VecDeque<DirectoryAction>,
     roster_changed: bool,
     claims_changed: bool,
     version: u64,
+    /// Messages that found no room.
+    lost: u64,
 }
 
 impl Actions {
@@ -177,15 +179,24 @@ impl Actions {
     }
 
     pub(super) fn send(&mut self, to: PeerId, message: DirectoryMessage) {
-        if self.queue.len() < MAX_WAITING_MESSAGES {
-            self.queue.push_back(DirectoryAction::Send { to, message });
-        }
+        self.push_message(DirectoryAction::Send { to, message });
     }
 
     pub(super) fn broadcast(&mut self, message: DirectoryMessage) {
+        self.push_message(DirectoryAction::Broadcast { message });
+    }
+
+    fn push_message(&mut self, message: DirectoryAction) {
         if self.queue.len() < MAX_WAITING_MESSAGES {
-            self.queue.push_back(DirectoryAction::Broadcast { message });
+            self.queue.push_back(message);
+        } else {
+            self.lost += 1;
         }
+    }
+
+    /// How many messages found no room since the last call.
+    pub(super) const fn take_lost(&mut self) -> u64 {
+        std::mem::replace(&mut self.lost, 0)
     }
 
     pub(super) const fn claims_changed(&mut self) {

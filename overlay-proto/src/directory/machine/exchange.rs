@@ -7,13 +7,14 @@ use super::Directory;
 use crate::Entropy;
 use crate::directory::claim::VerifiedClaim;
 use crate::directory::messages::{DirectoryMessage, pack_claims, pack_roster};
-use crate::directory::roster::{MAX_MEMBERS, Presence, RosterEntry, RosterOutcome};
+use crate::directory::roster::{MAX_MEMBERS, Presence, RENEWAL, RosterEntry, RosterOutcome};
 use crate::directory::signed::Signed;
 use crate::directory::sync::{
     CLAIM_BUCKETS, Differences, Listed, MAX_SENT, ROSTER_BUCKETS, ShortHash, Summary, have_messages,
 };
 use crate::drop_reason::DropReason;
 use crate::ids::PeerId;
+use crate::time::UnixTime;
 
 /// Up to so many members a change is pushed to everybody with a session.
 const SMALL_NETWORK: usize = 8;
@@ -134,6 +135,19 @@ impl Directory {
         self.state_entry(now, entry)
     }
 
+    /// Says once in [`RENEWAL`] that this node is there still.
+    pub(super) fn renew_own_entry(&mut self, now: Instant) {
+        let Some(own) = self.roster.get(&self.me) else {
+            return;
+        };
+        let said = UnixTime(own.entry.incarnation).plus(RENEWAL);
+        if own.entry.presence == Presence::Joined && self.wall_at(now) >= said {
+            let entry = own.entry.clone();
+            // It was accepted before, and nothing else in it has changed.
+            let _ = self.state_entry(now, entry);
+        }
+    }
+
     /// This node leaves the network: withdraws its claims and says so in the roster.
     ///
     /// # Errors
@@ -155,7 +169,8 @@ impl Directory {
         now: Instant,
         mut entry: RosterEntry,
     ) -> Result<(), DropReason> {
-        self.incarnation = self.incarnation.max(entry.incarnation).saturating_add(1);
+        let next = self.incarnation.max(entry.incarnation).saturating_add(1);
+        self.incarnation = next.max(self.wall_at(now).0);
         entry.incarnation = self.incarnation;
         let signed = Signed::seal(&entry, &self.key, &self.config.overlay)?;
         if self.roster.insert(now, &signed)? == RosterOutcome::Changed {

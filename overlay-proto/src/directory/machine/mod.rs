@@ -207,7 +207,7 @@ impl Directory {
         let mut standing = Standing::default();
         standing.set(me, config.may_send, &config.chain);
         let mut directory = Self {
-            roster: Roster::new(config.overlay, config.network),
+            roster: Roster::new(config.overlay, config.network, me),
             config,
             key,
             me,
@@ -236,7 +236,7 @@ impl Directory {
         directory
     }
 
-    /// The wall clock, which only bounds generations. Also taken from other inputs.
+    /// The wall clock, which bounds generations and dates roster entries. Also taken from other inputs.
     pub const fn set_wall(&mut self, now: Instant, wall: UnixTime) {
         self.wall = (now, wall);
     }
@@ -261,6 +261,11 @@ impl Directory {
     /// The next thing to do, `None` when there is nothing.
     pub fn poll_action(&mut self) -> Option<DirectoryAction> {
         self.actions.pop()
+    }
+
+    /// How many messages were lost since the last call, because too many waited to be polled.
+    pub const fn take_lost(&mut self) -> u64 {
+        self.actions.take_lost()
     }
 
     /// When to call [`Directory::handle_timeout`].
@@ -356,9 +361,12 @@ impl Directory {
     }
 
     fn generation_limit(&self, now: Instant) -> u64 {
+        generation_limit(self.config.birth, self.wall_at(now))
+    }
+
+    fn wall_at(&self, now: Instant) -> UnixTime {
         let (then, wall) = self.wall;
-        let wall = wall.plus(now.saturating_duration_since(then));
-        generation_limit(self.config.birth, wall)
+        wall.plus(now.saturating_duration_since(then))
     }
 
     /// A random time below `bound`.
@@ -399,6 +407,7 @@ impl Directory {
         }
         self.claims.expire(now);
         self.roster.expire(now);
+        self.renew_own_entry(now);
         self.talkers.expire(now);
         self.late.expire(now);
         self.deserted.expire(now);

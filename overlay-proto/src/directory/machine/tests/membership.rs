@@ -1,9 +1,12 @@
 //! Who may claim; what a restart keeps; leaving.
 
+use std::time::Duration;
+
 use super::cluster::{Cluster, peer};
 use crate::directory::card::{Card, OpenedCard};
 use crate::directory::machine::DirectoryAction;
 use crate::directory::messages::DirectoryMessage;
+use crate::directory::roster::RENEWAL;
 use crate::directory::signed::Signed;
 use crate::directory::tests::support::{NETWORK, OVERLAY, claim, mac_key, test_node};
 use crate::drop_reason::DropReason;
@@ -146,6 +149,22 @@ fn what_was_not_compared_for_many_at_once_is_soon() {
         let all_see = |key| cluster.all_see(key, Some(usize::from(node)));
         assert!(macs(node).all(all_see), "not all of node {node}");
     }
+}
+
+#[test]
+fn a_member_says_once_a_day_that_it_is_there_still() {
+    let mut cluster = Cluster::new(2, true);
+    let said = |cluster: &Cluster| {
+        let member = cluster.nodes[1].member(&peer(0)).unwrap();
+        member.entry.incarnation
+    };
+    let first = said(&cluster);
+    cluster.now += RENEWAL - Duration::from_secs(60);
+    cluster.run_ms(6_000);
+    assert_eq!(said(&cluster), first);
+    cluster.now += Duration::from_secs(60);
+    cluster.run_ms(6_000);
+    assert!(said(&cluster) >= first + RENEWAL.as_secs());
 }
 
 #[test]
