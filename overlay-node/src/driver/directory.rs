@@ -51,7 +51,8 @@ impl Driver {
                 return;
             };
             let Some(action) = network.directory.poll_action() else {
-                return;
+                let lost = network.directory.take_lost();
+                return self.drops.add(DropReason::ControlOverflow, lost);
             };
             let id = network.secret.id;
             self.handle_directory_action(tick, net, &id, action);

@@ -39,7 +39,8 @@ impl Driver {
             let _ = answer.send(Response::Error(format!("{error:#}")));
             return;
         }
-        let until = tick.now + LINGER;
+        // Taking the attachments away may have taken long.
+        let until = Tick::read().now + LINGER;
         self.leaving = Some(Leaving { until, answer });
     }
 

@@ -292,6 +292,8 @@ impl Driver {
         while let Some(transmit) = self.tunnels.poll_transmit() {
             self.send_on(transmit.path, &transmit.bytes);
         }
+        self.drops
+            .add(DropReason::ControlOverflow, self.tunnels.take_lost());
     }
 
     fn handle_tunnel_event(&mut self, tick: Tick, event: TunnelEvent) {

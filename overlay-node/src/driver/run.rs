@@ -397,6 +397,7 @@ impl Driver {
         self.save_state();
         self.forget_strangers(tick);
         self.renew_allocations(tick);
+        self.renew_permits(tick.now);
         self.check_expiry(tick);
         self.check_twin(tick);
         let unreached: Vec<PeerId> = self
@@ -407,6 +408,8 @@ impl Driver {
             .collect();
         for id in unreached {
             self.reach(tick, id);
+            let peer = self.peers.get_mut(&id);
+            self.fib_stale |= peer.is_some_and(|peer| peer.note_away(tick.now));
         }
     }
 

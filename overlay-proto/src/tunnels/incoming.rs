@@ -19,7 +19,7 @@ use crate::wire::{DatagramKind, SessionIndex};
 
 use super::limits::Source;
 use super::peer::{Held, Installed, Next, Peer};
-use super::{CloseReason, HANDSHAKE_TIMEOUT, TunnelEvent, Tunnels, push_transmit};
+use super::{CloseReason, HANDSHAKE_TIMEOUT, TunnelEvent, Tunnels};
 
 /// How long an answered handshake waits for the first packet: as long as the initiator repeats
 /// message 1, and a while for its greeting.
@@ -87,7 +87,7 @@ impl Tunnels {
         let Some(pending) = pending.filter(|pending| pending.paths.contains(&path)) else {
             return false;
         };
-        push_transmit(&mut self.transmits, path, pending.message_for(&path));
+        self.transmits.push(path, pending.message_for(&path));
         true
     }
 
@@ -109,7 +109,7 @@ impl Tunnels {
             .peer_of(&digest)
             .and_then(|peer| self.peers.get(&peer)?.next.as_ref())
         {
-            push_transmit(&mut self.transmits, from, next.response.clone());
+            self.transmits.push(from, next.response.clone());
             return Ok(());
         }
         // All limits before the costly part.
@@ -143,7 +143,7 @@ impl Tunnels {
         self.announce(&state, &held, agreement, from);
         self.by_index.insert(index, peer);
         self.half_open.insert(digest, peer, source);
-        push_transmit(&mut self.transmits, from, response.clone());
+        self.transmits.push(from, response.clone());
         state.next = Some(Next {
             held,
             request: digest,
@@ -167,7 +167,7 @@ impl Tunnels {
             return Ok(());
         }
         let reply = ask_for_cookie(&self.local, datagram, &cookie, entropy)?;
-        push_transmit(&mut self.transmits, from, reply);
+        self.transmits.push(from, reply);
         Err(DropReason::HandshakeCookie)
     }
 
@@ -187,7 +187,7 @@ impl Tunnels {
         }
         pending.cookies.retain(|(path, _)| *path != from);
         pending.cookies.push((from, cookie));
-        push_transmit(&mut self.transmits, from, pending.message_for(&from));
+        self.transmits.push(from, pending.message_for(&from));
         Ok(())
     }
 

@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod peer;
 mod timing;
+mod transmits;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub use limits::{MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOURCE, MAX_SESSIONS};
 use load::Load;
 pub use load::{HALF_OPEN_UNDER_LOAD, MAX_REQUESTS_PER_SECOND};
 use peer::{Backoff, Held, MAX_PATHS, Peer, Pending};
+use transmits::Transmits;
 
 /// First repetition of message 1.
 const RESEND_FIRST: Duration = Duration::from_millis(100);
@@ -65,9 +67,6 @@ const RESEND_FIRST: Duration = Duration::from_millis(100);
 const RESEND_LONGEST: Duration = Duration::from_secs(3);
 /// An unanswered handshake is given up.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Datagrams waiting for [`Tunnels::poll_transmit`]. Above it new ones are dropped; every one of
-/// them is repeated or answered for by a timer.
-const MAX_TRANSMITS: usize = 4096;
 
 /// Who we are.
 pub struct TunnelsConfig {
@@ -197,7 +196,7 @@ pub struct Tunnels {
     indices: Indices,
     timestamps: Timestamps,
     last_timestamp: u64,
-    transmits: VecDeque<Transmit>,
+    transmits: Transmits,
     events: VecDeque<TunnelEvent>,
 }
 
@@ -243,7 +242,7 @@ impl Tunnels {
             indices: Indices::default(),
             timestamps: Timestamps::default(),
             last_timestamp,
-            transmits: VecDeque::new(),
+            transmits: Transmits::default(),
             events: VecDeque::new(),
         }
     }
@@ -297,7 +296,7 @@ impl Tunnels {
             for &path in paths {
                 if pending.paths.len() < MAX_PATHS && !pending.paths.contains(&path) {
                     pending.paths.push(path);
-                    push_transmit(&mut self.transmits, path, pending.message_for(&path));
+                    self.transmits.push(path, pending.message_for(&path));
                 }
             }
         } else {
@@ -384,7 +383,12 @@ impl Tunnels {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        self.transmits.pop()
+    }
+
+    /// How many datagrams were lost since the last call, because too many waited to be polled.
+    pub const fn take_lost(&mut self) -> u64 {
+        self.transmits.take_lost()
     }
 
     /// The next event.
@@ -470,7 +474,7 @@ impl Tunnels {
 
     fn resend(&mut self, pending: &Pending) {
         for &path in &pending.paths {
-            push_transmit(&mut self.transmits, path, pending.message_for(&path));
+            self.transmits.push(path, pending.message_for(&path));
         }
     }
 
@@ -522,12 +526,6 @@ impl Tunnels {
             self.timers.insert((deadline, peer));
         }
         self.peers.insert(peer, state);
-    }
-}
-
-fn push_transmit(transmits: &mut VecDeque<Transmit>, path: Path, bytes: Vec<u8>) {
-    if transmits.len() < MAX_TRANSMITS {
-        transmits.push_back(Transmit { path, bytes });
     }
 }
 

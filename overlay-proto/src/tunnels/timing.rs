@@ -12,7 +12,7 @@ use crate::time::UnixTime;
 use crate::wire::{DataHeader, InnerHeader, InnerKind, Lane, TAG_LEN};
 
 use super::peer::{Backoff, Held, Peer};
-use super::{CloseReason, TunnelEvent, Tunnels, push_transmit};
+use super::{CloseReason, TunnelEvent, Tunnels};
 
 /// After a failed handshake the next one towards the same peer waits this long.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ impl Tunnels {
             });
         } else if pending.resend.due(now) {
             for &path in &pending.paths {
-                push_transmit(&mut self.transmits, path, pending.message_for(&path));
+                self.transmits.push(path, pending.message_for(&path));
             }
         }
     }
@@ -109,7 +109,7 @@ impl Tunnels {
         let inner = inner.get(..inner_len).unwrap_or_default();
         // A session too old to seal with is replaced by its own timer.
         if session.seal_into(Lane(0), inner, &[], &mut bytes).is_ok() {
-            push_transmit(&mut self.transmits, path, bytes);
+            self.transmits.push(path, bytes);
         }
     }
 }
