@@ -36,8 +36,8 @@ const PINGS: (u32, u32) = (200, 10);
 /// Of a turn that is not pings.
 const TURN_SECONDS: u32 = 1;
 
-/// Pairs between two starts of the programs.
-const PAIRS_OF_A_START: u32 = 6;
+/// Pairs between two starts of the programs: each goes first once.
+const PAIRS_OF_A_START: u32 = 2;
 
 /// What all pairs say about one measure.
 #[derive(Debug, Clone, PartialEq)]

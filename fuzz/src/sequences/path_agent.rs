@@ -187,7 +187,9 @@ fn operate(world: &mut World, input: &mut Input<'_>, seen: &mut Seen) {
             // A handshake goes only where the filter lets a datagram go.
             if world.filter.admit_source(path.remote).is_ok() {
                 world.proven.insert(path);
-                world.agent.handle_established(now, path);
+                world
+                    .agent
+                    .handle_established(now, path, usize::from(input.u8()) * 8);
             }
         }
         5 | 6 if !world.asked.is_empty() => {

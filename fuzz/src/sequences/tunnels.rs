@@ -162,7 +162,7 @@ impl World {
         session.open_in_place(&header, &mut copy)?;
         assert!(self.opened.insert(bytes.to_vec()), "opened twice");
         if session.awaits_confirmation() {
-            self.nodes[to].handle_opened(self.now, session.local_index, path(1 - to));
+            self.nodes[to].handle_opened(self.now, session.local_index, path(1 - to), bytes.len());
         }
         Ok(())
     }

@@ -303,7 +303,7 @@ impl PathAgent {
         let Some(probed) = self.paths.get_mut(&path) else {
             return;
         };
-        let silent = probed.mode == Mode::Urgent;
+        let (silent, on_credit) = (probed.mode == Mode::Urgent, probed.credit.is_some());
         if !probed.answered(now, id) {
             return;
         }
@@ -324,6 +324,9 @@ impl PathAgent {
         }
         self.settle(path);
         self.rechoose(now, None);
+        if on_credit && self.chosen == Some(path) {
+            self.tell(PathEvent::Proven { path });
+        }
         self.tell_mtu();
     }
 

@@ -16,6 +16,7 @@
 
 mod budget;
 mod choose;
+mod credit;
 mod machine;
 mod message;
 mod mtu;
@@ -71,6 +72,11 @@ pub enum PathEvent {
         rtt: Option<Duration>,
         /// Why.
         why: ChoiceReason,
+    },
+    /// The chosen path, which only a handshake had come by, has answered: any amount may be sent there.
+    Proven {
+        /// The path.
+        path: Path,
     },
     /// No path works. The agent goes on searching.
     Lost,
@@ -226,8 +232,9 @@ impl PathAgent {
         self.situation.udp_blocked = udp_blocked;
     }
 
-    /// A handshake with the peer finished over `path`: it is usable at once.
-    pub fn handle_established(&mut self, now: Instant, path: Path) {
+    /// A handshake with the peer finished over `path`: it is usable at once, on credit ([`Self::can_send`]) if
+    /// nothing was answered there. `received`: bytes of the datagram that says so.
+    pub fn handle_established(&mut self, now: Instant, path: Path, received: usize) {
         self.clock = now;
         let direct = path.kind() == PathKind::Direct;
         if direct && self.filter.admit_source(path.remote).is_err() {
@@ -240,6 +247,9 @@ impl PathAgent {
         let first = self.chosen.is_none();
         let probed = self.paths.entry(path);
         let probed = probed.or_insert_with(|| Probed::new(&path, tier, false));
+        if direct && !probed.has_answered() {
+            probed.credit.get_or_insert_default().receive(received);
+        }
         probed.proven = true;
         probed.heard = Some(now);
         // Challenges before the first session could not be sealed: their silence says nothing.
@@ -310,6 +320,22 @@ impl PathAgent {
         }
     }
 
+    /// Something authentic of `bytes` came on `path`.
+    pub fn handle_received(&mut self, path: Path, bytes: usize) {
+        let credit = self.paths.get_mut(&path);
+        if let Some(credit) = credit.and_then(|probed| probed.credit.as_mut()) {
+            credit.receive(bytes);
+        }
+    }
+
+    /// `bytes` are sent on `path`. Need not be told for a path that is [open](Self::is_open).
+    pub fn note_sent(&mut self, path: Path, bytes: usize) {
+        let credit = self.paths.get_mut(&path);
+        if let Some(credit) = credit.and_then(|probed| probed.credit.as_mut()) {
+            credit.send(bytes);
+        }
+    }
+
     /// Frames were sent to the peer since the last report.
     pub fn handle_sent(&mut self, now: Instant) {
         self.clock = now;
@@ -353,6 +379,9 @@ impl PathAgent {
     fn poll_large(&mut self, now: Instant, entropy: &mut dyn Entropy) -> Option<Outgoing> {
         let path = self.chosen?;
         let probed = self.paths.get_mut(&path)?;
+        if probed.credit.is_some() {
+            return None;
+        }
         let size = probed.mtu.to_send()?;
         let id = entropy.next_u64();
         probed.mtu.sent(now, id, probed.rtt);
@@ -387,6 +416,21 @@ impl PathAgent {
     #[must_use]
     pub const fn chosen(&self) -> Option<Path> {
         self.chosen
+    }
+
+    /// Is there a path on which any amount may be sent?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let chosen = self.chosen.and_then(|path| self.paths.get(&path));
+        chosen.is_some_and(|probed| probed.credit.is_none())
+    }
+
+    /// May `bytes` of UDP payload be sent on the chosen path now? `false` without one. Where a handshake alone has
+    /// come from it gets three times what it sent, until it answers a challenge: [`PathEvent::Proven`].
+    #[must_use]
+    pub fn can_send(&self, bytes: usize) -> bool {
+        let chosen = self.chosen.and_then(|path| self.paths.get(&path));
+        chosen.is_some_and(|probed| probed.credit.is_none_or(|credit| credit.covers(bytes)))
     }
 
     /// The smoothed RTT of the chosen path, once measured.

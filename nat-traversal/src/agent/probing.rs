@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::choose::Tier;
+use super::credit::Credit;
 use super::mtu::Mtu;
 use crate::path::Path;
 
@@ -59,8 +60,10 @@ pub(super) struct Probed {
     pub(super) tier: Tier,
     /// Told by the peer, or our relay; others go when they stay silent.
     pub(super) listed: bool,
-    /// It has answered and is not dead.
+    /// It has answered, or a handshake came by it, and is not dead.
     pub(super) proven: bool,
+    /// A handshake alone came by it: what may be sent until it answers.
+    pub(super) credit: Option<Credit>,
     pub(super) rtt: Option<Duration>,
     pub(super) mode: Mode,
     /// Challenges sent since the last answer.
@@ -79,6 +82,7 @@ impl Probed {
             tier,
             listed,
             proven: false,
+            credit: None,
             rtt: None,
             mode: Mode::Rest,
             unanswered: 0,
@@ -131,6 +135,11 @@ impl Probed {
         self.last = Some(now);
         self.unanswered += 1;
         true
+    }
+
+    /// Was a challenge answered in this life of the path?
+    pub(super) const fn has_answered(&self) -> bool {
+        self.proven && self.rtt.is_some()
     }
 
     /// Two challenges or more are open: the next may be lost, too.
@@ -205,6 +214,7 @@ impl Probed {
             None => sample,
         });
         self.proven = true;
+        self.credit = None;
         self.unanswered = 0;
         self.heard = Some(now);
         true
@@ -213,6 +223,7 @@ impl Probed {
     /// It is dead: what was learned is void.
     pub(super) fn die(&mut self) {
         self.proven = false;
+        self.credit = None;
         self.rtt = None;
         self.mode = Mode::Rest;
         self.unanswered = 0;

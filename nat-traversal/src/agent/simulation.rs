@@ -151,7 +151,7 @@ impl World {
         for index in 0..2 {
             let relay = world.sides[index].relay;
             world.sides[index].agent.set_relay(start, Some(relay));
-            world.sides[index].agent.handle_established(start, relay);
+            world.sides[index].agent.handle_established(start, relay, 0);
             world.tell_candidates(index, 1);
         }
         world.drive();

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::simulation::{Kind, ONE_WAY, RELAY_ONE_WAY, World};
 use super::*;
+use crate::entropy::SeededEntropy;
 use crate::nat_kind::{Filtering, Mapping};
 use crate::path::PathKind::{Direct, Relayed};
+use crate::path::{AllocationId, RelayRoute};
 
 const OPEN: Kind = (Mapping::EndpointIndependent, Filtering::EndpointIndependent);
 const RESTRICTED: Kind = (Mapping::EndpointIndependent, Filtering::AddressDependent);
@@ -340,4 +342,49 @@ fn reasons_name_what_is_missing() {
     );
     agent.set_nat(Mapping::Unknown, Mapping::Unknown, true);
     assert_eq!(agent.reason(), Some(FallbackReason::UdpBlocked));
+}
+
+#[test]
+fn where_only_a_handshake_came_from_gets_three_times_as_much_until_it_answers() {
+    // Only differences count.
+    let now = direct_world().now;
+    let mut entropy = SeededEntropy::new(1);
+    let mut budget = ProbeBudget::new();
+    let mut agent = PathAgent::new(now, CandidateFilter::default(), true);
+    let path = Path::direct("198.51.100.7:4000".parse().unwrap());
+    agent.handle_established(now, path, 1_000);
+    assert_eq!(agent.chosen(), Some(path));
+    assert!(!agent.is_open() && agent.can_send(3_000) && !agent.can_send(3_001));
+    agent.note_sent(path, 2_500);
+    agent.handle_received(path, 200);
+    assert!(agent.can_send(1_100) && !agent.can_send(1_101));
+    // A challenge leaves at once, and no large one.
+    agent.handle_timeout(now);
+    let mut asked = Vec::new();
+    while let Some(outgoing) = agent.poll_transmit(now, &mut budget, &mut entropy) {
+        assert_eq!((outgoing.path, outgoing.padded_len), (path, PROBE_LEN));
+        asked.push(outgoing.message);
+    }
+    let Some(ProbeMessage::Challenge { id, .. }) = asked.pop() else {
+        panic!("nothing was asked");
+    };
+    while agent.poll_event().is_some() {}
+    let later = now + Duration::from_millis(20);
+    agent.handle_probe(later, path, ProbeMessage::answer(id, None));
+    let events: Vec<_> = std::iter::from_fn(|| agent.poll_event()).collect();
+    assert!(events.contains(&PathEvent::Proven { path }), "{events:?}");
+    assert!(agent.is_open() && agent.can_send(usize::MAX));
+    // Another handshake over it takes nothing away.
+    agent.handle_established(later, path, 10);
+    assert!(agent.is_open());
+    // A relay needs no credit.
+    let mut agent = PathAgent::new(now, CandidateFilter::default(), true);
+    let route = RelayRoute {
+        own: AllocationId(1),
+        peer: AllocationId(2),
+    };
+    let relay = Path::relayed("198.51.100.8:4000".parse().unwrap(), route);
+    agent.set_relay(now, Some(relay));
+    agent.handle_established(now, relay, 0);
+    assert!(agent.is_open());
 }

@@ -139,10 +139,11 @@ impl Driver {
             network: NetworkTag::from(&network),
             signed: &bytes,
         };
-        self.send_message(tick, id, &message);
+        // Noted first: if it does not get there that is taken back.
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.epochs.insert(network, ours);
         }
+        self.send_message(tick, id, &message);
     }
 
     /// Has `peer` proved that it is a member, and is the revocation list here that would name it

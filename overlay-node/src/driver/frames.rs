@@ -228,7 +228,7 @@ impl Driver {
             shared.any(|shared| shared.network == network.secret.id)
         };
         !self.tunnels.current(id).is_some_and(shares)
-            || peer.agent.chosen().is_none()
+            || !peer.agent.is_open()
             || peer.usable_since.is_some_and(just)
     }
 

@@ -18,6 +18,7 @@
 //!   [`twin`]: another machine with our identity.
 //! - [`sequences`]: numbers that only grow, over restarts.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
+//!   [`undelivered`]: messages that did not get there.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded.
@@ -89,6 +90,7 @@ mod site_mtus;
 mod startup;
 mod twin;
 mod udp_reach;
+mod undelivered;
 mod underlay;
 mod waiting_room;
 mod warnings;

@@ -13,7 +13,7 @@ use nat_traversal::path::{Path, PathKind, RelayRoute};
 use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::membership::InviteId;
 use overlay_proto::switching::PeerCounters;
-use overlay_proto::wire::ReliableChannel;
+use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 
 use super::memory::Remembered;
 use super::names::PeerName;
@@ -206,7 +206,7 @@ impl Peer {
     /// The earliest timer of its machines. The channel's counts only while it can send: its
     /// messages wait for a session, and so must their timers.
     pub(crate) fn poll_timeout(&self, in_session: bool) -> Option<Instant> {
-        let can_send = in_session && self.agent.chosen().is_some();
+        let can_send = in_session && self.agent.can_send(SAFE_DATAGRAM);
         let channel = self.channel.poll_timeout().filter(|_| can_send);
         self.agent.poll_timeout().into_iter().chain(channel).min()
     }

@@ -8,10 +8,12 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::tunnels::TunnelEvent;
 use overlay_proto::wire::peer_message::PeerMessage;
-use overlay_proto::wire::{DatagramKind, InnerHeader, InnerKind, Lane, SessionIndex, sizes};
+use overlay_proto::wire::{
+    DatagramKind, InnerHeader, InnerKind, Lane, SAFE_DATAGRAM, SessionIndex, sizes,
+};
 
 use super::node::Tick;
-use super::peer::ListSource;
+use super::peer::{ListSource, Peer};
 use super::run::Driver;
 use crate::workers::Punt;
 
@@ -61,16 +63,25 @@ impl Driver {
                 session,
                 peer,
                 path,
-            } => self.handle_opened(tick, session, peer, path),
+                received,
+            } => self.handle_opened(tick, session, peer, (path, received)),
             Punt::Stray { path } => self.handle_stray(tick, path),
             Punt::Datagram { path, bytes } => self.handle_datagram(tick, path, &bytes),
             Punt::TapLost { net } => self.lose_tap(net),
         }
     }
 
-    fn handle_opened(&mut self, tick: Tick, session: SessionIndex, id: PeerId, path: Path) {
-        self.tunnels.handle_opened(tick.now, session, path);
+    fn handle_opened(
+        &mut self,
+        tick: Tick,
+        session: SessionIndex,
+        id: PeerId,
+        (path, received): (Path, usize),
+    ) {
+        self.tunnels
+            .handle_opened(tick.now, session, path, received);
         if let Some(peer) = self.peers.get_mut(&id) {
+            peer.agent.handle_received(path, received);
             peer.heard_on = Some(path);
             peer.last_heard = Some(tick.now);
             peer.agent.handle_traffic(tick.now, path);
@@ -165,7 +176,8 @@ impl Driver {
         header: InnerHeader,
         body: &[u8],
     ) {
-        self.handle_opened(tick, session, id, path);
+        let received = body.len() + sizes::SEALING;
+        self.handle_opened(tick, session, id, (path, received));
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -231,22 +243,34 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if let Err(reason) = peer.channel.send(tick.now, message.encode()) {
+        let message = message.encode();
+        if let Err(reason) = peer.channel.send(tick.now, message.clone()) {
             self.drops.count(reason);
+            self.handle_undelivered(id, &message);
         }
         self.touch_peer(id);
     }
 
     /// Seals `body` to `peer` on the slow path's lane; `false` if there is no session or path.
     pub(crate) fn seal_to(&mut self, id: PeerId, header: &InnerHeader, body: &[u8]) -> bool {
-        let Some(path) = self.peers.get(&id).and_then(|peer| peer.agent.chosen()) else {
+        let sealed = body.len() + InnerHeader::MAX_LEN + sizes::SEALING;
+        let peer = self.peers.get(&id);
+        let peer = peer.filter(|peer| peer.agent.can_send(sealed));
+        let Some(path) = peer.and_then(|peer| peer.agent.chosen()) else {
             return false;
         };
         let Some((len, datagram)) = self.seal(id, header, body) else {
             return false;
         };
+        self.note_sent(id, path, len);
         self.send_on(path, datagram.get(..len).unwrap_or_default());
         true
+    }
+
+    fn note_sent(&mut self, id: PeerId, path: Path, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.agent.note_sent(path, bytes);
+        }
     }
 
     /// Seals `body` to `peer`: the length of the datagram, and a buffer that begins with it.
@@ -303,6 +327,7 @@ impl Driver {
                 peer: id,
                 session,
                 path,
+                received,
                 peer_chain,
                 static_key,
                 lists,
@@ -319,16 +344,21 @@ impl Driver {
                     // A rekey moves no traffic: the address that a handshake came from proves
                     // nothing. Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
-                        peer.agent.handle_established(tick.now, path);
+                        peer.agent.handle_established(tick.now, path, received);
                     }
                     self.touch_peer(id);
                 }
             }
-            TunnelEvent::Usable { peer: id, path, .. } => {
+            TunnelEvent::Usable {
+                peer: id,
+                path,
+                received,
+                ..
+            } => {
                 tracing::info!(peer = %id, kind = ?path.kind(), remote = %path.remote, "session established");
                 let channel = self.entropy.next_u32();
                 if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.agent.handle_established(tick.now, path);
+                    peer.agent.handle_established(tick.now, path, received);
                     peer.reached(tick.now, channel);
                 }
                 self.gain_neighbour(tick, id);
@@ -416,7 +446,7 @@ impl Driver {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let (mut chosen, mut lost) = (false, false);
+        let (mut chosen, mut proven, mut lost) = (false, false, false);
         while let Some(event) = peer.agent.poll_event() {
             match event {
                 PathEvent::Chosen { path, why, .. } => {
@@ -424,6 +454,11 @@ impl Driver {
                     chosen = true;
                     self.peers_changed |= peer.choose(path);
                     self.tunnels.set_path(id, path);
+                    self.fib_stale = true;
+                }
+                PathEvent::Proven { .. } => {
+                    peer.usable_since = Some(tick.now);
+                    proven = true;
                     self.fib_stale = true;
                 }
                 PathEvent::Lost => {
@@ -451,7 +486,7 @@ impl Driver {
             self.send_probe(tick, id, &probe);
         }
         self.settle_channel(tick, id);
-        if chosen {
+        if chosen || proven {
             self.release_for_session(tick, id);
         } else if lost {
             // The peer may have moved or restarted: a handshake finds it where no challenge does.
@@ -467,6 +502,7 @@ impl Driver {
         else {
             return;
         };
+        self.note_sent(id, probe.path, len);
         let sealed = datagram.get(..len).unwrap_or_default();
         let keys = self.underlay.relay_keys();
         match self.sender.send(&probe.path, sealed, keys) {
@@ -504,7 +540,7 @@ impl Driver {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
             };
-            if peer.agent.chosen().is_none() {
+            if !peer.agent.can_send(SAFE_DATAGRAM) {
                 return;
             }
             let Some(packet) = peer.channel.poll_transmit(tick.now) else {
@@ -512,10 +548,10 @@ impl Driver {
             };
             self.seal_to(id, &InnerHeader::plain(InnerKind::Control), &packet);
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            while peer.channel.poll_failed().is_some() {
-                self.drops.count(DropReason::ControlOverflow);
-            }
+        let failed = |peer: &mut Peer| peer.channel.poll_failed();
+        while let Some(message) = self.peers.get_mut(&id).and_then(failed) {
+            self.drops.count(DropReason::ControlOverflow);
+            self.handle_undelivered(id, &message);
         }
     }
 }

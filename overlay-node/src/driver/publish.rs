@@ -80,7 +80,7 @@ impl Driver {
             peers.push(FibPeer {
                 peer: peer.id,
                 session: self.tunnels.current(peer.id).cloned(),
-                path: peer.agent.chosen(),
+                path: peer.agent.chosen().filter(|_| peer.agent.is_open()),
                 datagram_limit: peer.agent.path_mtu_payload(),
                 counters: Arc::clone(&peer.counters),
             });

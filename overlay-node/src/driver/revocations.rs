@@ -35,6 +35,8 @@ const SAME_AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct ListTalk {
     incoming: PageAssembly,
     sent: Option<(ListState, Instant)>,
+    /// A part of what it was sent got lost: what is held has to be compared again.
+    owed: bool,
 }
 
 /// What is revoked, as far as it has been carried out.
@@ -52,6 +54,22 @@ impl Followed {
             held,
             talks: HashMap::new(),
         }
+    }
+
+    /// Something of what `peer` was sent did not get there.
+    pub(super) fn owe(&mut self, peer: PeerId) {
+        let talk = self.talks.entry(peer).or_default();
+        (talk.sent, talk.owed) = (None, true);
+    }
+
+    /// Those with whom what is held is to be compared again.
+    pub(super) fn take_owed(&mut self) -> Vec<PeerId> {
+        let owed = self.talks.iter_mut().filter(|(_, talk)| talk.owed);
+        let owed = owed.map(|(peer, talk)| {
+            talk.owed = false;
+            *peer
+        });
+        owed.collect()
     }
 }
 

@@ -400,6 +400,7 @@ impl Driver {
         self.renew_permits(tick.now);
         self.check_expiry(tick);
         self.check_twin(tick);
+        self.say_again(tick);
         let unreached: Vec<PeerId> = self
             .peers
             .keys()

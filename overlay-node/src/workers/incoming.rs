@@ -118,8 +118,9 @@ impl Incoming {
             self.note_stray(&context, path);
             return Err(DropReason::UnknownSession);
         };
+        let received = datagram.len();
         let plaintext = from.session.open_in_place(&header, datagram)?;
-        self.notice(&context, from, path);
+        self.notice(&context, from, path, received);
         let (inner, _) = InnerHeader::parse(plaintext)?;
         let body = plaintext.get_mut(inner.encoded_len()..).unwrap_or_default();
         match inner.kind {
@@ -164,7 +165,7 @@ impl Incoming {
     }
 
     /// Tells the slow path once that the session works, and whence its packets come.
-    fn notice(&mut self, context: &Context<'_>, from: &FibSession, path: Path) {
+    fn notice(&mut self, context: &Context<'_>, from: &FibSession, path: Path, received: usize) {
         let session = from.session.local_index;
         if self.latest == Some((session, path)) {
             return;
@@ -181,6 +182,7 @@ impl Incoming {
             session,
             peer,
             path,
+            received,
         }) {
             self.seen.insert(session, path);
             self.latest = Some((session, path));

@@ -90,6 +90,8 @@ pub enum Punt {
         peer: PeerId,
         /// Where it came from.
         path: Path,
+        /// Bytes of its datagram.
+        received: usize,
     },
     /// Sealed data under an index that is none of ours came on this path: from a peer that does not
     /// know yet that we have restarted, or from anybody. It was dropped. At most one a second for

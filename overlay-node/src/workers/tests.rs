@@ -254,6 +254,7 @@ fn frames_of_all_sizes_cross_unchanged_over_both_families() {
             session,
             peer,
             path,
+            ..
         } = b.punted()
         else {
             panic!("no word of the session");

@@ -19,6 +19,8 @@ use crate::ethernet::{EthernetFrame, IpPacket, ethertype, protocol};
 use crate::wire::{DatagramKind, SessionIndex};
 
 const UDP_HEADER: usize = 8;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
 /// Where a header has its first index or allocation.
 const FIRST_ID: usize = 4;
 /// Where message 2 of a handshake has the index that it answers.
@@ -48,7 +50,7 @@ struct Inside<'a> {
 
 impl<'a> Inside<'a> {
     fn of(frame: &EthernetFrame<'a>) -> Option<Self> {
-        if !may_be_udp(frame) {
+        if !may_be_own(frame) {
             return None;
         }
         let packet = IpPacket::from_frame(frame).ok()?;
@@ -75,17 +77,23 @@ impl<'a> Inside<'a> {
     }
 }
 
-/// Most frames are TCP, and are not looked into any further.
-fn may_be_udp(frame: &EthernetFrame<'_>) -> bool {
-    let payload = frame.payload();
-    match frame.ethertype() {
-        ethertype::IPV4 => payload.get(9) == Some(&protocol::UDP),
-        // Extension headers may stand before it.
-        ethertype::IPV6 => payload
-            .get(6)
-            .is_some_and(|next| !matches!(*next, protocol::TCP | protocol::ICMPV6)),
-        _ => false,
-    }
+/// Most frames are TCP, or begin otherwise than any datagram of a node; those are not looked into any further.
+fn may_be_own(frame: &EthernetFrame<'_>) -> bool {
+    let packet = frame.payload();
+    let datagram = match (frame.ethertype(), packet.first()) {
+        (ethertype::IPV4, _) if packet.get(9) != Some(&protocol::UDP) => return false,
+        // Without options.
+        (ethertype::IPV4, Some(0x45)) => packet.get(IPV4_HEADER + UDP_HEADER..),
+        (ethertype::IPV4, _) => return true,
+        (ethertype::IPV6, _) => match packet.get(6) {
+            Some(&(protocol::TCP | protocol::ICMPV6)) | None => return false,
+            Some(&protocol::UDP) => packet.get(IPV6_HEADER + UDP_HEADER..),
+            // Extension headers may stand before it.
+            Some(_) => return true,
+        },
+        _ => return false,
+    };
+    datagram.is_some_and(|datagram| DatagramKind::parse(datagram).is_ok())
 }
 
 impl Fib {

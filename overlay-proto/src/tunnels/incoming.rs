@@ -52,8 +52,14 @@ impl Tunnels {
     }
 
     /// A packet opened under the session `index`, which may have [awaited](Session::awaits_confirmation)
-    /// it, and came on `path`.
-    pub fn handle_opened(&mut self, now: Instant, index: SessionIndex, path: Path) {
+    /// it, and came on `path` in a datagram of `received` bytes.
+    pub fn handle_opened(
+        &mut self,
+        now: Instant,
+        index: SessionIndex,
+        path: Path,
+        received: usize,
+    ) {
         let Some(&peer) = self.by_index.get(&index) else {
             return;
         };
@@ -69,7 +75,7 @@ impl Tunnels {
             state.path = Some(path);
             // The initiator learns that its greeting was heard.
             self.keep_alive(&next.held.session, path);
-            self.install(now, peer, &mut state, next.held, path);
+            self.install(now, peer, &mut state, next.held, (path, received));
         }
         self.put(now, peer, state);
     }
@@ -140,7 +146,7 @@ impl Tunnels {
             greeting: None,
             unheard: false,
         };
-        self.announce(&state, &held, agreement, from);
+        self.announce(&state, &held, agreement, (from, datagram.len()));
         self.by_index.insert(index, peer);
         self.half_open.insert(digest, peer, source);
         self.transmits.push(from, response.clone());
@@ -269,17 +275,24 @@ impl Tunnels {
             unheard: false,
         };
         state.path = Some(from);
-        self.announce(state, &held, agreement, from);
+        self.announce(state, &held, agreement, (from, datagram.len()));
         self.start_greeting(now, &mut held, from);
-        self.install(now, peer, state, held, from);
+        self.install(now, peer, state, held, (from, datagram.len()));
         Ok(())
     }
 
-    fn announce(&mut self, state: &Peer, held: &Held, agreement: Agreement, path: Path) {
+    fn announce(
+        &mut self,
+        state: &Peer,
+        held: &Held,
+        agreement: Agreement,
+        (path, received): (Path, usize),
+    ) {
         self.events.push_back(TunnelEvent::Established {
             peer: agreement.peer,
             session: Arc::clone(&held.session),
             path,
+            received,
             first: state.sessions().next().is_none(),
             incarnation: agreement.incarnation,
             peer_chain: agreement.chain,
@@ -289,7 +302,14 @@ impl Tunnels {
     }
 
     /// A session that may send.
-    fn install(&mut self, now: Instant, peer: PeerId, state: &mut Peer, held: Held, path: Path) {
+    fn install(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        state: &mut Peer,
+        held: Held,
+        (path, received): (Path, usize),
+    ) {
         let session = Arc::clone(&held.session);
         let mut dropped = Vec::new();
         let outcome = state.install(held, self.local.me, peer, &mut dropped);
@@ -306,6 +326,7 @@ impl Tunnels {
                 peer,
                 session,
                 path,
+                received,
             }),
             Installed::Rekeyed => self
                 .events

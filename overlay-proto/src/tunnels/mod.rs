@@ -130,6 +130,8 @@ pub enum TunnelEvent {
         session: Arc<Session>,
         /// The path on which the handshake came.
         path: Path,
+        /// Bytes of its datagram.
+        received: usize,
         /// There was no session with this peer.
         first: bool,
         /// The peer's run of its process.
@@ -148,8 +150,10 @@ pub enum TunnelEvent {
         peer: PeerId,
         /// What to send with.
         session: Arc<Session>,
-        /// A path that works.
+        /// Where the datagram came from that shows it.
         path: Path,
+        /// Its bytes.
+        received: usize,
     },
     /// [`Tunnels::current`] is now `session`; the conversation goes on.
     Rekeyed {

@@ -62,7 +62,7 @@ impl Receiver {
         let (guest, tap) = MemoryTap::pair().unwrap();
         let (sender, punts) = mpsc::channel(16);
         let mut agent = PathAgent::new(now, CandidateFilter::default(), false);
-        agent.handle_established(now, home());
+        agent.handle_established(now, home(), 0);
         while agent.poll_event().is_some() {}
         Self {
             fib: fib(MAC_B, MAC_A, &own),

@@ -270,7 +270,7 @@ impl Pair {
         }
         if session.awaits_confirmation() {
             node.tunnels
-                .handle_opened(self.now, session.local_index, from);
+                .handle_opened(self.now, session.local_index, from, bytes.len());
         }
         Ok(())
     }
