@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use farlan_tests::lab::Ns;
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::Node;
-use farlan_tests::probe::first_ping;
+use farlan_tests::probe::{Ping, first_ping, parse_ping};
 use farlan_tests::proc::wait_for;
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
@@ -187,4 +187,39 @@ fn a_users_bridge_comes_late_is_made_anew_and_changes_its_mtu() {
     };
     let (_, took) = wait_for("8,000 bytes cross", LIMIT, crosses).unwrap();
     println!("8,000 bytes crossed after {took:?}");
+}
+
+#[test]
+fn the_node_answers_and_carries_frames_while_the_host_is_changed() {
+    require_lab!();
+    let world = World::running(&TWO, Family::V4, LinkModel::default()).unwrap();
+    let (node, host) = (&world.nodes[0], &world.sites[0].hosts[0]);
+    // Somebody else changes attachments for 12 s: longer than the node has for a question.
+    let lock = node.state.join("attachments.lock");
+    let line = format!("flock {} sleep 12", lock.display());
+    let mut holder = host.ns.spawn("holder", &line).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    std::thread::scope(|scope| {
+        let since = Instant::now();
+        let attach = scope.spawn(|| node.farlan(&["attach", NETWORK, "--vm", "web1"]).unwrap());
+        let mut ping = Ping::new(&world.vms[0].ip);
+        (ping.count, ping.interval) = (200, Duration::from_millis(20));
+        let mut pings = ping.spawn(&world.vms[1].ns).unwrap();
+        for _ in 0..4 {
+            let asked = Instant::now();
+            node.status().unwrap();
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(1), "status took {took:?}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        pings.wait(LIMIT).unwrap();
+        let result = parse_ping(&pings.log()).unwrap();
+        assert_eq!((result.sent, result.received), (200, 200));
+        assert!(!attach.is_finished(), "nothing was waited for");
+        attach.join().unwrap();
+        println!("attached after {:?}", since.elapsed());
+    });
+    holder.wait(LIMIT).unwrap();
+    let made = host.ns.ip("link show web1").unwrap();
+    assert!(made.contains(&format!("master {BRIDGE} ")), "{made}");
 }

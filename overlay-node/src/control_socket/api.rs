@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nat_traversal::nat_kind::{Filtering, Mapping};
@@ -14,6 +15,7 @@ use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
+use super::TIMEOUT;
 pub use super::names::{MemberReport, ShownName};
 use crate::attachments::{self, AttachmentRecord};
 use crate::pins::Pin;
@@ -98,7 +100,22 @@ impl std::fmt::Debug for SecretLine {
     }
 }
 
+/// A report, or a word to the node.
+const LOOK: Duration = TIMEOUT.saturating_mul(2);
+
+/// A change of the host starts programs, and may wait for another one: `iptables` waits 10 s for its lock.
+const CHANGE: Duration = Duration::from_secs(120);
+
 impl Request {
+    /// How long the node may take for it.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        match self {
+            Self::Attach(_) | Self::Detach(_) | Self::Leave => CHANGE,
+            _ => LOOK,
+        }
+    }
+
     /// May it come from anyone who can open the socket?
     #[must_use]
     pub const fn only_reads(&self) -> bool {

@@ -37,7 +37,7 @@ pub fn is_live(socket: &Path) -> bool {
     UnixStream::connect(socket).is_ok()
 }
 
-/// Asks the node that serves `socket`; waits up to [`TIMEOUT`] for each step.
+/// Asks the node that serves `socket`; waits for the answer as long as [`Request::patience`] says.
 ///
 /// # Errors
 /// [`ClientError`]; [`Response::Error`] comes as [`ClientError::Refused`].
@@ -62,7 +62,7 @@ fn directory(socket: &Path) -> PathBuf {
 
 fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     // The server may need its whole time for the work, so the client waits longer.
-    stream.set_read_timeout(Some(TIMEOUT * 3))?;
+    stream.set_read_timeout(Some(request.patience() + TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

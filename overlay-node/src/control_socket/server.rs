@@ -183,12 +183,17 @@ async fn answer(
 
 async fn ask(request: Request, calls: &mpsc::Sender<ControlCall>) -> Response {
     let (reply, answer) = oneshot::channel();
-    let outcome = timeout(TIMEOUT * 2, async {
+    let changes = !request.only_reads();
+    let outcome = timeout(request.patience(), async {
         calls.send((request, reply)).await.ok()?;
         answer.await.ok()
     });
     match outcome.await {
         Ok(Some(response)) => response,
+        Err(_) if changes => Response::Error(
+            "it takes long, and goes on; `farlan status` and the node's log show what came of it"
+                .to_owned(),
+        ),
         _ => Response::Error("the node is stopping or too busy; try again".to_owned()),
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     Bridges(Option<Vec<BridgeLook>>),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
     PortSet(PortSet),
+    /// What a user asked for is done, with what to tell; or why not.
+    Operated(anyhow::Result<String>),
     /// It was tried to bring moved addresses back; the record says whether they are.
     MoveEnded,
     /// What the host's network looks like, and how long looking took; `None` if the kernel did not tell.
@@ -82,6 +84,7 @@ impl Driver {
             Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
+            Answer::Operated(done) => self.handle_operated(tick, done),
             Answer::MoveEnded => self.note_move(tick.now),
             Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
         }

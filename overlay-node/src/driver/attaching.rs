@@ -15,7 +15,7 @@ use super::run::Driver;
 use super::segments::new_segment;
 use super::warnings::Topic;
 use crate::attachments::{self, AttachmentRecord};
-use crate::cli::{NodeSetup, attach_now, detach_now};
+use crate::cli::NodeSetup;
 use crate::control_socket::api::AttachRequest;
 use crate::workers::{TapSet, TapWriter};
 
@@ -240,21 +240,31 @@ impl Driver {
         Ok(line)
     }
 
-    /// `farlan attach` while the node runs.
-    pub(crate) async fn attach(&mut self, request: &AttachRequest) -> Result<String> {
-        let lan = request.nic.is_some() || request.bridge.is_some();
-        if lan {
-            self.listen_first(Instant::now(), &request.network);
+    /// Before `farlan attach` changes the host.
+    pub(crate) fn prepare_attach(&mut self, tick: Tick, request: &AttachRequest) {
+        if is_lan(request) {
+            self.listen_first(tick.now, &request.network);
         }
-        let line = attach_now(&self.state, &self.node.membership, request).await?;
-        if lan {
-            self.listen_first(Instant::now(), &request.network);
+    }
+
+    /// `farlan attach` has changed the host, and tells `line`.
+    ///
+    /// # Errors
+    /// For the user: the tap cannot be opened, or a MAC cannot be pinned.
+    pub(crate) fn handle_attached(
+        &mut self,
+        tick: Tick,
+        request: &AttachRequest,
+        line: String,
+    ) -> Result<String> {
+        if is_lan(request) {
+            self.listen_first(tick.now, &request.network);
         }
-        self.note_move(Instant::now());
-        self.open_taps(Instant::now())?;
+        self.note_move(tick.now);
+        self.open_taps(tick.now)?;
         let mut lines = vec![line];
         for pin in request.pins() {
-            lines.push(self.pin(Tick::read(), &pin)?);
+            lines.push(self.pin(tick, &pin)?);
         }
         let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
         if !self.networks.iter().any(attached) {
@@ -266,24 +276,28 @@ impl Driver {
         Ok(lines.join("\n"))
     }
 
-    /// `farlan detach` while the node runs.
-    pub(crate) async fn detach(&mut self, request: &AttachRequest) -> Result<String> {
-        if request.vm.is_none() {
-            self.say_goodbye(Some(&request.network));
-        }
-        let line = detach_now(&self.state, request).await;
+    /// `farlan detach` has changed the host, or was refused.
+    ///
+    /// # Errors
+    /// Why it was refused, for the user.
+    pub(crate) fn handle_detached(
+        &mut self,
+        tick: Tick,
+        request: &AttachRequest,
+        done: Result<String>,
+    ) -> Result<String> {
         // It may have been refused, and all is as before.
-        self.follow_attachment(Instant::now());
-        let line = line?;
+        self.follow_attachment(tick.now);
+        let line = done?;
         if request.vm.is_none() && request.nic.is_none() {
-            self.withdraw_all(&request.network);
+            self.withdraw_all(tick, &request.network);
         }
-        self.open_taps(Instant::now())?;
+        self.open_taps(tick.now)?;
         Ok(line)
     }
 
     /// The kernel took a tap away: somebody deleted the interface.
-    pub(crate) fn lose_tap(&mut self, net: NetIndex) {
+    pub(crate) fn lose_tap(&mut self, tick: Tick, net: NetIndex) {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
@@ -296,16 +310,18 @@ impl Driver {
             return;
         }
         let name = network.secret.name.clone();
-        tracing::warn!(network = %name, "the tap is gone; it is made again");
         network.close_tap();
-        self.withdraw_all(&name);
+        if self.operations.takes_away(&name) {
+            return;
+        }
+        tracing::warn!(network = %name, "the tap is gone; it is made again");
+        self.withdraw_all(tick, &name);
         self.interfaces.look_soon();
-        self.keep_interfaces(Instant::now());
+        self.keep_interfaces(tick.now);
     }
 
     /// Nothing of this network is attached here any more.
-    fn withdraw_all(&mut self, name: &NetworkName) {
-        let tick = Tick::read();
+    fn withdraw_all(&mut self, tick: Tick, name: &NetworkName) {
         let Some(network) = self.networks.iter_mut().find(|n| n.secret.name == *name) else {
             return;
         };
@@ -326,6 +342,11 @@ impl Driver {
         }
         Ok(format!("{} networks added", self.networks.len() - before))
     }
+}
+
+/// Does a whole LAN come with it?
+const fn is_lan(request: &AttachRequest) -> bool {
+    request.nic.is_some() || request.bridge.is_some()
 }
 
 /// Clones of the tap's queues: one for each worker, and the first once more for the driver.

@@ -17,6 +17,7 @@ use overlay_proto::switching::{MacKey, NetIndex};
 use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, Links};
 
 use super::answers::Answer;
+use super::bridge_orders::{BridgeOrder, BridgeOrders};
 use super::group_queries::GroupQueries;
 use super::node::Tick;
 use super::remote_macs::RemoteMacs;
@@ -43,6 +44,7 @@ const WHOLE_EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct Looks {
     /// `None` where the kernel gives no netlink socket: then only frames tell.
     links: Option<Links>,
+    orders: BridgeOrders,
     under_way: bool,
     /// Another one is wanted after it; `Some(true)`: with the whole database.
     next: Option<bool>,
@@ -78,8 +80,10 @@ impl Looks {
         if let Err(error) = &links {
             tracing::warn!(%error, "the bridges cannot be watched");
         }
+        let links = links.ok();
         Self {
-            links: links.ok(),
+            orders: BridgeOrders::start(links.clone()),
+            links,
             ..Self::default()
         }
     }
@@ -439,8 +443,10 @@ impl Driver {
         let heard = heard.is_some_and(|local| local.last_heard_ms() != 0);
         let bridge = &mut network.bridge;
         let key = bridge.slot(key);
-        let mut still_here = network.directory.held_here(tick.now, key.mac);
-        if still_here.any(|other| bridge.slot(other) == key) {
+        let mut held = network.directory.held_here(tick.now, key.mac);
+        let still_here = held.any(|other| bridge.slot(other) == key);
+        drop(held);
+        if still_here {
             // In another VLAN, which is the same to this bridge. Its frames from elsewhere are no
             // twins, though, until the bridge hears it here again; unless it never sent in the VLAN
             // that is lost: that was the bridge's word for the others.
@@ -449,11 +455,16 @@ impl Driver {
             }
             return;
         }
-        let (tap, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
-        if let Some(links) = self.looks.links.clone().filter(|_| known) {
-            tokio::spawn(async move {
-                said(links.fdb_replace(tap, key.mac, key.vlan).await);
-            });
+        let (port, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
+        if known {
+            self.order(BridgeOrder::Replace { port, key });
+        }
+    }
+
+    /// Without the change the bridge keeps what it has until it hears more, as switches do.
+    fn order(&mut self, order: BridgeOrder) {
+        if !self.looks.orders.give(order) {
+            self.look_at_bridges(true);
         }
     }
 
@@ -462,22 +473,23 @@ impl Driver {
         let Some(bridge) = self.bridge_mut(net) else {
             return;
         };
-        let (tap, key) = (bridge.tap, bridge.slot(key));
-        if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
-            tokio::spawn(async move {
-                said(links.fdb_delete(tap, key.mac, key.vlan).await);
-            });
+        let (port, key) = (bridge.tap, bridge.slot(key));
+        if port != 0 {
+            self.order(BridgeOrder::Delete { port, key });
         }
     }
 
     /// Our tap leads nowhere any more: the bridge forgets what was beyond it.
     pub(crate) fn unlearn_tap(&mut self, net: NetIndex) {
-        let tap = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
-        if let Some(links) = self.looks.links.clone().filter(|_| tap != 0) {
-            tokio::spawn(async move {
-                said(links.flush_port(tap).await);
-            });
+        let port = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
+        if port != 0 {
+            self.flush_port(port);
         }
+    }
+
+    /// A bridge forgets what it has learnt at `port`, an interface index.
+    pub(crate) fn flush_port(&mut self, port: u32) {
+        self.order(BridgeOrder::Flush { port });
     }
 
     pub(super) fn bridge_of(&self, entry: &FdbEntry) -> Option<NetIndex> {
@@ -489,13 +501,6 @@ impl Driver {
     pub(super) fn bridge_mut(&mut self, net: NetIndex) -> Option<&mut Bridge> {
         let network = self.networks.get_mut(usize::from(net.0))?;
         Some(&mut network.bridge)
-    }
-}
-
-/// Without the change the bridge keeps its entry until it hears more, as switches do.
-fn said(changed: Result<(), tap_bridge::Error>) {
-    if let Err(error) = changed {
-        tracing::debug!(%error, "a forwarding entry stays");
     }
 }
 

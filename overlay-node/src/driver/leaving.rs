@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 
 use super::node::Tick;
 use super::run::Driver;
-use crate::cli::detach_all;
 use crate::control_socket::api::Response;
 
 /// Time for the last word to arrive: several round trips around the world, and a repetition.
@@ -32,21 +31,11 @@ pub(crate) struct Leaving {
 }
 
 impl Driver {
-    /// `farlan leave` while the node runs. Answered when it has left.
-    pub(crate) async fn leave(&mut self, tick: Tick, answer: oneshot::Sender<Response>) {
-        if let Err(error) = self.begin_to_leave(tick).await {
-            // The user may have gone; there is nobody to tell then.
-            let _ = answer.send(Response::Error(format!("{error:#}")));
-            return;
-        }
-        // Taking the attachments away may have taken long.
-        let until = Tick::read().now + LINGER;
-        self.leaving = Some(Leaving { until, answer });
-    }
-
-    async fn begin_to_leave(&mut self, tick: Tick) -> Result<()> {
-        self.say_goodbye(None);
-        detach_all(&self.state).await?;
+    /// Everything is detached: the networks are told.
+    ///
+    /// # Errors
+    /// For the user: what cannot be said.
+    pub(crate) fn leave_networks(&mut self, tick: Tick) -> Result<()> {
         self.open_taps(tick.now)?;
         for network in &mut self.networks {
             network.register_at = Some(tick.now + NEVER);
@@ -57,6 +46,12 @@ impl Driver {
             self.touched_networks.insert(network.index);
         }
         Ok(())
+    }
+
+    /// Stays until the last word has arrived; then `answer` is given.
+    pub(crate) fn linger(&mut self, tick: Tick, answer: oneshot::Sender<Response>) {
+        let until = tick.now + LINGER;
+        self.leaving = Some(Leaving { until, answer });
     }
 
     /// Forgets what makes this node a member. The last thing it does.

@@ -277,15 +277,12 @@ impl Driver {
         };
         let mut ports = live_ports(&record.bridge);
         ports.remove(&record.tap);
-        if let Some(links) = self.looks.links() {
-            tokio::spawn(async move {
-                for port in ports.iter().filter_map(|name| index_of(name)) {
-                    if let Err(error) = links.flush_port(port).await {
-                        tracing::debug!(%error, "a port keeps what it learnt");
-                    }
-                }
-            });
+        for port in ports.iter().filter_map(|name| index_of(name)) {
+            self.flush_port(port);
         }
+        let Some(network) = self.networks.get(usize::from(net.0)) else {
+            return;
+        };
         let lan = &network.lan.machine;
         let entries = network.directory.entries(tick.now);
         let carried = entries.filter(|entry| !lan.is_shut(entry.key.vlan));

@@ -24,7 +24,7 @@
 //! - [`interfaces`]: taps and bridges are kept as they are recorded.
 //! - [`site_mtus`]: how large the guests' packets may be at each site.
 //! - [`segments`]: LANs that other nodes are plugged into, too. [`looped_ports`]: loops in this host.
-//! - [`bridges`]: what the bridges have learnt, and which of their ports live.
+//! - [`bridges`]: what the bridges have learnt, and which of their ports live. [`bridge_orders`]: what they are told.
 //! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`mac_twins`]: MACs that are
 //!   here and elsewhere. [`group_queries`]: guests that came here join their multicast groups again.
 //!   [`overlay_ports`]: the overlay's own port on each bridge.
@@ -37,7 +37,7 @@
 //! - [`names`]: what people call the nodes.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
-//! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps.
+//! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps. [`operations`]: what a user changes on the host.
 //! - [`pins`]: what the operator says is here.
 //! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
 //!   from passing. [`reasons`]: why a peer is not reached, or not directly.
@@ -46,6 +46,7 @@
 mod answers;
 mod asking;
 mod attaching;
+mod bridge_orders;
 mod bridges;
 mod conditions;
 mod conflicts;
@@ -68,6 +69,7 @@ mod memory;
 mod names;
 mod network;
 mod node;
+mod operations;
 mod overlay_ports;
 mod peer;
 mod peer_turns;

@@ -67,7 +67,7 @@ impl Driver {
             } => self.handle_opened(tick, session, peer, (path, received)),
             Punt::Stray { path } => self.handle_stray(tick, path),
             Punt::Datagram { path, bytes } => self.handle_datagram(tick, path, &bytes),
-            Punt::TapLost { net } => self.lose_tap(net),
+            Punt::TapLost { net } => self.lose_tap(tick, net),
         }
     }
 

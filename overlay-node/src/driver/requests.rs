@@ -5,16 +5,17 @@ use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::MacKey;
 
 use super::node::Tick;
+use super::operations::Operation;
 use super::run::Driver;
 use crate::control_socket::api::{MacOrIp, Request, Response};
 use crate::control_socket::server::ControlCall;
 
 impl Driver {
-    /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up
-    /// is done; everything else at once.
-    pub(crate) async fn handle_call(&mut self, tick: Tick, call: ControlCall) {
+    /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up is done, a
+    /// change of the host once it is made; everything else at once.
+    pub(crate) fn handle_call(&mut self, tick: Tick, call: ControlCall) {
         let (request, answer) = call;
-        if self.leaving.is_some() {
+        if self.leaving.is_some() || self.operations.is_leaving() {
             let _ = answer.send(Response::Error(
                 "this node is leaving the overlay; wait a moment, then `farlan join INVITE`"
                     .to_owned(),
@@ -44,10 +45,14 @@ impl Driver {
                 Ok(()) => return self.ping(tick, &to, network.as_ref(), answer),
                 Err(error) => Response::Error(error),
             },
-            Request::Attach(request) => done(self.attach(&request).await),
-            Request::Detach(request) => done(self.detach(&request).await),
+            Request::Attach(request) => {
+                return self.operate(tick, Operation::Attach(request), answer);
+            }
+            Request::Detach(request) => {
+                return self.operate(tick, Operation::Detach(request), answer);
+            }
             Request::Confirm => done(self.confirm()),
-            Request::Leave => return self.leave(tick, answer).await,
+            Request::Leave => return self.operate(tick, Operation::Leave, answer),
             Request::Reload => done(self.reload(tick)),
             Request::Rename { name } => done(self.rename(tick, name.as_deref())),
             Request::Apply { line } => done(self.apply(tick, &line.0)),

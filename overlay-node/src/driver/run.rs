@@ -28,6 +28,7 @@ use super::leaving::Leaving;
 use super::looped_ports::LoopedPorts;
 use super::network::Network;
 use super::node::{Node, Tick};
+use super::operations::Operations;
 use super::peer::Peer;
 use super::peer_turns::PeerTurns;
 use super::permits::Permits;
@@ -136,6 +137,7 @@ pub(crate) struct Driver {
     pub(crate) twin: Twin,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
     pub(crate) move_due: Option<Instant>,
+    pub(crate) operations: Operations,
     /// Set once `farlan leave` was asked for.
     pub(crate) leaving: Option<Leaving>,
 }
@@ -190,7 +192,7 @@ impl Driver {
                     self.handle_answer(Tick::read(), answer);
                 }
                 Some(call) = inputs.calls.recv() => {
-                    self.handle_call(Tick::read(), call).await;
+                    self.handle_call(Tick::read(), call);
                 }
                 Some(outcome) = inputs.interfaces.recv() => {
                     self.handle_kept(Tick::read(), outcome);

@@ -34,6 +34,7 @@ use super::host::{self, HostLooks};
 use super::interfaces::Interfaces;
 use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
+use super::operations::Operations;
 use super::peer_turns::PeerTurns;
 use super::permits::Permits;
 use super::revocations::{Followed, NodeShelf, is_out, showable};
@@ -182,6 +183,7 @@ fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Pu
         warnings: Warnings::default(),
         twin: Twin::default(),
         move_due: None,
+        operations: Operations::default(),
         leaving: None,
         state: setup.state.clone(),
     };

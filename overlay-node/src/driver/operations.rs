@@ -1,0 +1,239 @@
+//! What a user asks for that changes the host and takes long: attach, detach, leave.
+//!
+//! The host is changed beside the slow path, one operation after the other, while the node carries frames and
+//! answers others. The slow path only prepares an operation (it says goodbye, it listens first) and follows its
+//! result (it opens taps, withdraws claims, and answers the user).
+
+use std::collections::VecDeque;
+
+use anyhow::{Result, anyhow};
+use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::Membership;
+use tokio::sync::oneshot;
+
+use super::answers::Answer;
+use super::node::Tick;
+use super::run::Driver;
+use crate::cli::{attach_now, detach_all, detach_now};
+use crate::control_socket::api::{AttachRequest, Response};
+use crate::state::StateDir;
+
+/// Operations that wait for the one under way; each has a user who waits at a terminal.
+const MAX_WAITING: usize = 16;
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// `farlan attach`.
+    Attach(AttachRequest),
+    /// `farlan detach`.
+    Detach(AttachRequest),
+    /// `farlan leave`: everything is detached.
+    Leave,
+}
+
+/// An operation, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    operation: Operation,
+    answer: oneshot::Sender<Response>,
+}
+
+/// The one under way, and those that wait. Bound: [`MAX_WAITING`].
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    under_way: Option<Asked>,
+    waiting: VecDeque<Asked>,
+}
+
+impl Operations {
+    /// Does the one under way take the tap of `network` away?
+    pub(crate) fn takes_away(&self, network: &NetworkName) -> bool {
+        let operation = self.under_way.as_ref().map(|asked| &asked.operation);
+        match operation {
+            Some(Operation::Detach(request)) => {
+                request.network == *network && is_whole_network(request)
+            }
+            Some(Operation::Leave) => true,
+            Some(Operation::Attach(_)) | None => false,
+        }
+    }
+
+    /// Will this node have left in a moment?
+    pub(crate) fn is_leaving(&self) -> bool {
+        let mut all = self.under_way.iter().chain(&self.waiting);
+        all.any(|asked| asked.operation == Operation::Leave)
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING
+    }
+
+    fn put(&mut self, asked: Asked) {
+        self.waiting.push_back(asked);
+    }
+
+    /// The next one, which is under way from now on; `None` while another is.
+    fn begin(&mut self) -> Option<Operation> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        self.under_way = self.waiting.pop_front();
+        let asked = self.under_way.as_ref();
+        asked.map(|asked| asked.operation.clone())
+    }
+
+    fn end(&mut self) -> Option<Asked> {
+        self.under_way.take()
+    }
+}
+
+/// Of the network, and not of one VM or NIC?
+const fn is_whole_network(request: &AttachRequest) -> bool {
+    request.vm.is_none() && request.nic.is_none()
+}
+
+impl Driver {
+    /// A user asked for `operation`.
+    pub(crate) fn operate(
+        &mut self,
+        tick: Tick,
+        operation: Operation,
+        answer: oneshot::Sender<Response>,
+    ) {
+        if !self.operations.has_room() {
+            let text = "too many attachments are being changed; try again in a moment";
+            // The user may have gone; there is nobody to tell then.
+            let _ = answer.send(Response::Error(text.to_owned()));
+            return;
+        }
+        self.operations.put(Asked { operation, answer });
+        self.begin_operation(tick);
+    }
+
+    fn begin_operation(&mut self, tick: Tick) {
+        let Some(operation) = self.operations.begin() else {
+            return;
+        };
+        match &operation {
+            Operation::Attach(request) => self.prepare_attach(tick, request),
+            Operation::Detach(request) if request.vm.is_none() => {
+                self.say_goodbye(Some(&request.network));
+            }
+            Operation::Detach(_) => {}
+            Operation::Leave => self.say_goodbye(None),
+        }
+        let (state, membership) = (self.state.clone(), self.node.membership.clone());
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            let done = tokio::spawn(carry_out(state, membership, operation)).await;
+            let done = done.unwrap_or_else(|error| Err(anyhow!("the change broke off: {error}")));
+            // The driver may have ended.
+            let _ = answers.send(Answer::Operated(done)).await;
+        });
+    }
+
+    /// The operation under way is over: what it told the user, or why it was not done.
+    pub(crate) fn handle_operated(&mut self, tick: Tick, done: Result<String>) {
+        let Some(Asked { operation, answer }) = self.operations.end() else {
+            return;
+        };
+        let done = match operation {
+            Operation::Attach(request) => {
+                done.and_then(|line| self.handle_attached(tick, &request, line))
+            }
+            Operation::Detach(request) => self.handle_detached(tick, &request, done),
+            Operation::Leave => match done.and_then(|_| self.leave_networks(tick)) {
+                Ok(()) => return self.linger(tick, answer),
+                Err(error) => Err(error),
+            },
+        };
+        let response = done.map_or_else(
+            |error| Response::Error(format!("{error:#}")),
+            Response::Done,
+        );
+        let _ = answer.send(response);
+        self.begin_operation(tick);
+    }
+}
+
+/// Changes the host.
+async fn carry_out(
+    state: StateDir,
+    membership: Membership,
+    operation: Operation,
+) -> Result<String> {
+    match operation {
+        Operation::Attach(request) => attach_now(&state, &membership, &request).await,
+        Operation::Detach(request) => detach_now(&state, &request).await,
+        Operation::Leave => detach_all(&state).await.map(|()| String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(network: &str) -> AttachRequest {
+        AttachRequest {
+            network: network.parse().unwrap(),
+            bridge: None,
+            vm: None,
+            nic: None,
+            address: None,
+            move_addresses_s: None,
+            offload: None,
+            clamp: None,
+            force: false,
+            macs: Vec::new(),
+            bpdu: None,
+        }
+    }
+
+    fn asked(operation: Operation) -> Asked {
+        let (answer, _) = oneshot::channel();
+        Asked { operation, answer }
+    }
+
+    #[test]
+    fn one_after_the_other_in_the_order_they_came_and_no_more_than_fit() {
+        let mut operations = Operations::default();
+        let attach = |n: usize| Operation::Attach(request(&format!("net{n}")));
+        for n in 0..=MAX_WAITING {
+            assert!(operations.has_room());
+            operations.put(asked(attach(n)));
+            assert_eq!(operations.begin(), (n == 0).then(|| attach(0)));
+        }
+        assert!(!operations.has_room());
+        for n in 0..=MAX_WAITING {
+            assert_eq!(operations.end().unwrap().operation, attach(n));
+            assert_eq!(operations.begin(), (n < MAX_WAITING).then(|| attach(n + 1)));
+        }
+        assert!(operations.end().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_away_is_not_missed() {
+        let mut operations = Operations::default();
+        let (lab, home): (NetworkName, NetworkName) =
+            ("lab".parse().unwrap(), "home".parse().unwrap());
+        let vm = AttachRequest {
+            vm: Some("vm1".to_owned()),
+            ..request("lab")
+        };
+        for (operation, of_lab, of_home) in [
+            (Operation::Attach(request("lab")), false, false),
+            (Operation::Detach(vm), false, false),
+            (Operation::Detach(request("lab")), true, false),
+            (Operation::Leave, true, true),
+        ] {
+            operations.put(asked(operation.clone()));
+            assert_eq!(operations.is_leaving(), operation == Operation::Leave);
+            assert!(!operations.takes_away(&lab), "not yet");
+            operations.begin().unwrap();
+            let takes = (operations.takes_away(&lab), operations.takes_away(&home));
+            assert_eq!(takes, (of_lab, of_home), "{operation:?}");
+            operations.end().unwrap();
+        }
+    }
+}
