@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use control_plane::ControlEvent;
 use nat_traversal::host::HostView;
+use node_core::questions::{Answered, Failure, Outcome, Question, QuestionId};
+use node_core::reasons::Greeted;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{MacKey, NetIndex};
 
-use super::asking::{Answered, Failure, Outcome, Question, QuestionId, carry_out};
+use super::asking::carry_out;
 use super::bridges::BridgeLook;
 use super::looped_ports::PortSet;
 use super::node::Tick;
-use super::reasons::Greeted;
 use super::run::Driver;
 
 /// After a bootstrap did not take a card.
@@ -100,7 +101,7 @@ impl Driver {
         }
     }
 
-    /// Hands to the shell what is to be asked now. Bound: [`MAX_ASKED`](super::asking::MAX_ASKED) tasks, which the
+    /// Hands to the shell what is to be asked now. Bound: [`MAX_ASKED`](node_core::questions::MAX_ASKED) tasks, which the
     /// machine counts.
     pub(crate) fn send_questions(&mut self, now: Instant) {
         while let Some((id, question)) = self.asking.poll_question(now) {

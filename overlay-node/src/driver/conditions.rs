@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use control_plane::addr;
+use node_core::underlay::UdpAnswer;
 use overlay_proto::ids::PeerId;
 
 use super::node::Tick;
 use super::run::Driver;
-use super::udp_reach::UdpAnswer;
 use super::warnings::Topic;
 use crate::control_socket::api::{BootstrapReport, BootstrapState};
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use node_core::questions::Question;
 use overlay_proto::directory::{DirectoryAction, DirectoryMessage, Place};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{
@@ -12,7 +13,6 @@ use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
-use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 

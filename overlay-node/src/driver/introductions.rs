@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
+use node_core::questions::Question;
 use overlay_proto::Entropy;
 use overlay_proto::directory::{
     Card, OpenedCard, RoutedSignal, Signal, Signed, SignedCard, open_card, open_signal, seal_card,
@@ -20,7 +21,6 @@ use overlay_proto::membership::{OldEpoch, rendezvous_blind};
 use overlay_proto::switching::NetIndex;
 use overlay_proto::wire::peer_message::PeerMessage;
 
-use super::asking::Question;
 use super::node::Tick;
 use super::peer::{ListSource, Peer};
 use super::run::Driver;

@@ -9,12 +9,12 @@
 //! 3. publish a new `Fib` if what it shows has changed;
 //! 4. sleep until an input comes or the earliest timer of a machine is due.
 //!
-//! The machines are pure (`overlay-proto`, `nat-traversal`); everything here is glue: which output
+//! The machines are pure (`overlay-proto`, `nat-traversal`, `node-core`); everything here is glue: which output
 //! of one is an input of another. Where to look:
 //!
 //! - [`startup`]: from a state directory to a running driver; `farlan up`.
 //! - [`node`]: what does not change while the node runs: identity, membership, clock.
-//! - [`underlay`]: our own addresses: reflectors, relay allocations; [`host`]: interfaces and routes.
+//! - [`node_core::underlay`]: our own addresses: reflectors, relay allocations; [`host`]: interfaces and routes.
 //!   [`twin`]: another machine with our identity.
 //! - [`sequences`]: numbers that only grow, over restarts.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
@@ -31,7 +31,8 @@
 //! - [`epochs`]: the networks' keys change. [`expiry`]: what ends, theirs and ours.
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
-//! - [`asking`]: questions to the control plane, as data; [`answers`]: what comes of them, and its events.
+//! - [`asking`]: carries out the questions to the control plane ([`node_core::questions`]); [`answers`]: what comes of
+//!   them, and its events.
 //! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`names`]: what people call the nodes.
@@ -40,7 +41,7 @@
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps. [`operations`]: what a user changes on the host.
 //! - [`pins`]: what the operator says is here.
 //! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
-//!   from passing. [`reasons`]: why a peer is not reached, or not directly.
+//!   from passing. [`node_core::reasons`]: why a peer is not reached, or not directly.
 //! - [`requests`], [`questions`], [`pings`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod answers;
@@ -72,14 +73,12 @@ mod node;
 mod operations;
 mod overlay_ports;
 mod peer;
-mod peer_turns;
 mod peers;
 mod permits;
 mod pings;
 mod pins;
 mod publish;
 mod questions;
-mod reasons;
 mod receipts;
 mod remote_macs;
 mod reports;
@@ -91,13 +90,10 @@ mod sequences;
 mod site_mtus;
 mod startup;
 mod twin;
-mod udp_reach;
 mod undelivered;
-mod underlay;
-mod waiting_room;
 mod warnings;
 
 pub(crate) use names::signed_name_stays;
+pub use node_core::reasons::path_reasons;
 pub(crate) use pins::{pinned_later, unpinned};
-pub use reasons::path_reasons;
 pub use startup::up;

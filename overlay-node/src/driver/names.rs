@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
+use node_core::questions::Question;
 use overlay_proto::directory::Signal;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::time::UnixTime;
 
-use super::asking::Question;
 use super::node::Tick;
 use super::peer::Peer;
 use super::run::Driver;

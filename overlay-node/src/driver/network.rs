@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use node_core::waiting_room::{Bounds, WaitingRoom};
 use overlay_proto::directory::Directory;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{NetworkSecret, OldEpoch};
@@ -13,7 +14,6 @@ use tap_bridge::TapQueue;
 use super::bridges::Bridge;
 use super::directory::LocalProbe;
 use super::segments::SharedLan;
-use super::waiting_room::{Bounds, WaitingRoom};
 use crate::attachments::{AttachmentRecord, Switches};
 
 /// Frames for a MAC that is being looked up (DIRECTORY.md, Storage and lookup).

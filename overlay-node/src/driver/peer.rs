@@ -10,6 +10,8 @@ use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::{Candidate, CandidateFilter, CandidateKind};
 use nat_traversal::nat_kind::Mapping;
 use nat_traversal::path::{Path, PathKind, RelayRoute};
+use node_core::reasons::Greeted;
+use node_core::underlay::RelaySpot;
 use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::membership::InviteId;
 use overlay_proto::switching::PeerCounters;
@@ -17,8 +19,6 @@ use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 
 use super::memory::Remembered;
 use super::names::PeerName;
-use super::reasons::Greeted;
-use super::underlay::RelaySpot;
 
 /// Paths on which one handshake is tried: the relay and the best candidates.
 const HANDSHAKE_PATHS: usize = 8;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::path::PathKind;
 use nat_traversal::relay::MAX_PERMITS;
+use node_core::questions::Question;
 use overlay_proto::ids::PeerId;
 
-use super::asking::Question;
 use super::peer::Peer;
 use super::run::Driver;
 

@@ -5,10 +5,10 @@
 
 use anyhow::{Context, Result};
 use control_plane::{Gatekeeper, Multiaddr, addr};
+use node_core::questions::{Outcome, Question};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{Chain, Membership, certificate_hash};
 
-use super::asking::{Outcome, Question};
 use super::node::Tick;
 use super::run::Driver;
 use super::startup;
@@ -119,7 +119,9 @@ impl Driver {
         let pinned = bootstraps.iter().filter_map(addr::peer_of).collect();
         self.underlay.keep_infra(tick.now, &pinned);
         self.fib_stale = true;
-        self.asking.put(Question::SetBootstraps(bootstraps));
+        let bootstraps = bootstraps.iter().map(ToString::to_string);
+        self.asking
+            .put(Question::SetBootstraps(bootstraps.collect()));
         self.add_networks(tick)?;
         for index in 0..self.networks.len() {
             self.show_own_chain(tick, index)?;

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nat_traversal::path::PathKind;
+use node_core::reasons::{self, Facts};
+use node_core::underlay::RelaySpot;
 use overlay_proto::directory::Entry;
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::Chain;
@@ -13,9 +15,7 @@ use super::names::Names;
 use super::network::Network;
 use super::node::Tick;
 use super::peer::Peer;
-use super::reasons::{self, Facts};
 use super::run::Driver;
-use super::underlay::RelaySpot;
 use crate::control_socket::api::{
     MacOrIp, MacReport, MemberReport, NatReport, NetworkReport, PathReport, PeerReport, ShownName,
     StatusReport, UnknownMacReport,

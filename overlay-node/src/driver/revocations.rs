@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use control_plane::{Gatekeeper, Shelf};
+use node_core::questions::Question;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::handshake::ListNumbers;
 use overlay_proto::ids::{NetworkName, PeerId};
@@ -20,7 +21,6 @@ use overlay_proto::membership::{
 };
 use overlay_proto::wire::peer_message::PeerMessage;
 
-use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 use crate::cli::{said, take_epochs, take_roots};

@@ -8,6 +8,10 @@ use arc_swap::ArcSwap;
 use control_plane::admission::MemberGate;
 use control_plane::{ControlEvent, ControlHandle, Multiaddr};
 use nat_traversal::agent::ProbeBudget;
+use node_core::peer_turns::PeerTurns;
+use node_core::questions::Questions;
+use node_core::underlay::{Underlay, UnderlayEvent};
+use node_core::waiting_room::{Bounds, WaitingRoom};
 use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
@@ -16,7 +20,6 @@ use tap_bridge::{FdbNews, FdbWatch, HostWatch};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
-use super::asking::Questions;
 use super::bridges::Looks;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
@@ -30,7 +33,6 @@ use super::network::Network;
 use super::node::{Node, Tick};
 use super::operations::Operations;
 use super::peer::Peer;
-use super::peer_turns::PeerTurns;
 use super::permits::Permits;
 use super::pings::Pings;
 use super::questions::OpenQuestions;
@@ -38,8 +40,6 @@ use super::revocations::Followed;
 use super::sequences::Sequences;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
-use super::underlay::{Underlay, UnderlayEvent};
-use super::waiting_room::{Bounds, WaitingRoom};
 use super::warnings::Warnings;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
@@ -377,6 +377,9 @@ impl Driver {
                 UnderlayEvent::FilterChanged => {
                     self.spread_filter(tick);
                     self.fib_stale = true;
+                }
+                UnderlayEvent::RelayBound(infra) => {
+                    tracing::debug!(bootstrap = %infra, "the relay answers");
                 }
                 UnderlayEvent::RelayLost(infra) => {
                     tracing::warn!(bootstrap = %infra, "the relay does not answer");

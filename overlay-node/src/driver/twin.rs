@@ -7,9 +7,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use node_core::questions::Question;
 use overlay_proto::Entropy;
 
-use super::asking::Question;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;

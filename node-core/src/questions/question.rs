@@ -2,18 +2,26 @@
 
 use std::time::Duration;
 
-use control_plane::Multiaddr;
-use control_plane::messages::Allocation;
 use nat_traversal::path::AllocationId;
+use nat_traversal::relay::RelayKey;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{Chain, SignedPart, WitnessRefusal};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+/// An allocation at a relay (TRUST.md 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its name on the wire.
+    pub id: AllocationId,
+    /// For the MACs.
+    pub key: RelayKey,
+}
+
 /// A question to the control plane, with all that it takes to carry it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// From now on the bootstraps are these.
-    SetBootstraps(Vec<Multiaddr>),
+pub enum Question {
+    /// From now on the bootstraps are these multiaddrs.
+    SetBootstraps(Vec<String>),
     /// Which run of the process this is.
     SetIncarnation(u32),
     /// The gate has another revocation list: whoever it names is cut off, the others are told.
@@ -99,7 +107,7 @@ pub(super) enum Subject {
 
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It was carried out; there is nothing to tell.
     Done,
     /// The others' cards.
@@ -118,7 +126,7 @@ pub(crate) enum Outcome {
 
 /// Why a question was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// Too many of its class wait.
     #[error("too many questions wait")]
     NoRoom,
@@ -154,7 +162,7 @@ impl Question {
     }
 
     /// The bootstrap that alone can answer.
-    pub(crate) const fn infra(&self) -> Option<PeerId> {
+    pub const fn infra(&self) -> Option<PeerId> {
         match self {
             Self::Allocate { infra }
             | Self::Permit { infra, .. }
@@ -182,7 +190,7 @@ impl Question {
     }
 
     /// How long one try may take; a lookup's own limit is below it.
-    pub(crate) const fn patience(&self) -> Duration {
+    pub const fn patience(&self) -> Duration {
         match self {
             Self::GetRecord { .. } => Duration::from_secs(3),
             _ => Duration::from_secs(10),

@@ -1,37 +1,37 @@
 //! Questions to the control plane, as data (ADR 40).
 //!
 //! An owner puts a [`Question`] and hears of its [`Outcome`]. In between the question waits in the queue of its
-//! class, is asked by the shell ([`carry_out`]), and asked again as its kind says. Calls, in this
+//! class, is asked by the shell, and asked again as its kind says. Calls, in this
 //! order: [`Questions::put`] at any time; [`Questions::handle_outcome`] and [`Questions::handle_timeout`] as they come;
 //! then [`Questions::poll_answer`] and [`Questions::poll_question`] until both are empty.
 
 mod lines;
 mod question;
-mod shell;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use self::lines::Lines;
 use self::question::Subject;
-pub(crate) use self::question::{Failure, Outcome, Question};
-pub(crate) use self::shell::carry_out;
+pub use self::question::{Allocation, Failure, Outcome, Question};
 
 /// Asked at once, over all classes: their own places, and 16 for whoever needs more.
-pub(crate) const MAX_ASKED: usize = 64;
+pub const MAX_ASKED: usize = 64;
 
 /// A question is taken for lost this long after it should have been answered.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Names a question from [`Questions::put`] to its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct QuestionId(u64);
+pub struct QuestionId(u64);
 
 /// A question and its last word.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answered {
-    pub(crate) question: Question,
-    pub(crate) outcome: Outcome,
+pub struct Answered {
+    /// What was asked.
+    pub question: Question,
+    /// What came of it.
+    pub outcome: Outcome,
 }
 
 #[derive(Debug)]
@@ -48,10 +48,10 @@ struct Open {
 
 /// All questions that wait or are asked. Bounds: [`question::Class::room`] for those that wait, [`MAX_ASKED`] for the others.
 #[derive(Debug, Default)]
-pub(crate) struct Questions {
+pub struct Questions {
     next_id: u64,
-    open: HashMap<QuestionId, Open>,
-    subjects: HashMap<Subject, QuestionId>,
+    open: BTreeMap<QuestionId, Open>,
+    subjects: BTreeMap<Subject, QuestionId>,
     lines: Lines,
     /// Those that are asked, and when they count as lost; those that are asked again, and when.
     timers: BTreeSet<(Instant, QuestionId)>,
@@ -63,7 +63,7 @@ impl Questions {
     /// Asks `question` when its turn comes. One of the same subject that waits is replaced by it; one that is asked
     /// already answers for both where nothing in it could differ, and else is followed by it. Without room its
     /// answer is [`Failure::NoRoom`].
-    pub(crate) fn put(&mut self, question: Question) {
+    pub fn put(&mut self, question: Question) {
         let subject = question.subject();
         if let Some(open) = subject
             .as_ref()
@@ -104,7 +104,7 @@ impl Questions {
     }
 
     /// The shell has carried `id` out. One that was cancelled or given up meanwhile is nobody's.
-    pub(crate) fn handle_outcome(&mut self, now: Instant, id: QuestionId, outcome: Outcome) {
+    pub fn handle_outcome(&mut self, now: Instant, id: QuestionId, outcome: Outcome) {
         let Some(mut open) = self.open.remove(&id) else {
             return;
         };
@@ -138,7 +138,7 @@ impl Questions {
     }
 
     /// Gives up what was not answered in time, and readies what is to be asked again.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         self.lines.release(now);
         while let Some(&(at, id)) = self.timers.first()
             && at <= now
@@ -157,14 +157,14 @@ impl Questions {
     }
 
     /// When [`Questions::handle_timeout`] is due.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let held = self.lines.next_release();
         let timer = self.timers.first().map(|(at, _)| *at);
         [held, timer].into_iter().flatten().min()
     }
 
     /// Nobody waits for those that `whose` names any more; what comes of them is not told.
-    pub(crate) fn cancel(&mut self, whose: impl Fn(&Question) -> bool) {
+    pub fn cancel(&mut self, whose: impl Fn(&Question) -> bool) {
         let gone: Vec<QuestionId> = self
             .open
             .iter()
@@ -189,7 +189,7 @@ impl Questions {
     }
 
     /// The next one to be carried out.
-    pub(crate) fn poll_question(&mut self, now: Instant) -> Option<(QuestionId, Question)> {
+    pub fn poll_question(&mut self, now: Instant) -> Option<(QuestionId, Question)> {
         loop {
             let id = self.lines.pop()?;
             // It may have been cancelled.
@@ -207,12 +207,12 @@ impl Questions {
     }
 
     /// The next last word, for the owner of the question.
-    pub(crate) fn poll_answer(&mut self) -> Option<Answered> {
+    pub fn poll_answer(&mut self) -> Option<Answered> {
         self.answers.pop_front()
     }
 
     /// Is there an answer to take, or a question to carry out now?
-    pub(crate) fn is_due(&self) -> bool {
+    pub fn is_due(&self) -> bool {
         !self.answers.is_empty() || self.lines.are_due()
     }
 

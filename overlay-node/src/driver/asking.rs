@@ -4,9 +4,9 @@ use std::future::Future;
 
 use control_plane::messages::RefusedReason;
 use control_plane::{ControlHandle, RequestError};
+use nat_traversal::relay::RelayKey;
+use node_core::questions::{Allocation, Failure, Outcome, Question};
 use tokio::time::timeout;
-
-use super::{Failure, Outcome, Question};
 
 /// Asks, and says what came of it, within the question's patience.
 pub(crate) async fn carry_out(control: ControlHandle, question: Question) -> Outcome {
@@ -18,13 +18,25 @@ pub(crate) async fn carry_out(control: ControlHandle, question: Question) -> Out
 
 async fn ask(control: &ControlHandle, question: Question) -> Outcome {
     match question {
-        Question::SetBootstraps(addrs) => done(control.set_bootstraps(addrs)).await,
+        Question::SetBootstraps(addrs) => {
+            // They were checked when the invite was.
+            let addrs = addrs.iter().filter_map(|addr| addr.parse().ok());
+            done(control.set_bootstraps(addrs.collect())).await
+        }
         Question::SetIncarnation(incarnation) => done(control.set_incarnation(incarnation)).await,
         Question::FollowRevocations => done(control.follow_revocations()).await,
         Question::Register {
             rendezvous, card, ..
         } => told(control.register(rendezvous, card), Outcome::Cards).await,
-        Question::Allocate { infra } => told(control.allocate(infra), Outcome::Allocation).await,
+        Question::Allocate { infra } => {
+            let allocation = |one: control_plane::messages::Allocation| {
+                Outcome::Allocation(Allocation {
+                    id: one.id,
+                    key: RelayKey(one.key),
+                })
+            };
+            told(control.allocate(infra), allocation).await
+        }
         Question::Permit {
             infra,
             allocation,

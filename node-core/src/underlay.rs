@@ -3,11 +3,14 @@
 //! Everything here ends in one list of candidates with a sequence that grows whenever the list
 //! changes; the driver tells it to peers and lays it down at the rendezvous.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod udp_reach;
+
+#[allow(clippy::disallowed_types)] // Looked up, never walked through.
+use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use control_plane::messages::Allocation;
 use nat_traversal::candidate::{
     Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, select_local,
 };
@@ -21,7 +24,9 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::wire::DatagramKind;
 
-use super::udp_reach::{UdpAnswer, UdpReach};
+pub use self::udp_reach::UdpAnswer;
+use self::udp_reach::UdpReach;
+use crate::questions::Allocation;
 
 /// Relays in use at once: one per bootstrap of the invite, and no more than this.
 const MAX_RELAYS: usize = 4;
@@ -35,31 +40,35 @@ const SETTLING: Duration = Duration::from_millis(300);
 
 /// A datagram to send on one of our sockets.
 #[derive(Debug)]
-pub(crate) struct UnderlayDatagram {
-    pub(crate) to: SocketAddr,
-    pub(crate) bytes: Vec<u8>,
+pub struct UnderlayDatagram {
+    /// To whom.
+    pub to: SocketAddr,
+    /// The UDP payload.
+    pub bytes: Vec<u8>,
 }
 
 /// What the driver has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnderlayEvent {
+pub enum UnderlayEvent {
     /// The list of candidates is another one.
     CandidatesChanged,
     /// The filter for the candidates of peers is another one.
     FilterChanged,
+    /// The relay at this bootstrap answers.
+    RelayBound(PeerId),
     /// The relay at this bootstrap does not know us any more: ask for a new allocation.
     RelayLost(PeerId),
 }
 
 /// A relay that we have an allocation at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RelaySpot {
+pub struct RelaySpot {
     /// Its bootstrap: what a peer's candidate says.
-    pub(crate) relay: RelayName,
+    pub relay: RelayName,
     /// The address that we use; the peer may use another.
-    pub(crate) ours: SocketAddr,
+    pub ours: SocketAddr,
     /// Our allocation.
-    pub(crate) own: AllocationId,
+    pub own: AllocationId,
 }
 
 /// A bootstrap with its reflectors, and its relay once we have an allocation.
@@ -87,7 +96,7 @@ struct Relay {
 
 /// Our own addresses.
 #[derive(Debug)]
-pub(crate) struct Underlay {
+pub struct Underlay {
     /// The bound data-path ports; a family without a socket is missing.
     ports: HashMap<SocketId, u16>,
     filter: CandidateFilter,
@@ -109,8 +118,8 @@ pub(crate) struct Underlay {
 }
 
 impl Underlay {
-    /// `sequence` must be above those of all runs before ([`super::sequences`]).
-    pub(crate) fn new(ports: HashMap<SocketId, u16>, sequence: u64) -> Self {
+    /// `sequence` must be above those of all runs before.
+    pub fn new(ports: HashMap<SocketId, u16>, sequence: u64) -> Self {
         Self {
             ports,
             filter: CandidateFilter::default(),
@@ -130,7 +139,7 @@ impl Underlay {
     }
 
     /// The host's addresses, the best first, and what is not sent to. `true`: something has changed.
-    pub(crate) fn set_host(&mut self, now: Instant, local: &LocalAddresses) -> bool {
+    pub fn set_host(&mut self, now: Instant, local: &LocalAddresses) -> bool {
         let mut filter = CandidateFilter {
             overlay_prefixes: local.overlay.clone(),
             beside_overlay: local.beside.clone(),
@@ -163,7 +172,7 @@ impl Underlay {
     }
 
     /// Asks reflectors and relays now how they see us.
-    pub(crate) fn ask_all_now(&mut self, now: Instant) {
+    pub fn ask_all_now(&mut self, now: Instant) {
         self.reflector.ask_now(now);
         for relay in self.infra.values_mut().filter_map(|i| i.relay.as_mut()) {
             relay.client.check_now(now);
@@ -171,12 +180,12 @@ impl Underlay {
     }
 
     /// The data port of a family; none without a socket.
-    pub(crate) fn port(&self, socket: SocketId) -> Option<u16> {
+    pub fn port(&self, socket: SocketId) -> Option<u16> {
         self.ports.get(&socket).copied()
     }
 
     /// Where the bootstraps are.
-    pub(crate) fn infra_ips(&self) -> Vec<IpAddr> {
+    pub fn infra_ips(&self) -> Vec<IpAddr> {
         let infra = self.infra.values();
         let mut ips: Vec<IpAddr> = infra
             .flat_map(|infra| infra.data_addrs.iter().map(SocketAddr::ip))
@@ -186,7 +195,7 @@ impl Underlay {
         ips
     }
 
-    pub(crate) fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
+    pub fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
         let Some(&port) = self.ports.get(&socket) else {
             return Vec::new();
         };
@@ -197,7 +206,7 @@ impl Underlay {
     }
 
     /// A bootstrap is up, with these reflector and relay addresses.
-    pub(crate) fn add_infra(&mut self, now: Instant, peer: PeerId, data_addrs: &[SocketAddr]) {
+    pub fn add_infra(&mut self, now: Instant, peer: PeerId, data_addrs: &[SocketAddr]) {
         if self.infra.len() >= MAX_RELAYS && !self.infra.contains_key(&peer) {
             return;
         }
@@ -219,7 +228,7 @@ impl Underlay {
     }
 
     /// The bootstraps are these: what was had of others is given up, and their places are free.
-    pub(crate) fn keep_infra(&mut self, now: Instant, pinned: &BTreeSet<PeerId>) {
+    pub fn keep_infra(&mut self, now: Instant, pinned: &BTreeSet<PeerId>) {
         let before = self.infra.len();
         self.infra.retain(|peer, _| pinned.contains(peer));
         if self.infra.len() < before {
@@ -245,7 +254,7 @@ impl Underlay {
     }
 
     /// We have an allocation at the relay of `peer`: bind it.
-    pub(crate) fn add_allocation(&mut self, now: Instant, peer: PeerId, allocation: &Allocation) {
+    pub fn add_allocation(&mut self, now: Instant, peer: PeerId, allocation: &Allocation) {
         let Some(infra) = self.infra.get_mut(&peer) else {
             return;
         };
@@ -254,7 +263,7 @@ impl Underlay {
         let Some(&addr) = infra.data_addrs.get(turn) else {
             return;
         };
-        let key = RelayKey(allocation.key);
+        let key = allocation.key;
         let client = RelayClient::new(now, addr, allocation.id, key);
         infra.relay = Some(Relay {
             client,
@@ -267,7 +276,7 @@ impl Underlay {
     }
 
     /// An allocation was asked for at the relay of `peer`.
-    pub(crate) fn note_asked(&mut self, now: Instant, peer: PeerId) {
+    pub fn note_asked(&mut self, now: Instant, peer: PeerId) {
         if let Some(infra) = self.infra.get_mut(&peer) {
             let failed = infra.relay.as_ref().is_some_and(|relay| !relay.worked);
             infra.failures += usize::from(failed);
@@ -276,7 +285,7 @@ impl Underlay {
     }
 
     /// Bootstraps whose relay does not answer and was not asked for an allocation lately.
-    pub(crate) fn without_relay(&self, now: Instant) -> Vec<PeerId> {
+    pub fn without_relay(&self, now: Instant) -> Vec<PeerId> {
         let silent = self.infra.iter().filter(|(_, infra)| {
             let lately = |at| now.duration_since(at) < ALLOCATE_AGAIN;
             !infra.relay.as_ref().is_some_and(|relay| relay.bound)
@@ -286,7 +295,7 @@ impl Underlay {
     }
 
     /// Is the first list of candidates worth showing?
-    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+    pub fn is_settled(&self, now: Instant) -> bool {
         let Some(settled_at) = self.settled_at else {
             return false;
         };
@@ -299,7 +308,7 @@ impl Underlay {
     }
 
     /// A datagram for the reflector client or a relay client.
-    pub(crate) fn handle_datagram(
+    pub fn handle_datagram(
         &mut self,
         now: Instant,
         kind: DatagramKind,
@@ -333,7 +342,7 @@ impl Underlay {
     }
 
     /// An authenticated peer told where it sees us: the second reflector.
-    pub(crate) fn handle_observed(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
+    pub fn handle_observed(&mut self, now: Instant, observer: SocketAddr, seen: SocketAddr) {
         self.observe(now, (Observer::Peer, observer), seen);
         self.rebuild();
     }
@@ -346,7 +355,7 @@ impl Underlay {
     }
 
     /// Timers of the clients.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    pub fn handle_timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.reflector.handle_timeout(now, entropy);
         for relay in self
             .infra
@@ -359,7 +368,7 @@ impl Underlay {
     }
 
     /// The earliest timer. The end of settling is one, so that cards are laid down then.
-    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let relays = self.infra.values().filter_map(|infra| infra.relay.as_ref());
         let relays = relays.filter_map(|relay| relay.client.poll_timeout());
         let settling = self.settled_at.filter(|at| *at > now);
@@ -407,10 +416,10 @@ impl Underlay {
             while let Some(event) = relay.client.poll_event() {
                 relay.bound = matches!(event, RelayClientEvent::Bound { .. });
                 relay.worked |= relay.bound;
-                tracing::debug!(%peer, bound = relay.bound, "relay");
-                if !relay.bound {
-                    self.events.push_back(UnderlayEvent::RelayLost(*peer));
-                }
+                self.events.push_back(match relay.bound {
+                    true => UnderlayEvent::RelayBound(*peer),
+                    false => UnderlayEvent::RelayLost(*peer),
+                });
                 changed = true;
             }
         }
@@ -420,13 +429,13 @@ impl Underlay {
     }
 
     /// The next datagram to send.
-    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<UnderlayDatagram> {
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<UnderlayDatagram> {
         self.drain(now);
         self.datagrams.pop_front()
     }
 
     /// The next thing that happened.
-    pub(crate) fn poll_event(&mut self) -> Option<UnderlayEvent> {
+    pub fn poll_event(&mut self) -> Option<UnderlayEvent> {
         self.events.pop_front()
     }
 
@@ -477,17 +486,17 @@ impl Underlay {
     }
 
     /// Our candidates and the sequence of the list.
-    pub(crate) fn candidates(&self) -> (u64, &[Candidate]) {
+    pub fn candidates(&self) -> (u64, &[Candidate]) {
         (self.sequence, &self.candidates)
     }
 
     /// The filter for the candidates of peers.
-    pub(crate) const fn filter(&self) -> &CandidateFilter {
+    pub const fn filter(&self) -> &CandidateFilter {
         &self.filter
     }
 
     /// The relays that we have an allocation at.
-    pub(crate) fn routes(&self) -> Vec<RelaySpot> {
+    pub fn routes(&self) -> Vec<RelaySpot> {
         let spot = |(name, relay): (RelayName, &Relay)| RelaySpot {
             relay: name,
             ours: relay.client.relay(),
@@ -502,7 +511,7 @@ impl Underlay {
     }
 
     /// Bootstraps with our allocation there.
-    pub(crate) fn allocations(&self) -> Vec<(PeerId, AllocationId)> {
+    pub fn allocations(&self) -> Vec<(PeerId, AllocationId)> {
         let relays = self
             .infra
             .iter()
@@ -513,12 +522,12 @@ impl Underlay {
     }
 
     /// The keys of our allocations, for the `Fib`.
-    pub(crate) const fn relay_keys(&self) -> &HashMap<AllocationId, RelayKey> {
+    pub const fn relay_keys(&self) -> &HashMap<AllocationId, RelayKey> {
         &self.relay_keys
     }
 
     /// The bootstrap whose relay `path` uses.
-    pub(crate) fn relay_at(&self, path: &Path) -> Option<PeerId> {
+    pub fn relay_at(&self, path: &Path) -> Option<PeerId> {
         let own = path.relay?.own;
         let found = self.infra.iter().find(|(_, infra)| {
             infra
@@ -530,7 +539,7 @@ impl Underlay {
     }
 
     /// Does the relay of `path` answer our keep-alives?
-    pub(crate) fn relay_answers(&self, path: &Path) -> bool {
+    pub fn relay_answers(&self, path: &Path) -> bool {
         let Some(peer) = self.relay_at(path) else {
             return false;
         };
@@ -541,7 +550,7 @@ impl Underlay {
     }
 
     /// What is known of the NAT in front of the IPv4 socket, or of the IPv6 one on a host without.
-    pub(crate) fn nat(&self) -> &NatKind {
+    pub fn nat(&self) -> &NatKind {
         let v4 = self.nats.of(SocketId::V4);
         if v4.observers() == 0 {
             self.nats.of(SocketId::V6)
@@ -551,42 +560,42 @@ impl Underlay {
     }
 
     /// Our addresses as others see them now.
-    pub(crate) fn current_reflexive(&self, now: Instant) -> Vec<SocketAddr> {
+    pub fn current_reflexive(&self, now: Instant) -> Vec<SocketAddr> {
         let both = [SocketId::V4, SocketId::V6].into_iter();
         both.flat_map(|socket| self.nats.of(socket).current(now))
             .collect()
     }
 
     /// Reflectors were asked, and none answers by UDP.
-    pub(crate) fn is_udp_blocked(&self) -> bool {
+    pub fn is_udp_blocked(&self) -> bool {
         self.udp.is_blocked()
     }
 
     /// The data addresses of a bootstrap that is or was up, and whether one of them answers by UDP.
-    pub(crate) fn udp_of(&self, peer: &PeerId) -> Option<(&[SocketAddr], UdpAnswer)> {
+    pub fn udp_of(&self, peer: &PeerId) -> Option<(&[SocketAddr], UdpAnswer)> {
         let infra = self.infra.get(peer)?;
         Some((&infra.data_addrs, self.udp.of(&infra.data_addrs)))
     }
 
     /// The clock of a bootstrap is so many seconds ahead of ours.
-    pub(crate) fn note_clock(&mut self, peer: &PeerId, ahead_s: i64) {
+    pub fn note_clock(&mut self, peer: &PeerId, ahead_s: i64) {
         if let Some(infra) = self.infra.get_mut(peer) {
             infra.clock_ahead_s = Some(ahead_s);
         }
     }
 
     /// What [`Self::note_clock`] was told.
-    pub(crate) fn clock_of(&self, peer: &PeerId) -> Option<i64> {
+    pub fn clock_of(&self, peer: &PeerId) -> Option<i64> {
         self.infra.get(peer)?.clock_ahead_s
     }
 
     /// Has this host an address that others could send to?
-    pub(crate) const fn has_address(&self) -> bool {
+    pub const fn has_address(&self) -> bool {
         !self.hosts.is_empty()
     }
 
     /// Our addresses as others see them.
-    pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
+    pub fn reflexive(&self) -> Vec<SocketAddr> {
         let both = [SocketId::V4, SocketId::V6].into_iter();
         both.flat_map(|socket| self.nats.of(socket).reflexive())
             .collect()

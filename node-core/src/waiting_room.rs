@@ -3,19 +3,18 @@
 //! One bounded room serves all three. When it is full the oldest frame of the same key leaves, then
 //! the oldest of all; what waited too long leaves at the next [`WaitingRoom::expire`].
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// The bounds of a room.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Frames per key.
-    pub(crate) per_key: usize,
+    pub per_key: usize,
     /// Frames in all.
-    pub(crate) in_all: usize,
+    pub in_all: usize,
     /// How long a frame may wait.
-    pub(crate) max_wait: Duration,
+    pub max_wait: Duration,
 }
 
 #[derive(Debug)]
@@ -26,24 +25,25 @@ struct Waiting {
 
 /// Frames by what they wait for.
 #[derive(Debug)]
-pub(crate) struct WaitingRoom<K> {
+pub struct WaitingRoom<K> {
     bounds: Bounds,
-    queues: HashMap<K, VecDeque<Waiting>>,
+    queues: BTreeMap<K, VecDeque<Waiting>>,
     count: usize,
 }
 
-impl<K: Hash + Eq + Copy> WaitingRoom<K> {
+impl<K: Ord + Copy> WaitingRoom<K> {
     /// An empty room.
-    pub(crate) fn new(bounds: Bounds) -> Self {
+    #[must_use]
+    pub const fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            queues: HashMap::new(),
+            queues: BTreeMap::new(),
             count: 0,
         }
     }
 
     /// Lets `frame` wait for `key`. Returns how many older frames had to leave (0 or 1).
-    pub(crate) fn push(&mut self, now: Instant, key: K, frame: Vec<u8>) -> u64 {
+    pub fn push(&mut self, now: Instant, key: K, frame: Vec<u8>) -> u64 {
         let mut left = 0;
         if self
             .queues
@@ -63,14 +63,14 @@ impl<K: Hash + Eq + Copy> WaitingRoom<K> {
     }
 
     /// Everything that waited for `key`, oldest first.
-    pub(crate) fn take(&mut self, key: K) -> Vec<Vec<u8>> {
+    pub fn take(&mut self, key: K) -> Vec<Vec<u8>> {
         let queue = self.queues.remove(&key).unwrap_or_default();
         self.count -= queue.len();
         queue.into_iter().map(|waiting| waiting.frame).collect()
     }
 
     /// The newest that waits for `key`.
-    pub(crate) fn take_newest(&mut self, key: K) -> Option<Vec<u8>> {
+    pub fn take_newest(&mut self, key: K) -> Option<Vec<u8>> {
         let queue = self.queues.get_mut(&key)?;
         let newest = queue.pop_back()?;
         let empty = queue.is_empty();
@@ -82,18 +82,18 @@ impl<K: Hash + Eq + Copy> WaitingRoom<K> {
     }
 
     /// Copies of everything that waits for `key`, oldest first.
-    pub(crate) fn peek(&self, key: K) -> Vec<Vec<u8>> {
+    pub fn peek(&self, key: K) -> Vec<Vec<u8>> {
         let queue = self.queues.get(&key).into_iter().flatten();
         queue.map(|waiting| waiting.frame.clone()).collect()
     }
 
     /// The keys that something waits for.
-    pub(crate) fn keys(&self) -> Vec<K> {
+    pub fn keys(&self) -> Vec<K> {
         self.queues.keys().copied().collect()
     }
 
     /// Removes what waited too long; returns how many frames that were.
-    pub(crate) fn expire(&mut self, now: Instant) -> u64 {
+    pub fn expire(&mut self, now: Instant) -> u64 {
         let (max_wait, before) = (self.bounds.max_wait, self.count);
         let mut count = 0;
         self.queues.retain(|_, queue| {
@@ -111,7 +111,7 @@ impl<K: Hash + Eq + Copy> WaitingRoom<K> {
     }
 
     /// When the next frame will have waited too long.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+    pub fn next_expiry(&self) -> Option<Instant> {
         let oldest = self.queues.values().filter_map(|queue| queue.front());
         oldest
             .map(|waiting| waiting.since + self.bounds.max_wait)

@@ -9,7 +9,7 @@ use nat_traversal::path::PathKind;
 
 /// What became of the last greeting that was sent to a peer through the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Greeted {
+pub enum Greeted {
     /// The peer has it, so the peer is up.
     Delivered,
     /// No bootstrap of ours is connected to the peer.
@@ -20,38 +20,38 @@ pub(crate) enum Greeted {
 
 /// What the driver knows of itself and of one peer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// A bootstrap is connected.
-    pub(crate) infra_up: bool,
+    pub infra_up: bool,
     /// Our own certificate has its receipt, and nobody has refused us.
-    pub(crate) admitted: bool,
+    pub admitted: bool,
     /// Reflectors were asked, and none answers by UDP.
-    pub(crate) udp_blocked: bool,
+    pub udp_blocked: bool,
     /// There is a session.
-    pub(crate) session: bool,
+    pub session: bool,
     /// There was one before.
-    pub(crate) was_reached: bool,
+    pub was_reached: bool,
     /// The kind of the chosen path, or of the last one.
-    pub(crate) path: PathKind,
+    pub path: PathKind,
     /// A path is chosen now.
-    pub(crate) has_path: bool,
+    pub has_path: bool,
     /// The relay of the chosen or last path answers us; `None` if that path used none.
-    pub(crate) relay_answers: Option<bool>,
+    pub relay_answers: Option<bool>,
     /// The peer's key is known: it has shown a card or stands in a roster.
-    pub(crate) introduced: bool,
+    pub introduced: bool,
     /// The last greeting.
-    pub(crate) greeted: Option<Greeted>,
+    pub greeted: Option<Greeted>,
     /// The peer has told a relay at which we have an allocation, too.
-    pub(crate) relay_in_common: bool,
+    pub relay_in_common: bool,
     /// The first handshake is younger than its repetitions last.
-    pub(crate) just_dialled: bool,
+    pub just_dialled: bool,
     /// What the path agent says.
-    pub(crate) agent: Option<FallbackReason>,
+    pub agent: Option<FallbackReason>,
 }
 
 /// Why a peer is not reached, or not directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub enum Why {
     /// There is a session, but no direct path.
     Path(FallbackReason),
     /// Nobody lets this node in.
@@ -78,7 +78,7 @@ pub(crate) enum Why {
 
 impl Why {
     /// The code in `farlan status --json`.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Path(reason) => reason.name(),
             Self::NotAdmitted => "not-admitted",
@@ -95,7 +95,7 @@ impl Why {
     }
 
     /// A sentence for people: what is wrong, and what helps.
-    pub(crate) const fn text(self) -> &'static str {
+    pub const fn text(self) -> &'static str {
         match self {
             Self::Path(reason) => reason.text(),
             Self::NotAdmitted => {
@@ -149,7 +149,7 @@ pub fn path_reasons() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Why the peer is not reached directly; `None` if it is.
-pub(crate) fn why(facts: &Facts) -> Option<Why> {
+pub fn why(facts: &Facts) -> Option<Why> {
     if facts.session && facts.has_path {
         return match facts.relay_answers {
             Some(false) => Some(Why::RelayLost),

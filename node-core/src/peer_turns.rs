@@ -3,7 +3,7 @@
 //! Every input of the slow path ends with the question for the next timer. Asking each peer for it made every
 //! message in a network of a hundred cost what a hundred peers cost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use overlay_proto::ids::PeerId;
@@ -11,31 +11,31 @@ use overlay_proto::ids::PeerId;
 /// Bound: the peers that are kept in mind. A timer is set anew whenever its peer was touched, which is once a
 /// second at least, and is gone when the peer is.
 #[derive(Debug, Default)]
-pub(crate) struct PeerTurns {
+pub struct PeerTurns {
     /// They may have outputs.
     touched: BTreeSet<PeerId>,
-    of: HashMap<PeerId, Instant>,
+    of: BTreeMap<PeerId, Instant>,
     order: BTreeSet<(Instant, PeerId)>,
 }
 
 impl PeerTurns {
     /// The machines of `peer` may have outputs.
-    pub(crate) fn touch(&mut self, peer: PeerId) {
+    pub fn touch(&mut self, peer: PeerId) {
         self.touched.insert(peer);
     }
 
     /// Has nobody been touched since [`PeerTurns::take_touched`]?
-    pub(crate) fn all_settled(&self) -> bool {
+    pub fn all_settled(&self) -> bool {
         self.touched.is_empty()
     }
 
     /// Those that were touched since the last call.
-    pub(crate) fn take_touched(&mut self) -> BTreeSet<PeerId> {
+    pub fn take_touched(&mut self) -> BTreeSet<PeerId> {
         std::mem::take(&mut self.touched)
     }
 
     /// `peer` is next due at `at`; `None`: never, or it is gone.
-    pub(crate) fn set(&mut self, peer: PeerId, at: Option<Instant>) {
+    pub fn set(&mut self, peer: PeerId, at: Option<Instant>) {
         let before = match at {
             Some(at) => self.of.insert(peer, at),
             None => self.of.remove(&peer),
@@ -52,12 +52,12 @@ impl PeerTurns {
     }
 
     /// The earliest of all.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
     }
 
     /// Those that are due.
-    pub(crate) fn due(&self, now: Instant) -> Vec<PeerId> {
+    pub fn due(&self, now: Instant) -> Vec<PeerId> {
         let due = self.order.iter().take_while(|(at, _)| *at <= now);
         due.map(|(_, peer)| *peer).collect()
     }

@@ -1,0 +1,16 @@
+//! The slow path of a node as a machine (ADR 43): no socket, no file, no clock, no runtime.
+//!
+//! It is being moved here from `overlay-node`, which still owns and drives its parts. Each takes inputs by `handle_*`
+//! and `set_*`, is polled for outputs, and says when it is due; times are arguments.
+//!
+//! - [`questions`]: what is asked of the control plane, as data (ADR 40).
+//! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
+//! - [`waiting_room`]: frames that wait for something.
+//! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
+//! - [`reasons`]: why a peer is not reached, or not directly.
+
+pub mod peer_turns;
+pub mod questions;
+pub mod reasons;
+pub mod underlay;
+pub mod waiting_room;
