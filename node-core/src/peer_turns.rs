@@ -68,9 +68,14 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    #[allow(clippy::disallowed_methods)]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn the_earliest_is_first_and_what_is_gone_is_never_due() {
-        let (mut timers, now) = (PeerTurns::default(), Instant::now());
+        let (mut timers, now) = (PeerTurns::default(), self::now());
         let (at, peer) = (|s| now + Duration::from_secs(s), |n| PeerId([n; 32]));
         for (n, s) in [(1, 5), (2, 3), (3, 9)] {
             timers.set(peer(n), Some(at(s)));

@@ -5,8 +5,6 @@
 
 mod udp_reach;
 
-#[allow(clippy::disallowed_types)] // Looked up, never walked through.
-use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -37,6 +35,10 @@ const ALLOCATE_AGAIN: Duration = Duration::from_secs(30);
 /// After a bootstrap is up, how long its first answers (reflexive address, relay) are waited for
 /// before candidates are shown without them: three round trips of 100 ms.
 const SETTLING: Duration = Duration::from_millis(300);
+
+/// The keys of our allocations, as the `Fib` has them: looked up, never walked through.
+#[allow(clippy::disallowed_types)]
+pub type RelayKeys = std::collections::HashMap<AllocationId, RelayKey>;
 
 /// A datagram to send on one of our sockets.
 #[derive(Debug)]
@@ -98,7 +100,7 @@ struct Relay {
 #[derive(Debug)]
 pub struct Underlay {
     /// The bound data-path ports; a family without a socket is missing.
-    ports: HashMap<SocketId, u16>,
+    ports: BTreeMap<SocketId, u16>,
     filter: CandidateFilter,
     /// The host's addresses for peers, the best first.
     hosts: Vec<IpAddr>,
@@ -107,7 +109,7 @@ pub struct Underlay {
     udp: UdpReach,
     /// At most [`MAX_RELAYS`], all of them pinned by an invite; [`Underlay::keep_infra`] removes others.
     infra: BTreeMap<PeerId, Infra>,
-    relay_keys: HashMap<AllocationId, RelayKey>,
+    relay_keys: RelayKeys,
     candidates: Vec<Candidate>,
     /// How our NAT maps; told together with the candidates.
     mapping: Mapping,
@@ -119,7 +121,8 @@ pub struct Underlay {
 
 impl Underlay {
     /// `sequence` must be above those of all runs before.
-    pub fn new(ports: HashMap<SocketId, u16>, sequence: u64) -> Self {
+    #[must_use]
+    pub fn new(ports: BTreeMap<SocketId, u16>, sequence: u64) -> Self {
         Self {
             ports,
             filter: CandidateFilter::default(),
@@ -128,7 +131,7 @@ impl Underlay {
             nats: NatKinds::default(),
             udp: UdpReach::default(),
             infra: BTreeMap::new(),
-            relay_keys: HashMap::new(),
+            relay_keys: RelayKeys::new(),
             candidates: Vec::new(),
             mapping: Mapping::Unknown,
             sequence,
@@ -195,6 +198,8 @@ impl Underlay {
         ips
     }
 
+    /// The data sockets of a family, at each of the host's addresses.
+    #[must_use]
     pub fn host_addrs(&self, socket: SocketId) -> Vec<SocketAddr> {
         let Some(&port) = self.ports.get(&socket) else {
             return Vec::new();
@@ -522,7 +527,7 @@ impl Underlay {
     }
 
     /// The keys of our allocations, for the `Fib`.
-    pub const fn relay_keys(&self) -> &HashMap<AllocationId, RelayKey> {
+    pub const fn relay_keys(&self) -> &RelayKeys {
         &self.relay_keys
     }
 

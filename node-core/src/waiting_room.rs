@@ -153,9 +153,14 @@ mod tests {
         max_wait: Duration::from_millis(200),
     };
 
+    #[allow(clippy::disallowed_methods)]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn the_oldest_of_the_key_leaves_first() {
-        let now = Instant::now();
+        let now = self::now();
         let mut room = WaitingRoom::new(BOUNDS);
         assert_eq!(room.push(now, 'a', vec![1]), 0);
         assert_eq!(room.push(now, 'a', vec![2]), 0);
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_newest_can_go_first() {
-        let now = Instant::now();
+        let now = self::now();
         let mut room = WaitingRoom::new(BOUNDS);
         assert_eq!(room.take_newest('a'), None);
         room.push(now, 'a', vec![1]);
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_all_leaves_when_the_room_is_full() {
-        let now = Instant::now();
+        let now = self::now();
         let mut room = WaitingRoom::new(BOUNDS);
         for (delay, key) in [(0, 'a'), (1, 'b'), (2, 'c')] {
             assert_eq!(
@@ -195,7 +200,7 @@ mod tests {
 
     #[test]
     fn waiting_too_long_ends_the_wait() {
-        let now = Instant::now();
+        let now = self::now();
         let mut room = WaitingRoom::new(BOUNDS);
         room.push(now, 'a', vec![1]);
         room.push(now + Duration::from_millis(100), 'a', vec![2]);

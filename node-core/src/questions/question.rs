@@ -28,40 +28,60 @@ pub enum Question {
     FollowRevocations,
     /// Our card of a network is laid down; the others' are the answer.
     Register {
+        /// The network.
         net: NetIndex,
+        /// Its name at the rendezvous, which tells nobody which network it is.
         rendezvous: [u8; 32],
-        /// At most 4 KiB.
+        /// Sealed; at most 4 KiB.
         card: Vec<u8>,
     },
     /// An allocation at the relay of a bootstrap.
-    Allocate { infra: PeerId },
+    Allocate {
+        /// The bootstrap.
+        infra: PeerId,
+    },
     /// Whom an allocation is to hear.
     Permit {
+        /// The relay's bootstrap.
         infra: PeerId,
+        /// Ours.
         allocation: AllocationId,
         /// At most 64.
         peers: Vec<PeerId>,
     },
-    /// The receipt of a certificate, from its witness.
-    Receipt { infra: PeerId, chain: Box<Chain> },
+    /// The receipt of a certificate.
+    Receipt {
+        /// The bootstrap that is its witness.
+        infra: PeerId,
+        /// The certificate, without the receipt.
+        chain: Box<Chain>,
+    },
     /// What time it is at a bootstrap.
-    Clock { infra: PeerId },
+    Clock {
+        /// The bootstrap.
+        infra: PeerId,
+    },
     /// Our card is shown to a member through a third party.
     Greet {
+        /// The member.
         to: PeerId,
-        /// At most 8 KiB.
+        /// Sealed; at most 8 KiB.
         envelope: Vec<u8>,
     },
     /// Who holds a MAC, says the DHT.
     GetRecord {
+        /// In which network.
         net: NetIndex,
+        /// The MAC.
         key: MacKey,
+        /// Where the DHT keeps it.
         dht_key: [u8; 32],
     },
     /// A MAC is here; for the DHT.
     PutRecord {
+        /// Where the DHT keeps it.
         dht_key: [u8; 32],
-        /// At most 4 KiB.
+        /// Sealed and signed; at most 4 KiB.
         record: Vec<u8>,
     },
 }

@@ -8,7 +8,7 @@ fn peer(n: u8) -> PeerId {
 
 #[test]
 fn a_bootstrap_that_is_replaced_gives_its_place_to_the_new_one() {
-    let mut underlay = Underlay::new(HashMap::from([(SocketId::V4, 22_611)]), 1);
+    let mut underlay = Underlay::new(BTreeMap::from([(SocketId::V4, 22_611)]), 1);
     #[allow(clippy::disallowed_methods)]
     let now = Instant::now();
     let add = |underlay: &mut Underlay, n: u8| {

@@ -19,13 +19,13 @@ pub enum UdpAnswer {
 
 /// By the reflector's address. Bound: those that are asked, `nat_traversal`'s `MAX_REFLECTORS`.
 #[derive(Debug, Default)]
-pub struct UdpReach {
+pub(super) struct UdpReach {
     by: BTreeMap<SocketAddr, UdpAnswer>,
 }
 
 impl UdpReach {
     /// Exactly these are asked from now on.
-    pub fn set(&mut self, asked: &[SocketAddr]) {
+    pub(super) fn set(&mut self, asked: &[SocketAddr]) {
         self.by.retain(|addr, _| asked.contains(addr));
         for addr in asked {
             self.by.entry(*addr).or_insert(UdpAnswer::Awaited);
@@ -33,7 +33,7 @@ impl UdpReach {
     }
 
     /// A round at `addr` has ended.
-    pub fn note(&mut self, addr: SocketAddr, answered: bool) {
+    pub(super) fn note(&mut self, addr: SocketAddr, answered: bool) {
         if let Some(answer) = self.by.get_mut(&addr) {
             *answer = if answered {
                 UdpAnswer::Answers
@@ -44,7 +44,7 @@ impl UdpReach {
     }
 
     /// What is known of a host with these addresses: one that answers is enough.
-    pub fn of(&self, addrs: &[SocketAddr]) -> UdpAnswer {
+    pub(super) fn of(&self, addrs: &[SocketAddr]) -> UdpAnswer {
         let mut known = addrs.iter().filter_map(|addr| self.by.get(addr)).peekable();
         if known.peek().is_none() {
             return UdpAnswer::Awaited;
@@ -59,7 +59,7 @@ impl UdpReach {
     }
 
     /// All were asked, and none answers.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         !self.by.is_empty() && self.by.values().all(|one| *one == UdpAnswer::Silent)
     }
 }

@@ -263,7 +263,7 @@ fn bind_data_path(config: &Config, ports: &mut BoundPorts) -> Result<UdpSockets>
     Ok(sockets)
 }
 
-fn socket_ports(sockets: &UdpSockets) -> HashMap<SocketId, u16> {
+fn socket_ports(sockets: &UdpSockets) -> BTreeMap<SocketId, u16> {
     let addrs = sockets.local_addrs();
     addrs
         .iter()
