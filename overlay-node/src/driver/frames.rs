@@ -164,8 +164,10 @@ impl Driver {
         }
     }
 
-    /// Sends `bytes` to `peer`, or lets it wait until a session is there.
+    /// Sends `bytes` to `peer`, or lets it wait until a session is there. What the channel holds goes first: a claim in
+    /// it may be that of the frame's source.
     fn send_or_wait(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: Vec<u8>) {
+        self.settle_channel(tick, peer);
         if self.send_frame(net, peer, &bytes) {
             return;
         }
@@ -199,6 +201,7 @@ impl Driver {
     fn send_or_skip(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: &[u8]) {
         let away = self.peers.get(&peer);
         let away = away.is_some_and(|peer| peer.is_away(tick.now));
+        self.settle_channel(tick, peer);
         if !self.send_frame(net, peer, bytes) && !away {
             self.send_or_wait(tick, net, peer, bytes.to_vec());
         }

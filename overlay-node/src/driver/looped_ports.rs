@@ -100,16 +100,16 @@ impl Driver {
         if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
             network.lan.machine.handle_port_shut(tick.now);
         }
-        self.set_forwarding(index, &port, false);
-        let until = tick.wall.plus(SHUT_FOR);
+        self.looped.look_at = Some(tick.now + LOOK);
         self.looped.shut.push(ShutPort {
             index,
-            name: port,
-            until,
+            name: port.clone(),
+            until: tick.wall.plus(SHUT_FOR),
             refused: false,
         });
-        self.looped.look_at = Some(tick.now + LOOK);
+        // On disk first: whoever is killed in between must find it to open it again.
         self.save_looped_ports();
+        self.set_forwarding(index, &port, false);
     }
 
     /// Shuts the ports again that were shut and forward all the same. `true` if one did, or if `returned` is

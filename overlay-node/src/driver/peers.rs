@@ -534,8 +534,11 @@ impl Driver {
         }
     }
 
-    /// Sends what waits on the channel, if there is a path.
-    fn settle_channel(&mut self, tick: Tick, id: PeerId) {
+    /// Sends what waits on the channel, if there are a session and a path.
+    pub(crate) fn settle_channel(&mut self, tick: Tick, id: PeerId) {
+        if self.tunnels.current(id).is_none() {
+            return;
+        }
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;

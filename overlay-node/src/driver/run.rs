@@ -62,7 +62,7 @@ pub(crate) const SESSION_ROOM: Bounds = Bounds {
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What is new about peers is on disk within two looks, so that a node that is killed soon after it
 /// met somebody finds them again without a bootstrap. Saving takes at most this share of the time.

@@ -40,7 +40,7 @@ use super::node::{Node, Tick};
 use super::operations::Operations;
 use super::permits::Permits;
 use super::revocations::{Followed, NodeShelf, is_out, showable};
-use super::run::{Driver, Inputs, Punted};
+use super::run::{Driver, HOUSEKEEPING, Inputs, Punted};
 use super::sequences::Sequences;
 use super::twin::Twin;
 use super::warnings::Warnings;
@@ -451,9 +451,34 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
         suites: suites(),
         incarnation: node.incarnation,
     };
-    // A run that was killed may not have saved its last handshakes; they were in the second before
-    // at the latest, or in this one, which the nanoseconds tell apart.
     let clock = u64::try_from(clock_readings().wall.as_nanos()).unwrap_or(0);
-    let last = setup.state.load_handshake_time()?.max(clock);
-    Ok(Tunnels::new(config, last))
+    let saved = setup.state.load_handshake_time()?;
+    Ok(Tunnels::new(config, above_all_before(saved, clock)))
+}
+
+/// A handshake timestamp, in nanoseconds, that no run before has reached, when `saved` is on disk and the clock
+/// says `clock`. A run that was killed has not saved its last handshakes; where the clock was ahead in it and is
+/// right now, only the time between two savings tells how far they went.
+fn above_all_before(saved: u64, clock: u64) -> u64 {
+    let unsaved = 2 * u64::try_from(HOUSEKEEPING.as_nanos()).unwrap_or(0);
+    let reached = (saved > 0).then(|| saved.saturating_add(unsaved));
+    clock.max(reached.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn timestamps_go_on_above_a_run_that_was_killed_with_its_clock_ahead() {
+        let now = 1_800_000_000 * SECOND;
+        assert_eq!(above_all_before(0, now), now, "the first run of all");
+        assert_eq!(above_all_before(now - 60 * SECOND, now), now);
+        // Saved 5 s before its last handshake, two hours ahead.
+        let ahead = now + 7_200 * SECOND;
+        assert!(above_all_before(ahead - 5 * SECOND, now) > ahead);
+        assert_eq!(above_all_before(u64::MAX, now), u64::MAX);
+    }
 }
