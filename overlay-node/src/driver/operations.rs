@@ -175,19 +175,7 @@ mod tests {
     use super::*;
 
     fn request(network: &str) -> AttachRequest {
-        AttachRequest {
-            network: network.parse().unwrap(),
-            bridge: None,
-            vm: None,
-            nic: None,
-            address: None,
-            move_addresses_s: None,
-            offload: None,
-            clamp: None,
-            force: false,
-            macs: Vec::new(),
-            bpdu: None,
-        }
+        AttachRequest::new(network.parse().unwrap())
     }
 
     fn asked(operation: Operation) -> Asked {
