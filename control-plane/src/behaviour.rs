@@ -66,7 +66,7 @@ impl Behaviour {
         } else {
             MAX_PEERS_MEMBER
         };
-        let store = VerifyingStore::new(local, rules);
+        let store = VerifyingStore::new(local, rules, kad_server);
         let mut kad = kad::Behaviour::with_config(local, store, kad_config());
         kad.set_mode(Some(if kad_server {
             Mode::Server

@@ -81,6 +81,9 @@ struct Held {
 /// Bounded by [`MAX_RECORDS`] and [`MAX_RECORDS_PER_PEER`]; [`Self::sweep`] removes what lapsed.
 pub(crate) struct VerifyingStore {
     local: PeerId,
+    /// Does it keep what the local node publishes? A node that serves nobody has no use for that: it would
+    /// hold each of its records a second time.
+    keeps_own: bool,
     rules: Arc<dyn RecordRules>,
     held: HashMap<[u8; 32], Held>,
     counts: HashMap<PeerId, usize>,
@@ -90,9 +93,11 @@ pub(crate) struct VerifyingStore {
 }
 
 impl VerifyingStore {
-    pub(crate) fn new(local: PeerId, rules: Arc<dyn RecordRules>) -> Self {
+    /// `serves`: others ask this node for records.
+    pub(crate) fn new(local: PeerId, rules: Arc<dyn RecordRules>, serves: bool) -> Self {
         Self {
             local,
+            keeps_own: serves,
             rules,
             held: HashMap::new(),
             counts: HashMap::new(),
@@ -227,6 +232,10 @@ impl RecordStore for VerifyingStore {
         let key = key_of(&record.key).ok_or(Error::ValueTooLarge)?;
         // Kademlia does not let a peer name the local node as publisher.
         let own = record.publisher == Some(self.local);
+        if own && !self.keeps_own {
+            let fits = record.value.len() <= MAX_RECORD && self.rules.check(&key, &record.value);
+            return fits.then_some(()).ok_or(Error::ValueTooLarge);
+        }
         match self.store(key, record, Instant::now()) {
             stored @ (Stored::Fresh | Stored::Same) => {
                 if !own {
@@ -284,7 +293,7 @@ mod tests {
     }
 
     fn store() -> VerifyingStore {
-        VerifyingStore::new(PeerId::random(), Arc::new(Toy))
+        VerifyingStore::new(PeerId::random(), Arc::new(Toy), true)
     }
 
     fn record(key: u8, value: &[u8]) -> Record {
@@ -301,6 +310,21 @@ mod tests {
         assert_eq!(store.value(&[1; 32]), Some(&[1, 5][..]));
         assert!(store.put(record(1, &[1, 6])).is_ok());
         assert_eq!(store.value(&[1; 32]), Some(&[1, 6][..]));
+    }
+
+    #[test]
+    fn who_serves_nobody_checks_its_own_records_and_keeps_none() {
+        let local = PeerId::random();
+        for serves in [true, false] {
+            let mut store = VerifyingStore::new(local, Arc::new(Toy), serves);
+            let own = |value: &[u8]| Record {
+                publisher: Some(local),
+                ..record(1, value)
+            };
+            assert!(store.put(own(&[2, 1])).is_err(), "not of this key");
+            assert!(store.put(own(&[1, 1])).is_ok());
+            assert_eq!(store.value(&[1; 32]).is_some(), serves);
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ const MADE_UP: u32 = 733_000;
 const FLOOD: Duration = Duration::from_secs(12);
 /// What the flood may leave behind in a node's memory: the claims and records of a thousand MACs, and what
 /// the allocator keeps between them.
-const LEFT_KIB: u64 = 6 * 1024;
+const LEFT_KIB: u64 = 4 * 1024;
 /// What a node may take of a core five seconds later.
 const BUSY: f64 = 0.1;
 

@@ -53,7 +53,7 @@ impl Lines {
     /// May one more of `class` be asked: in one of its own places, or in one that is anybody's?
     pub(super) fn has_place(&self, class: Class) -> bool {
         let line = self.of(class);
-        if line.held.is_some() {
+        if line.held.is_some() || line.asked >= class.most_asked() {
             return false;
         }
         if line.asked < class.own_places() {

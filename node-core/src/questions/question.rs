@@ -8,6 +8,8 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{Chain, SignedPart, WitnessRefusal};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::MAX_ASKED;
+
 /// An allocation at a relay (TRUST.md 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
@@ -253,6 +255,15 @@ impl Class {
     /// them what a bootstrap answers in a second.
     pub(super) const fn holds(self) -> bool {
         matches!(self, Self::OwnRecords)
+    }
+
+    /// Questions of the class that are asked at once, at most. Each put into the DHT takes some 6 KiB while it goes on,
+    /// and 16 of them are the 50 a second that a bootstrap takes from a third of a second away.
+    pub(super) const fn most_asked(self) -> usize {
+        match self {
+            Self::OwnRecords => 16,
+            _ => MAX_ASKED,
+        }
     }
 
     /// Places that no other class takes.

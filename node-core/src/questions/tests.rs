@@ -262,6 +262,7 @@ proptest! {
             prop_assert!(asked <= MAX_ASKED);
             for (line, class) in lines.iter().zip(CLASSES) {
                 prop_assert!(line.waiting <= class.room() + MAX_ASKED);
+                prop_assert!(line.asked <= class.most_asked());
             }
         }
         // All of them come to an end.

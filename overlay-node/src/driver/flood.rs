@@ -12,6 +12,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const MANY: usize = 2000;
 const FEW: usize = 200;
 
+/// Frames that wait and look-ups that a flood has caused are kept so much longer, in windows.
+const AFTERMATH: u32 = 3;
+
 /// How many events came of late.
 #[derive(Debug, Default)]
 pub(super) struct Flood {
@@ -19,6 +22,8 @@ pub(super) struct Flood {
     events: usize,
     /// There was one since memory was given back.
     was_there: bool,
+    /// Windows until memory is given back once more.
+    again_in: u32,
 }
 
 impl Flood {
@@ -27,16 +32,23 @@ impl Flood {
         self.events = self.events.saturating_add(events);
     }
 
-    /// `true` once after each flood.
+    /// `true` after each flood: once when it ends, and once when what it caused is over, too.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         if now.duration_since(since) < WINDOW {
             return false;
         }
-        let over = self.was_there && self.events < FEW;
+        let quiet = self.events < FEW;
+        let over = self.was_there && quiet;
         self.was_there = !over && (self.was_there || self.events >= MANY);
         (self.since, self.events) = (Some(now), 0);
-        over
+        let again = quiet && self.again_in == 1;
+        self.again_in = if over {
+            AFTERMATH
+        } else {
+            self.again_in.saturating_sub(1)
+        };
+        over || again
     }
 }
 
@@ -54,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_goes_back_once_when_the_flood_has_ended() {
+    fn memory_goes_back_when_the_flood_has_ended_and_once_more_after_its_aftermath() {
         let (mut flood, start) = (Flood::default(), Instant::now());
         let mut over = Vec::new();
         for ms in (0..20_000).step_by(100) {
@@ -63,7 +75,7 @@ mod tests {
                 over.push(ms);
             }
         }
-        assert_eq!(over, [10_000]);
+        assert_eq!(over, [10_000, 13_000]);
     }
 
     #[test]

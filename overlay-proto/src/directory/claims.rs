@@ -88,7 +88,8 @@ impl StoredClaim {
 /// [`ClaimStore::expire`] after two TTLs, and by [`ClaimStore::void_signer`].
 #[derive(Debug)]
 pub struct ClaimStore {
-    winners: BTreeMap<MacKey, StoredClaim>,
+    /// Boxed: a tree that was filled in order is half empty, and its places are as large as what is in them.
+    winners: BTreeMap<MacKey, Box<StoredClaim>>,
     /// The VLANs in which there is a winner for a MAC.
     vlans: HashMap<MacAddr, Vec<VlanId>>,
     per_signer: HashMap<PeerId, usize>,
@@ -157,13 +158,13 @@ impl ClaimStore {
     /// The winner for `key`, live or not.
     #[must_use]
     pub fn get(&self, key: &MacKey) -> Option<&StoredClaim> {
-        self.winners.get(key)
+        self.winners.get(key).map(Box::as_ref)
     }
 
     /// The winner for `key` if it is live.
     #[must_use]
     pub fn live(&self, now: Instant, key: &MacKey) -> Option<&StoredClaim> {
-        self.winners.get(key).filter(|stored| stored.is_live(now))
+        self.get(key).filter(|stored| stored.is_live(now))
     }
 
     /// The live winners for `mac`, in whatever VLAN.
@@ -178,7 +179,7 @@ impl ClaimStore {
 
     /// All winners, live or not, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &StoredClaim> {
-        self.winners.values()
+        self.winners.values().map(Box::as_ref)
     }
 
     /// Claims kept, live or not.
@@ -229,7 +230,7 @@ impl ClaimStore {
         self.winners
             .values()
             .filter(|stored| stored.is_live(now))
-            .map(StoredClaim::death)
+            .map(|stored| stored.death())
             .min()
     }
 
@@ -274,15 +275,13 @@ impl ClaimStore {
     fn put(&mut self, now: Instant, key: MacKey, claim: VerifiedClaim, contested_since: Instant) {
         *self.per_signer.entry(claim.signer()).or_insert(0) += 1;
         self.vlans.entry(key.mac).or_default().push(key.vlan);
-        self.winners.insert(
-            key,
-            StoredClaim {
-                claim,
-                since: now,
-                contested_since,
-                ttl: self.ttl,
-            },
-        );
+        let stored = StoredClaim {
+            claim,
+            since: now,
+            contested_since,
+            ttl: self.ttl,
+        };
+        self.winners.insert(key, Box::new(stored));
     }
 
     fn remove(&mut self, key: &MacKey) {

@@ -153,9 +153,9 @@ impl LocalMac {
 }
 
 /// The MACs of this host. Bound: [`MAX_LOCAL_MACS`]; removed by [`LocalMacs::expire`] some time
-/// after they are neither claimed nor heard.
+/// after they are neither claimed nor heard. Boxed as the claims are.
 #[derive(Debug, Default)]
-pub(super) struct LocalMacs(BTreeMap<MacKey, LocalMac>);
+pub(super) struct LocalMacs(BTreeMap<MacKey, Box<LocalMac>>);
 
 impl LocalMacs {
     /// The state of `key`, new if need be; `None` if there are too many.
@@ -185,19 +185,19 @@ impl LocalMacs {
     }
 
     pub(super) fn get(&self, key: &MacKey) -> Option<&LocalMac> {
-        self.0.get(key)
+        self.0.get(key).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, key: &MacKey) -> Option<&mut LocalMac> {
-        self.0.get_mut(key)
+        self.0.get_mut(key).map(Box::as_mut)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&MacKey, &LocalMac)> {
-        self.0.iter()
+        self.0.iter().map(|(key, local)| (key, local.as_ref()))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&MacKey, &mut LocalMac)> {
-        self.0.iter_mut()
+        self.0.iter_mut().map(|(key, local)| (key, local.as_mut()))
     }
 
     pub(super) fn expire(&mut self, now: Instant, forget: Duration) {
