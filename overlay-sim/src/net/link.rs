@@ -66,6 +66,11 @@ impl LinkBehaviour {
         link.delay = delay;
         link
     }
+
+    /// Whether it treats a datagram the same whatever went before. Such a link may be crossed in thought ahead of time.
+    pub(super) const fn is_stateless(&self) -> bool {
+        self.rate.is_none() && self.jitter.is_zero()
+    }
 }
 
 /// A datagram at the other end of a link.

@@ -139,7 +139,8 @@ impl NatBehaviour {
         ..Self::PORT_PRESERVING
     };
 
-    /// A home behind a CGN: two NATs in a row, the one at the internet first.
+    /// A home behind a CGN: two NATs in a row, the one at the internet first; for
+    /// [`Net::add_chain`](crate::net::topology::Net::add_chain).
     pub const CARRIER_GRADE: [Self; 2] = [Self::PROVIDER, Self::PORT_PRESERVING];
 
     /// Whether addresses are translated.
