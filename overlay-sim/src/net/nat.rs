@@ -269,10 +269,7 @@ impl Nat {
         let Some(known) = self.mappings.touch(now, &usual) else {
             return self.map(now, usual, dst);
         };
-        // The tuple of a flow that this host began is this host's.
-        let permit = self.permit(known.id, dst);
-        let own_flow = permit.is_some_and(|permit| self.permits.get(now, &permit).is_some());
-        if own_flow || !self.is_taken(now, known.external.port(), dst) {
+        if !self.is_taken(now, known.external.port(), dst) {
             return Ok(known);
         }
         self.map(now, of_this_flow, dst)
@@ -324,7 +321,8 @@ impl Nat {
             && !self.is_taken(now, port, dst)
     }
 
-    /// Whether the router itself has the tuple of this port and remote.
+    /// Whether the router itself has the tuple of this port and remote. It never has that of a flow that an inside host began:
+    /// what comes in on that one is admitted.
     fn is_taken(&self, now: Duration, port: u16, remote: SocketAddr) -> bool {
         self.behaviour.unsolicited == Unsolicited::Accepted
             && self.taken.get(now, &(port, remote)).is_some()

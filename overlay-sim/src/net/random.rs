@@ -81,5 +81,12 @@ mod tests {
         // Five standard deviations: 5 * sqrt(100,000 * 0.03 * 0.97) = 270.
         assert!(count(Share::percent(3)).abs_diff(3_000) < 270);
         assert_eq!(below(&mut chance, 0), 0);
+        let mut same = chance.clone();
+        assert!(!Share::NEVER.happens(&mut chance));
+        assert_eq!(
+            chance.next_u64(),
+            same.next_u64(),
+            "nothing is drawn for it"
+        );
     }
 }

@@ -290,8 +290,8 @@ impl Tally {
     }
 }
 
-/// A virtual network. It is built with [`Net::add_realm`], [`Net::add_host`] and the like; then [`Net::send`] takes datagrams, and
-/// [`Net::deliver`] gives those that have arrived, when [`Net::next_at`] says so.
+/// A virtual network. It is built with [`Net::add_realm`], [`Net::add_host`] and the like; then [`Net::send`] takes
+/// datagrams, and [`Net::deliver`] gives those that have arrived, when [`Net::next_at`] says so.
 #[derive(Debug)]
 pub struct Net {
     seed: u64,

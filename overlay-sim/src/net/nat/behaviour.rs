@@ -25,8 +25,8 @@ pub struct NatBehaviour {
     pub unsolicited: Unsolicited,
     /// Nothing passes, in neither direction. TCP does.
     pub blocks_udp: bool,
-    /// Mappings it holds, and as many remembered destinations; at most [`NatBehaviour::MOST`]. For a new one the least recently used makes
-    /// room, so an inside host that opens too many loses its oldest, or somebody else's.
+    /// Mappings it holds, and as many remembered destinations; at most [`NatBehaviour::MOST`]. For a new one the least
+    /// recently used makes room, so an inside host that opens too many loses its oldest, or somebody else's.
     pub table: usize,
 }
 
@@ -53,9 +53,9 @@ pub enum Unsolicited {
     /// of its own for the tuple: remote endpoint, WAN address, port. When the inside host sends to that same remote
     /// endpoint, masquerading wants to preserve the port, finds the tuple taken and gives *this flow* another port.
     ///
-    /// The flow to everybody else keeps the port that reflectors have seen, so nothing the host knows of itself is wrong, and yet
-    /// the remote sees it at a port that nobody told it. This happens to whoever is probed before it probes: an early probe
-    /// spoils the simultaneous one. A remote that lets in only known ports then hears nothing, until the tuple is
+    /// The flows to everybody else keep the port that reflectors have seen, so nothing the host knows of itself is
+    /// wrong, and yet the remote sees it at a port that nobody told it. This happens to whoever is probed before it
+    /// probes: an early probe spoils the simultaneous one. A remote that lets in only known ports then hears nothing, until the tuple is
     /// forgotten ([`UNREPLIED`] after the last such probe).
     Accepted,
 }
@@ -104,7 +104,8 @@ impl NatBehaviour {
         ..Self::PORT_PRESERVING
     };
 
-    /// Masquerading with nothing beside, see [`Unsolicited::Accepted`].
+    /// Masquerading with nothing beside, see [`Unsolicited::Accepted`]. Simpler than Linux in one thing: Linux lets two inside
+    /// endpoints have the same external port while they send to different remotes; here the second gets another.
     pub const BARE_LINUX: Self = Self {
         unsolicited: Unsolicited::Accepted,
         ..Self::PORT_PRESERVING

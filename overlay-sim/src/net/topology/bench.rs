@@ -82,7 +82,8 @@ fn run(name: &str, hosts: u32, degree: u32, link: LinkBehaviour) {
     let took = core_seconds() - begin;
     let tally = net.tally();
     println!(
-        "{hosts} hosts, {name}: {} delivered, {} lost, at most {most} in flight, {} s virtual, {took:.2} s of a core: {:.0} deliveries/s, digest {:016x}",
+        "{hosts} hosts, {name}: {} delivered, {} lost, at most {most} in flight, {} s virtual, {took:.2} s of a core: \
+         {:.0} deliveries/s, digest {:016x}",
         tally.delivered,
         tally.all_lost(),
         now.as_secs(),

@@ -99,7 +99,8 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// No such realm, one with addresses of that family already, an address that somebody has, or a behaviour that does not translate.
+    /// No such realm, one with addresses of that family already, an address that somebody has, or a behaviour that does
+    /// not translate.
     pub fn put_nat(&mut self, realm: RealmId, behaviour: NatBehaviour, wan: IpAddr) -> Built<()> {
         if !behaviour.translates() {
             return Err(BuildError::WrongBehaviour);
@@ -292,8 +293,8 @@ impl Net {
         }
     }
 
-    /// A partition: in their common realm only stations of the same island reach each other. All are on island 0 at first. What is
-    /// under way still arrives.
+    /// A partition: in their common realm only stations of the same island reach each other. All are on island 0 at
+    /// first. What is under way still arrives.
     pub fn set_island(&mut self, station: Station, island: u32) {
         self.each_access(station, |access| access.island = island);
     }
@@ -368,8 +369,8 @@ impl Net {
         Ok(())
     }
 
-    /// The realms in which an address that is added to `realm` is known, and whose it is there: it goes up through gateways that do
-    /// not translate it.
+    /// The realms in which an address that is added to `realm` is known, and whose it is there: it goes up through
+    /// gateways that do not translate it.
     fn known_in(&self, realm: RealmId, ip: IpAddr, station: Station) -> Vec<(RealmId, Station)> {
         let mut known = vec![(realm, station)];
         let mut below = realm;

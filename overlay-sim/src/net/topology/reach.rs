@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use super::{HostId, Net, RealmId, Station};
 
 impl Net {
-    /// Whether `from` can open a TCP connection to `to`, and keep it: outbound TCP passes every gateway, also one that blocks UDP;
-    /// inbound TCP passes only routers without a filter. A control plane over TCP is who can reach whom by
-    /// this. It is asked anew whenever something changed: O(addresses x depth of the tree).
+    /// Whether `from` can open a TCP connection to `to`, and keep it: outbound TCP passes every gateway, also one that
+    /// blocks UDP; inbound TCP passes only routers without a filter. For the stub of a control plane, which asks anew
+    /// whenever something has changed. O(addresses x depth of the tree).
     #[must_use]
     pub fn tcp_reachable(&self, from: HostId, to: HostId) -> bool {
         let (Some(near), Some(far)) = (self.host(from), self.host(to)) else {
