@@ -15,14 +15,14 @@
 //! # What a datagram costs
 //!
 //! Measured in a release build (`topology/bench.rs`), each host behind a NAT of its own, 100 bytes, a delivery with its
-//! sending and both NATs; the time of one core of a virtual machine that others use too:
+//! sending and both NATs, in the time of one core; two runs on a virtual machine whose cores and caches others used too:
 //!
 //! | hosts | peers of each | in flight | links | deliveries a second |
 //! |---|---|---|---|---|
-//! | 1,000 | 8 | 8,000 | delay | 860,000 |
-//! | 1,000 | 8 | 8,000 | delay, jitter, 100 Mbit/s | 770,000 |
-//! | 10,000 | 32 | 320,000 | delay | 240,000 |
-//! | 10,000 | 32 | 320,000 | delay, jitter, 100 Mbit/s | 190,000 |
+//! | 1,000 | 8 | 8,000 | delay | 860,000; 1,660,000 |
+//! | 1,000 | 8 | 8,000 | delay, jitter, 100 Mbit/s | 770,000; 1,160,000 |
+//! | 10,000 | 32 | 320,000 | delay | 240,000; 270,000 |
+//! | 10,000 | 32 | 320,000 | delay, jitter, 100 Mbit/s | 190,000; 200,000 |
 //!
 //! What makes the larger one slower is memory: its NATs and what is in flight do not fit into the caches.
 

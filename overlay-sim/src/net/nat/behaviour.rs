@@ -55,7 +55,8 @@ pub enum Unsolicited {
     ///
     /// The flows to everybody else keep the port that reflectors have seen, so nothing the host knows of itself is
     /// wrong, and yet the remote sees it at a port that nobody told it. This happens to whoever is probed before it
-    /// probes: an early probe spoils the simultaneous one. A remote that lets in only known ports then hears nothing, until the tuple is
+    /// probes: an early probe spoils the simultaneous one. A remote that lets in only known ports then hears nothing,
+    /// until the tuple is
     /// forgotten ([`UNREPLIED`] after the last such probe).
     Accepted,
 }
