@@ -10,8 +10,8 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{MacKey, NetIndex};
 
-use super::asking::carry_out;
 use super::bridges::BridgeLook;
+use super::effects::Effect;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::run::Driver;
@@ -101,15 +101,11 @@ impl Driver {
         }
     }
 
-    /// Hands to the shell what is to be asked now. Bound: [`MAX_ASKED`](node_core::questions::MAX_ASKED) tasks, which the
+    /// Hands to the shell what is to be asked now. Bound: [`MAX_ASKED`](node_core::questions::MAX_ASKED), which the
     /// machine counts.
     pub(crate) fn send_questions(&mut self, now: Instant) {
         while let Some((id, question)) = self.asking.poll_question(now) {
-            let asked = carry_out(self.control.clone(), question);
-            let answers = self.answers.clone();
-            tokio::spawn(async move {
-                let _ = answers.send(Answer::Asked(id, asked.await)).await;
-            });
+            self.effects.push(Effect::Ask(id, question));
         }
     }
 

@@ -6,18 +6,17 @@ use anyhow::{Context, Result, bail};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
-use tap_bridge::TapQueue;
 
 use super::answers::Answer;
+use super::effects::Effect;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
 use super::segments::new_segment;
+use super::taps::Tap;
 use super::warnings::Topic;
-use crate::attachments::{self, AttachmentRecord};
-use crate::cli::NodeSetup;
+use crate::attachments;
 use crate::control_socket::api::AttachRequest;
-use crate::workers::{TapSet, TapWriter};
 
 /// How long after its deadline a move is left to its watcher.
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
@@ -90,81 +89,51 @@ impl Driver {
         }
     }
 
-    /// Makes what is attached by the configuration and by the record on disk, and opens its taps.
-    ///
-    /// # Errors
-    /// The record of attachments cannot be read or written.
-    pub(crate) async fn attach_configured(
-        &mut self,
-        setup: &NodeSetup,
-        now: Instant,
-    ) -> Result<()> {
-        let (told, waiting) = setup.attach_configured().await?;
-        for line in told {
-            tracing::info!("{line}");
-        }
-        self.interfaces.wait_for(waiting);
-        self.note_move(now);
-        self.open_taps(now)?;
-        self.look_at_host_first(now).await;
-        Ok(())
+    /// The taps are to be opened as the record on disk says; [`Driver::handle_taps`] follows.
+    pub(crate) fn open_taps(&mut self) {
+        self.effects.push(Effect::OpenTaps);
     }
 
-    /// Opens the taps of the attachments on disk; those that are open stay open. One that cannot be
-    /// opened is logged, and its network is not attached.
+    /// What became of the taps of all networks.
     ///
     /// # Errors
-    /// The record of attachments cannot be read.
-    pub(crate) fn open_taps(&mut self, now: Instant) -> Result<()> {
-        let records = attachments::load(self.state.path())?;
-        let workers = self.workers.len();
-        let mut for_workers: Vec<TapSet> = Vec::new();
-        for_workers.resize_with(workers, TapSet::new);
-        let mut for_driver = TapSet::new();
+    /// Without the right to open taps no network works, now or later.
+    pub(crate) fn handle_taps(
+        &mut self,
+        tick: Tick,
+        taps: Result<Vec<(NetIndex, Tap)>>,
+    ) -> Result<()> {
         let mut failed = Vec::new();
-        for network in &mut self.networks {
-            let record = records
-                .iter()
-                .find(|record| record.network == network.secret.name);
-            let opened = record.map(|record| open_tap(network, record, workers));
-            match opened.transpose() {
-                Ok(Some((queues, driver))) => {
-                    for (taps, queue) in for_workers.iter_mut().zip(queues) {
-                        taps.push((network.index, Box::new(queue)));
-                    }
-                    for_driver.push((network.index, Box::new(driver)));
-                    network.directory.handle_port_up(now);
-                    self.touched_networks.insert(network.index);
+        for (net, tap) in taps? {
+            let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
+                continue;
+            };
+            network.attached = match tap {
+                Tap::Open(record) => {
+                    network.directory.handle_port_up(tick.now);
+                    self.touched_networks.insert(net);
+                    Some(*record)
                 }
-                Ok(None) => network.close_tap(),
-                // Without the right to open taps no network works, now or later.
-                Err(error) if is_missing_right(&error) => return Err(error),
-                // Why it is not there is told by the look that misses it.
-                Err(error) if is_missing_tap(&error) => network.close_tap(),
-                Err(error) => {
-                    // One network without a tap does not keep the others from working.
+                Tap::None => None,
+                Tap::Refused(why) => {
                     let name = &network.secret.name;
                     let text = format!(
-                        "network {name} is cut off: its tap cannot be opened: {error:#}; it is tried \
-                         again every few seconds"
+                        "network {name} is cut off: its tap cannot be opened: {why}; it is tried again \
+                         every few seconds"
                     );
                     failed.push((name.to_string(), text));
-                    network.close_tap();
+                    None
                 }
-            }
+            };
         }
-        for (worker, taps) in for_workers.into_iter().enumerate() {
-            self.workers.set_taps(worker, taps);
-        }
-        self.taps = TapWriter::new(for_driver);
         self.warnings.retain(Topic::Tap, |about| {
             failed.iter().any(|(name, _)| name == about)
         });
         for (name, text) in failed {
-            self.warnings.raise(now, Topic::Tap, &name, text);
+            self.warnings.raise(tick.now, Topic::Tap, &name, text);
         }
-        self.follow_attachment(now);
-        self.apply_host(now);
+        self.follow_attachment(tick.now);
+        self.apply_host(tick.now);
         self.look_at_host();
         self.fib_stale = true;
         self.look_at_bridges(true);
@@ -247,21 +216,25 @@ impl Driver {
         }
     }
 
-    /// `farlan attach` has changed the host, and tells `line`.
+    /// `farlan attach` has changed the host.
+    pub(crate) fn follow_attach(&mut self, tick: Tick, request: &AttachRequest) {
+        if is_lan(request) {
+            self.listen_first(tick.now, &request.network);
+        }
+        self.note_move(tick.now);
+        self.open_taps();
+    }
+
+    /// What was attached is open, as far as it can be; what is told is `line` and more.
     ///
     /// # Errors
     /// For the user: the tap cannot be opened, or a MAC cannot be pinned.
-    pub(crate) fn handle_attached(
+    pub(crate) fn end_attach(
         &mut self,
         tick: Tick,
         request: &AttachRequest,
         line: String,
     ) -> Result<String> {
-        if is_lan(request) {
-            self.listen_first(tick.now, &request.network);
-        }
-        self.note_move(tick.now);
-        self.open_taps(tick.now)?;
         let mut lines = vec![line];
         for pin in request.pins() {
             lines.push(self.pin(tick, &pin)?);
@@ -276,24 +249,12 @@ impl Driver {
         Ok(lines.join("\n"))
     }
 
-    /// `farlan detach` has changed the host, or was refused.
-    ///
-    /// # Errors
-    /// Why it was refused, for the user.
-    pub(crate) fn handle_detached(
-        &mut self,
-        tick: Tick,
-        request: &AttachRequest,
-        done: Result<String>,
-    ) -> Result<String> {
-        // It may have been refused, and all is as before.
-        self.follow_attachment(tick.now);
-        let line = done?;
+    /// `farlan detach` has changed the host.
+    pub(crate) fn follow_detach(&mut self, tick: Tick, request: &AttachRequest) {
         if request.vm.is_none() && request.nic.is_none() {
             self.withdraw_all(tick, &request.network);
         }
-        self.open_taps(tick.now)?;
-        Ok(line)
+        self.open_taps();
     }
 
     /// The kernel took a tap away: somebody deleted the interface.
@@ -301,16 +262,12 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             return;
         };
-        let Some(record) = &network.attached else {
+        if network.attached.is_none() {
             // It was detached, and the worker met the end of the tap before our word.
-            return;
-        };
-        if network.is_open_on(&record.tap) {
-            // Another worker's word came first, and the tap is made and opened again.
             return;
         }
         let name = network.secret.name.clone();
-        network.close_tap();
+        network.attached = None;
         if self.operations.takes_away(&name) {
             return;
         }
@@ -347,43 +304,4 @@ impl Driver {
 /// Does a whole LAN come with it?
 const fn is_lan(request: &AttachRequest) -> bool {
     request.nic.is_some() || request.bridge.is_some()
-}
-
-/// Clones of the tap's queues: one for each worker, and the first once more for the driver.
-fn open_tap(
-    network: &mut Network,
-    record: &AttachmentRecord,
-    workers: usize,
-) -> Result<(Vec<TapQueue>, TapQueue)> {
-    let is_open = network.is_open_on(&record.tap);
-    let offload = record.switches.offload;
-    let mut queues = std::mem::take(&mut network.queues);
-    if !is_open {
-        queues = TapQueue::open_all(&record.tap, offload, workers)?;
-    } else {
-        for queue in &mut queues {
-            queue.set_offload(offload)?;
-        }
-    }
-    let clones = queues.iter().map(TapQueue::try_clone);
-    let clones = clones.collect::<std::io::Result<Vec<_>>>()?;
-    let first = queues.first().context("a tap has a queue")?;
-    let for_driver = first.try_clone()?;
-    network.queues = queues;
-    network.attached = Some(record.clone());
-    Ok((clones, for_driver))
-}
-
-fn is_missing_tap(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(tap_bridge::Error::NoSuchInterface { .. })
-    )
-}
-
-fn is_missing_right(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(tap_bridge::Error::NotPermitted { .. })
-    )
 }

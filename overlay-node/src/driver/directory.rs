@@ -426,17 +426,6 @@ impl Driver {
             self.write_tap(net, &frame);
         }
     }
-
-    /// Writes a frame of our own into the tap of `net`; a network without one hears nothing.
-    pub(crate) fn write_tap(&mut self, net: NetIndex, frame: &[u8]) {
-        let attached = self
-            .networks
-            .get(usize::from(net.0))
-            .is_some_and(|network| network.attached.is_some());
-        if attached && let Err(reason) = self.taps.write(net, frame) {
-            self.drops.count(reason);
-        }
-    }
 }
 
 /// Does a MAC that a worker heard at `heard_ms` after `epoch` (0: never) answer a probe of `since`?

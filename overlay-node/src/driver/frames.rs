@@ -11,6 +11,7 @@ use overlay_proto::session::Session;
 use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
 use overlay_proto::wire::{Forwarded, InnerHeader, SAFE_DATAGRAM, max_frame, split};
 
+use super::effects::{Effect, TapFrame};
 use super::node::Tick;
 use super::run::Driver;
 
@@ -460,14 +461,12 @@ impl Driver {
         if EthernetFrame::parse(bytes).is_ok_and(|frame| self.is_twin(net, &frame)) {
             return self.drops.count(DropReason::MacTwin);
         }
-        match self.taps.write(net, bytes) {
-            Ok(()) => {
-                if let Some(peer) = self.peers.get(&peer) {
-                    peer.counters.received(bytes.len());
-                }
-            }
-            Err(reason) => self.drops.count(reason),
-        }
+        let from = self.peers.get(&peer).map(|peer| Arc::clone(&peer.counters));
+        self.effects.push(Effect::Write(TapFrame {
+            net,
+            bytes: bytes.to_vec(),
+            from,
+        }));
     }
 
     /// Something in the directory of `net` changed: frames that waited for it may go on.

@@ -13,6 +13,7 @@ use overlay_proto::ids::NetworkName;
 use tap_bridge::Links;
 use tokio::sync::{Mutex, mpsc};
 
+use super::effects::Effect;
 use super::kernel_events::KernelEvents;
 use super::node::Tick;
 use super::run::Driver;
@@ -178,11 +179,7 @@ impl Driver {
         }
         self.note_own_mtus(tick, &kept.mtus);
         self.warn_of_waiting(tick.now, &kept.ready, |about| found.contains_key(about));
-        if self.must_open(&kept.ready)
-            && let Err(error) = self.open_taps(tick.now)
-        {
-            tracing::error!("the taps cannot be opened: {error:#}");
-        }
+        self.effects.push(Effect::KeepTaps(kept.ready));
         if !kept.done.is_empty() {
             self.look_at_bridges(true);
         }
@@ -236,18 +233,6 @@ impl Driver {
             self.warnings
                 .raise(now, Topic::Configured, network.as_str(), text);
         }
-    }
-
-    /// Is there a tap on this host that should be open and is not, or one open that is gone?
-    fn must_open(&self, ready: &[AttachmentRecord]) -> bool {
-        self.networks.iter().any(|network| {
-            let record = ready
-                .iter()
-                .find(|record| record.network == network.secret.name);
-            record.is_some_and(|record| {
-                network.attached.as_ref() != Some(record) || !network.is_open_on(&record.tap)
-            })
-        })
     }
 }
 

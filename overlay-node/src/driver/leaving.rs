@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::NetIndex;
-use tokio::sync::oneshot;
 
+use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
 use crate::control_socket::api::Response;
@@ -27,7 +27,7 @@ pub(crate) struct Leaving {
     /// When it ends.
     pub(crate) until: Instant,
     /// Who asked for it.
-    answer: oneshot::Sender<Response>,
+    call: CallId,
 }
 
 impl Driver {
@@ -36,7 +36,6 @@ impl Driver {
     /// # Errors
     /// For the user: what cannot be said.
     pub(crate) fn leave_networks(&mut self, tick: Tick) -> Result<()> {
-        self.open_taps(tick.now)?;
         for network in &mut self.networks {
             network.register_at = Some(tick.now + NEVER);
             network
@@ -48,14 +47,20 @@ impl Driver {
         Ok(())
     }
 
-    /// Stays until the last word has arrived; then `answer` is given.
-    pub(crate) fn linger(&mut self, tick: Tick, answer: oneshot::Sender<Response>) {
+    /// Stays until the last word has arrived; then `call` is answered.
+    pub(crate) fn linger(&mut self, tick: Tick, call: CallId) {
         let until = tick.now + LINGER;
-        self.leaving = Some(Leaving { until, answer });
+        self.leaving = Some(Leaving { until, call });
     }
 
-    /// Forgets what makes this node a member. The last thing it does.
-    pub(crate) fn forget(&self, leaving: Leaving) {
+    /// Has the last word had its time? Then what makes this node a member is forgotten.
+    pub(crate) fn has_left(&mut self, tick: Tick) -> bool {
+        let over = |leaving: &mut Leaving| leaving.until <= tick.now;
+        let leaving = self.leaving.take_if(over);
+        leaving.map(|leaving| self.forget(&leaving)).is_some()
+    }
+
+    fn forget(&mut self, leaving: &Leaving) {
         let overlay = self.node.membership.overlay();
         let response = match self.state.forget_membership() {
             Ok(()) => {
@@ -71,7 +76,7 @@ impl Driver {
                 ))
             }
         };
-        let _ = leaving.answer.send(response);
+        self.effects.reply(leaving.call, response);
     }
 
     /// Ends what there is with members that have said that they left.

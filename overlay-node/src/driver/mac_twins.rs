@@ -48,8 +48,7 @@ impl Driver {
             vlan: frame.vlan(),
             mac: frame.src(),
         };
-        let fib = self.fib.load();
-        let network = fib.networks.get(usize::from(net.0));
+        let network = self.published.networks.get(usize::from(net.0));
         network.is_some_and(|network| network.twins.contains_key(&key))
     }
 }

@@ -13,12 +13,13 @@
 //! of one is an input of another. Where to look:
 //!
 //! - [`startup`]: from a state directory to a running driver; `farlan up`.
+//! - [`shell`]: hands inputs in, and does what the slow path wants ([`effects`]); [`taps`]: those that are open.
 //! - [`node`]: what does not change while the node runs: identity, membership, clock.
 //! - [`node_core::underlay`]: our own addresses: reflectors, relay allocations; [`host`]: interfaces and routes.
 //!   [`twin`]: another machine with our identity.
 //! - [`sequences`]: numbers that only grow, over restarts.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
-//!   [`undelivered`]: messages that did not get there.
+//!   [`sending`]: datagrams and frames of our own. [`undelivered`]: messages that did not get there.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
 //! - [`conflicts`]: warnings of MACs that two hosts hear.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded.
@@ -52,6 +53,7 @@ mod bridges;
 mod conditions;
 mod conflicts;
 mod directory;
+mod effects;
 mod epochs;
 mod expiry;
 mod firewall_watch;
@@ -86,9 +88,12 @@ mod requests;
 mod revocations;
 mod run;
 mod segments;
+mod sending;
 mod sequences;
+mod shell;
 mod site_mtus;
 mod startup;
+mod taps;
 mod twin;
 mod undelivered;
 mod warnings;

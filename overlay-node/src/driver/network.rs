@@ -9,7 +9,6 @@ use overlay_proto::directory::Directory;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{NetworkSecret, OldEpoch};
 use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
-use tap_bridge::TapQueue;
 
 use super::bridges::Bridge;
 use super::directory::LocalProbe;
@@ -63,8 +62,6 @@ pub(crate) struct Network {
     pub(crate) bridge: Bridge,
     /// Other nodes on the LAN behind it.
     pub(crate) lan: SharedLan,
-    /// The open tap, a queue for each worker; workers and driver have clones. Empty without a tap.
-    pub(crate) queues: Vec<TapQueue>,
     /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
     pub(crate) local: HashMap<MacKey, Arc<LocalMac>>,
     /// Local frames that wait for a look-up of their destination.
@@ -101,7 +98,6 @@ impl Network {
             attached: None,
             bridge: Bridge::default(),
             lan,
-            queues: Vec::new(),
             local: HashMap::new(),
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),
             for_owner: WaitingRoom::new(ARBITRATION_ROOM),
@@ -118,19 +114,6 @@ impl Network {
     pub(crate) fn switches(&self) -> Switches {
         let attached = self.attached.as_ref();
         attached.map_or_else(Switches::default, |record| record.switches)
-    }
-
-    /// Is its tap open, and is it the interface that is named `tap` now?
-    pub(crate) fn is_open_on(&self, tap: &str) -> bool {
-        let mut queues = self.queues.iter();
-        let is_it = |queue: &TapQueue| queue.interface().as_deref() == Some(tap);
-        !self.queues.is_empty() && queues.all(is_it)
-    }
-
-    /// The network has no tap here, or lost it.
-    pub(crate) fn close_tap(&mut self) {
-        self.attached = None;
-        self.queues = Vec::new();
     }
 
     /// When the next waiting frame will have waited too long.

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use anyhow::{Result, anyhow};
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::Membership;
-use tokio::sync::oneshot;
 
 use super::answers::Answer;
+use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
 use crate::cli::{attach_now, detach_all, detach_now};
@@ -36,13 +36,15 @@ pub(crate) enum Operation {
 #[derive(Debug)]
 pub(crate) struct Asked {
     operation: Operation,
-    answer: oneshot::Sender<Response>,
+    call: CallId,
 }
 
 /// The one under way, and those that wait. Bound: [`MAX_WAITING`].
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     under_way: Option<Asked>,
+    /// The host is changed by the one under way, and the taps are being opened; what it tells.
+    changed: Option<String>,
     waiting: VecDeque<Asked>,
 }
 
@@ -95,19 +97,12 @@ const fn is_whole_network(request: &AttachRequest) -> bool {
 
 impl Driver {
     /// A user asked for `operation`.
-    pub(crate) fn operate(
-        &mut self,
-        tick: Tick,
-        operation: Operation,
-        answer: oneshot::Sender<Response>,
-    ) {
+    pub(crate) fn operate(&mut self, tick: Tick, operation: Operation, call: CallId) {
         if !self.operations.has_room() {
             let text = "too many attachments are being changed; try again in a moment";
-            // The user may have gone; there is nobody to tell then.
-            let _ = answer.send(Response::Error(text.to_owned()));
-            return;
+            return self.effects.reply(call, Response::Error(text.to_owned()));
         }
-        self.operations.put(Asked { operation, answer });
+        self.operations.put(Asked { operation, call });
         self.begin_operation(tick);
     }
 
@@ -135,24 +130,62 @@ impl Driver {
 
     /// The operation under way is over: what it told the user, or why it was not done.
     pub(crate) fn handle_operated(&mut self, tick: Tick, done: Result<String>) {
-        let Some(Asked { operation, answer }) = self.operations.end() else {
+        let asked = self.operations.under_way.as_ref();
+        let Some(operation) = asked.map(|asked| asked.operation.clone()) else {
             return;
         };
-        let done = match operation {
-            Operation::Attach(request) => {
-                done.and_then(|line| self.handle_attached(tick, &request, line))
+        let line = match done {
+            Ok(line) => line,
+            Err(error) => {
+                // A detach was refused, and all is as before.
+                self.follow_attachment(tick.now);
+                return self.end_operation(tick, |_, _| Err(error));
             }
-            Operation::Detach(request) => self.handle_detached(tick, &request, done),
-            Operation::Leave => match done.and_then(|_| self.leave_networks(tick)) {
-                Ok(()) => return self.linger(tick, answer),
-                Err(error) => Err(error),
-            },
         };
+        self.operations.changed = Some(line);
+        match operation {
+            Operation::Attach(request) => self.follow_attach(tick, &request),
+            Operation::Detach(request) => self.follow_detach(tick, &request),
+            Operation::Leave => self.open_taps(),
+        }
+    }
+
+    /// The taps are open, or are not: the operation that has changed the host is over.
+    pub(crate) fn handle_opened_taps(&mut self, tick: Tick, opened: Result<()>) {
+        let Some(line) = self.operations.changed.take() else {
+            if let Err(error) = opened {
+                tracing::error!("the taps cannot be opened: {error:#}");
+            }
+            return;
+        };
+        self.end_operation(tick, |driver, operation| {
+            opened?;
+            match operation {
+                Operation::Attach(request) => driver.end_attach(tick, request, line),
+                Operation::Detach(_) => Ok(line),
+                Operation::Leave => driver.leave_networks(tick).map(|()| line),
+            }
+        });
+    }
+
+    /// Ends the operation under way with what `end` makes of it, and begins the next.
+    fn end_operation(
+        &mut self,
+        tick: Tick,
+        end: impl FnOnce(&mut Self, &Operation) -> Result<String>,
+    ) {
+        let Some(Asked { operation, call }) = self.operations.end() else {
+            return;
+        };
+        let done = end(self, &operation);
+        if operation == Operation::Leave && done.is_ok() {
+            return self.linger(tick, call);
+        }
         let response = done.map_or_else(
             |error| Response::Error(format!("{error:#}")),
             Response::Done,
         );
-        let _ = answer.send(response);
+        self.effects.reply(call, response);
         self.begin_operation(tick);
     }
 }
@@ -179,8 +212,8 @@ mod tests {
     }
 
     fn asked(operation: Operation) -> Asked {
-        let (answer, _) = oneshot::channel();
-        Asked { operation, answer }
+        let call = CallId(0);
+        Asked { operation, call }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What goes to and from peers: handshakes, probes, messages on the channel.
 
-use nat_traversal::agent::{Outgoing, PathEvent, ProbeMessage};
+use nat_traversal::agent::{PathEvent, ProbeMessage};
 use nat_traversal::path::{Path, PathKind};
 use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
@@ -189,7 +189,7 @@ impl Driver {
                         return;
                     };
                     if let Some(answer) = peer.agent.handle_probe(tick.now, path, message) {
-                        self.send_probe(tick, id, &answer);
+                        self.send_probe(id, &answer);
                     }
                 }
                 Err(_) => self.drops.count(DropReason::ControlMalformed),
@@ -267,14 +267,14 @@ impl Driver {
         true
     }
 
-    fn note_sent(&mut self, id: PeerId, path: Path, bytes: usize) {
+    pub(crate) fn note_sent(&mut self, id: PeerId, path: Path, bytes: usize) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.agent.note_sent(path, bytes);
         }
     }
 
     /// Seals `body` to `peer`: the length of the datagram, and a buffer that begins with it.
-    fn seal(
+    pub(crate) fn seal(
         &mut self,
         id: PeerId,
         header: &InnerHeader,
@@ -291,16 +291,6 @@ impl Driver {
                 self.drops.count(reason);
                 None
             }
-        }
-    }
-
-    /// Sends a datagram as it is on `path`.
-    pub(crate) fn send_on(&mut self, path: Path, datagram: &[u8]) {
-        if let Err(reason) = self
-            .sender
-            .send(&path, datagram, self.underlay.relay_keys())
-        {
-            self.drops.count(reason);
         }
     }
 
@@ -483,7 +473,7 @@ impl Driver {
             let (budget, entropy) = (&mut self.probe_budget, &mut self.entropy);
             peer.agent.poll_transmit(tick.now, budget, entropy)
         }) {
-            self.send_probe(tick, id, &probe);
+            self.send_probe(id, &probe);
         }
         self.settle_channel(tick, id);
         if chosen || proven {
@@ -491,29 +481,6 @@ impl Driver {
         } else if lost {
             // The peer may have moved or restarted: a handshake finds it where no challenge does.
             self.reach(tick, id);
-        }
-    }
-
-    /// Sends a challenge or an answer. A challenge that asks for more than the own interface takes
-    /// is no drop: the agent is told, and asks for less.
-    pub(crate) fn send_probe(&mut self, tick: Tick, id: PeerId, probe: &Outgoing) {
-        let body = probe.message.encode(probe.padded_len);
-        let Some((len, datagram)) = self.seal(id, &InnerHeader::plain(InnerKind::Probe), &body)
-        else {
-            return;
-        };
-        self.note_sent(id, probe.path, len);
-        let sealed = datagram.get(..len).unwrap_or_default();
-        let keys = self.underlay.relay_keys();
-        match self.sender.send(&probe.path, sealed, keys) {
-            Ok(()) => {}
-            Err(DropReason::DatagramTooLarge) => {
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.agent.handle_too_big(tick.now, probe.path, len);
-                    self.touch_peer(id);
-                }
-            }
-            Err(reason) => self.drops.count(reason),
         }
     }
 

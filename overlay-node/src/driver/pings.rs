@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nat_traversal::agent::{Outgoing, ProbeMessage};
 use nat_traversal::entropy::Entropy;
 use overlay_proto::ids::{NetworkName, PeerId};
-use tokio::sync::oneshot;
 
+use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
 use crate::control_socket::api::{MacOrIp, PeerReport, PingReport, Response};
@@ -25,7 +25,7 @@ struct Ping {
     id: u64,
     peer: PeerId,
     sent: Instant,
-    answer: oneshot::Sender<Response>,
+    call: CallId,
 }
 
 /// Challenges that wait for their answer. Bound: [`MAX_PINGS`]; removed by the answer or after
@@ -47,26 +47,23 @@ impl Driver {
         tick: Tick,
         to: &str,
         network: Option<&NetworkName>,
-        answer: oneshot::Sender<Response>,
+        call: CallId,
     ) {
         let id = match self.peer_called(tick, to, network) {
             Ok(id) => id,
             Err(why) => {
-                // The user may have gone; there is nobody to tell then.
-                let _ = answer.send(Response::Error(why));
-                return;
+                return self.effects.reply(call, Response::Error(why));
             }
         };
         if self.pings.0.len() >= MAX_PINGS {
             let busy = "too many pings at once; try again in two seconds".to_owned();
-            let _ = answer.send(Response::Error(busy));
-            return;
+            return self.effects.reply(call, Response::Error(busy));
         }
         let path = self.peers.get(&id).and_then(|peer| peer.agent.chosen());
         let Some(path) = path.filter(|_| self.tunnels.current(id).is_some()) else {
             // Pinging is asking for a path.
             self.reach(tick, id);
-            self.answer_ping(tick.now, id, None, answer);
+            self.answer_ping(tick.now, id, None, call);
             return;
         };
         let challenge = self.entropy.next_u64();
@@ -79,11 +76,10 @@ impl Driver {
             id: challenge,
             peer: id,
             sent: tick.now,
-            answer,
+            call,
         });
         let padded_len = 0;
         self.send_probe(
-            tick,
             id,
             &Outgoing {
                 path,
@@ -102,7 +98,7 @@ impl Driver {
         if let Some(place) = self.pings.0.iter().position(ours) {
             let ping = self.pings.0.swap_remove(place);
             let took = now.saturating_duration_since(ping.sent);
-            self.answer_ping(now, from, Some(took), ping.answer);
+            self.answer_ping(now, from, Some(took), ping.call);
         }
     }
 
@@ -111,17 +107,11 @@ impl Driver {
         let late = |ping: &mut Ping| now.saturating_duration_since(ping.sent) >= PATIENCE;
         let lost: Vec<Ping> = self.pings.0.extract_if(.., late).collect();
         for ping in lost {
-            self.answer_ping(now, ping.peer, None, ping.answer);
+            self.answer_ping(now, ping.peer, None, ping.call);
         }
     }
 
-    fn answer_ping(
-        &self,
-        now: Instant,
-        id: PeerId,
-        took: Option<Duration>,
-        answer: oneshot::Sender<Response>,
-    ) {
+    fn answer_ping(&mut self, now: Instant, id: PeerId, took: Option<Duration>, call: CallId) {
         let response = self.report_on(now, id).map_or_else(
             || Response::Error("the peer has left meanwhile".to_owned()),
             |report: PeerReport| {
@@ -133,7 +123,7 @@ impl Driver {
                 }))
             },
         );
-        let _ = answer.send(response);
+        self.effects.reply(call, response);
     }
 
     /// The peer that has this name or id (or the beginning of it), or on which this MAC or IP lives.

@@ -9,6 +9,7 @@ use overlay_proto::switching::{
     Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, OwnTraffic, PeerSlot,
 };
 
+use super::effects::Effect;
 use super::network::Network;
 use super::run::Driver;
 
@@ -50,19 +51,22 @@ impl Driver {
             last_handshake: self.tunnels.last_timestamp(),
             sockets: self.own_sockets(),
         };
-        self.fib.store(Arc::new(Fib {
+        let fib = Fib {
             networks,
             peers,
             sessions,
             relay_keys,
             own,
-        }));
+        };
+        self.published = Arc::new(fib);
+        let published = Arc::clone(&self.published);
+        self.effects.push(Effect::Publish(published));
     }
 
     /// A handshake that was begun must be known before its first datagram can come to a tap.
     pub(crate) fn fib_is_stale(&self) -> bool {
         self.fib_stale
-            || self.fib.load().own.last_handshake != self.tunnels.last_timestamp()
+            || self.published.own.last_handshake != self.tunnels.last_timestamp()
             || self
                 .networks
                 .iter()

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::NetworkName;
-use tokio::sync::oneshot;
 
+use super::effects::{CallId, Effects};
 use super::node::Tick;
 use super::run::Driver;
 use crate::control_socket::api::{MacOrIp, Response};
@@ -20,7 +20,7 @@ struct Question {
     since: Instant,
     what: MacOrIp,
     network: Option<NetworkName>,
-    answer: oneshot::Sender<Response>,
+    call: CallId,
 }
 
 /// Users that wait for a look-up.
@@ -28,22 +28,24 @@ struct Question {
 pub(crate) struct OpenQuestions(Vec<Question>);
 
 impl OpenQuestions {
-    /// Lets a user wait for `what`.
+    /// Lets a user wait for `what`; one who is too many is answered by `effects`.
     pub(crate) fn push(
         &mut self,
         now: Instant,
         what: MacOrIp,
         network: Option<NetworkName>,
-        answer: oneshot::Sender<Response>,
+        call: CallId,
+        effects: &mut Effects,
     ) {
         if self.0.len() >= MAX_QUESTIONS {
-            let _ = self.0.remove(0).answer.send(Response::Macs(Vec::new()));
+            let oldest = self.0.remove(0);
+            effects.reply(oldest.call, Response::Macs(Vec::new()));
         }
         self.0.push(Question {
             since: now,
             what,
             network,
-            answer,
+            call,
         });
     }
 
@@ -57,13 +59,26 @@ impl OpenQuestions {
 }
 
 impl Driver {
+    /// Answers `call` once `what` is found.
+    pub(crate) fn wait_for_look_up(
+        &mut self,
+        tick: Tick,
+        what: MacOrIp,
+        network: Option<NetworkName>,
+        call: CallId,
+    ) {
+        let effects = &mut self.effects;
+        self.open_questions
+            .push(tick.now, what, network, call, effects);
+    }
+
     /// Answers the users whose MAC was found or who waited long enough.
     pub(crate) fn answer_questions(&mut self, tick: Tick) {
         let waiting = std::mem::take(&mut self.open_questions.0);
         for question in waiting {
             let found = self.where_is(tick, &question.what, question.network.as_ref());
             if !found.is_empty() || tick.now.duration_since(question.since) >= PATIENCE {
-                let _ = question.answer.send(Response::Macs(found));
+                self.effects.reply(question.call, Response::Macs(found));
             } else {
                 self.open_questions.0.push(question);
             }

@@ -31,9 +31,9 @@ impl Driver {
             overlay: self.node.membership.overlay(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: tick.now.duration_since(self.node.epoch).as_secs(),
-            workers: self.workers.len(),
-            tasks: tokio::runtime::Handle::try_current()
-                .map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
+            workers: self.workers,
+            // The shell knows.
+            tasks: 0,
             member_until: self
                 .node
                 .membership
@@ -43,7 +43,7 @@ impl Driver {
             warnings: self.warnings.lines().collect(),
             refused: self.last_refusal.clone(),
             bootstraps: self.bootstrap_reports(),
-            listen: self.sender.local_addrs(),
+            listen: self.listen.clone(),
             nat: self.nat_report(tick.now),
             networks: self.network_reports(),
             peers: self.peer_reports(tick.now),

@@ -4,23 +4,19 @@ use overlay_proto::ethernet::VlanId;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::MacKey;
 
+use super::effects::CallId;
 use super::node::Tick;
 use super::operations::Operation;
 use super::run::Driver;
 use crate::control_socket::api::{MacOrIp, Request, Response};
-use crate::control_socket::server::ControlCall;
 
 impl Driver {
     /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up is done, a
     /// change of the host once it is made; everything else at once.
-    pub(crate) fn handle_call(&mut self, tick: Tick, call: ControlCall) {
-        let (request, answer) = call;
+    pub(crate) fn handle_call(&mut self, tick: Tick, call: CallId, request: Request) {
         if self.leaving.is_some() || self.operations.is_leaving() {
-            let _ = answer.send(Response::Error(
-                "this node is leaving the overlay; wait a moment, then `farlan join INVITE`"
-                    .to_owned(),
-            ));
-            return;
+            let text = "this node is leaving the overlay; wait a moment, then `farlan join INVITE`";
+            return self.effects.reply(call, Response::Error(text.to_owned()));
         }
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status(tick))),
@@ -35,30 +31,29 @@ impl Driver {
                 Err(error) => Response::Error(error),
             },
             Request::Where { what, network } => match self.check_network(network.as_ref()) {
-                Ok(()) => return self.answer_where(tick, what, network, answer),
+                Ok(()) => return self.answer_where(tick, what, network, call),
                 Err(error) => Response::Error(error),
             },
             Request::Announce { pin, keep } => done(self.announce(tick, &pin, keep)),
             Request::Pin(pin) => done(self.pin(tick, &pin)),
             Request::Unpin(pin) => done(self.unpin(tick, &pin)),
             Request::Ping { to, network } => match self.check_network(network.as_ref()) {
-                Ok(()) => return self.ping(tick, &to, network.as_ref(), answer),
+                Ok(()) => return self.ping(tick, &to, network.as_ref(), call),
                 Err(error) => Response::Error(error),
             },
             Request::Attach(request) => {
-                return self.operate(tick, Operation::Attach(request), answer);
+                return self.operate(tick, Operation::Attach(request), call);
             }
             Request::Detach(request) => {
-                return self.operate(tick, Operation::Detach(request), answer);
+                return self.operate(tick, Operation::Detach(request), call);
             }
             Request::Confirm => done(self.confirm()),
-            Request::Leave => return self.operate(tick, Operation::Leave, answer),
+            Request::Leave => return self.operate(tick, Operation::Leave, call),
             Request::Reload => done(self.reload(tick)),
             Request::Rename { name } => done(self.rename(tick, name.as_deref())),
             Request::Apply { line } => done(self.apply(tick, &line.0)),
         };
-        // The user may have gone; there is nobody to tell then.
-        let _ = answer.send(response);
+        self.effects.reply(call, response);
     }
 
     fn check_network(&self, name: Option<&NetworkName>) -> Result<(), String> {
@@ -87,7 +82,7 @@ impl Driver {
         tick: Tick,
         what: MacOrIp,
         network: Option<NetworkName>,
-        answer: tokio::sync::oneshot::Sender<Response>,
+        call: CallId,
     ) {
         let known = self.where_is(tick, &what, network.as_ref());
         let mac = match what {
@@ -95,16 +90,14 @@ impl Driver {
             MacOrIp::Ip(ip) if known.is_empty() => {
                 // A guest that only spoke to its neighbours on the bridge told nobody its address.
                 self.ask_guests(network.as_ref(), ip);
-                return self.open_questions.push(tick.now, what, network, answer);
+                return self.wait_for_look_up(tick, what, network, call);
             }
             MacOrIp::Ip(_) => {
-                let _ = answer.send(Response::Macs(known));
-                return;
+                return self.effects.reply(call, Response::Macs(known));
             }
         };
         if !known.is_empty() || !mac.is_claimable() {
-            let _ = answer.send(Response::Macs(known));
-            return;
+            return self.effects.reply(call, Response::Macs(known));
         }
         let key = MacKey {
             vlan: VlanId::UNTAGGED,
@@ -120,7 +113,7 @@ impl Driver {
         for net in asked {
             self.touch_network(net);
         }
-        self.open_questions.push(tick.now, what, network, answer);
+        self.wait_for_look_up(tick, what, network, call);
     }
 }
 

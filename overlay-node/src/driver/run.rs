@@ -1,12 +1,12 @@
-//! The driver's state and its loop.
+//! The driver's state, and what happens in each of its turns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use control_plane::Multiaddr;
 use control_plane::admission::MemberGate;
-use control_plane::{ControlEvent, ControlHandle, Multiaddr};
 use nat_traversal::agent::ProbeBudget;
 use node_core::peer_turns::PeerTurns;
 use node_core::questions::Questions;
@@ -16,17 +16,14 @@ use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
-use tap_bridge::{FdbNews, FdbWatch, HostWatch};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
 use super::bridges::Looks;
+use super::effects::{Datagram, Effect, Effects};
 use super::expiry::Expiry;
-use super::firewall_watch::FirewallWatch;
-use super::flood::{Flood, release_free_memory};
-use super::generation::TimeWatch;
-use super::host::{HostLooks, next_change};
-use super::interfaces::{Interfaces, Outcome};
+use super::host::HostLooks;
+use super::interfaces::Interfaces;
 use super::leaving::Leaving;
 use super::looped_ports::LoopedPorts;
 use super::network::Network;
@@ -41,14 +38,7 @@ use super::sequences::Sequences;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
-use crate::cli::notify;
-use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
-use crate::workers::{Punt, SlowSender, TapWriter, WorkerPool};
-
-/// Punts handled before the outputs of the machines are drained: long enough to amortize, short
-/// enough that a flood of punts does not hold up a handshake.
-const PUNT_BATCH: usize = 64;
 
 /// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
 /// lost datagrams.
@@ -72,9 +62,6 @@ const SAVE_SHARE: u32 = 10;
 /// comparison of a session.
 const ACQUAINTANCE: Duration = Duration::from_secs(60);
 
-/// How long the control plane may take to close its connections.
-const STOP: Duration = Duration::from_secs(2);
-
 /// The slow path. See the [module](super) for the order of things.
 pub(crate) struct Driver {
     pub(crate) node: Node,
@@ -82,7 +69,6 @@ pub(crate) struct Driver {
     pub(crate) entropy: OsEntropy,
     pub(crate) replication: bool,
     pub(crate) claim_ttl: Duration,
-    pub(crate) control: ControlHandle,
     pub(crate) answers: mpsc::Sender<Answer>,
     pub(crate) asking: Questions,
     pub(crate) permits: Permits,
@@ -92,10 +78,13 @@ pub(crate) struct Driver {
     pub(crate) last_refusal: Option<String>,
     /// The addresses of bootstraps that did not answer since that bootstrap was up, with the reason.
     pub(crate) unreachable: BTreeMap<Multiaddr, String>,
-    pub(crate) sender: SlowSender,
-    pub(crate) taps: TapWriter,
-    pub(crate) workers: WorkerPool,
-    pub(crate) fib: Arc<ArcSwap<Fib>>,
+    /// What is to be done outside.
+    pub(crate) effects: Effects,
+    /// Where the data path's sockets are bound, and how many workers there are.
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) workers: usize,
+    /// What the workers go by.
+    pub(crate) published: Arc<Fib>,
     pub(crate) fib_stale: bool,
     pub(crate) drops: Arc<DropCounters>,
     /// How many datagrams the kernel had refused as too large at the last look.
@@ -121,7 +110,6 @@ pub(crate) struct Driver {
     pub(crate) peers_changed: bool,
     /// No saving out of turn before.
     pub(crate) next_save: Instant,
-    pub(crate) time: TimeWatch,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
     pub(crate) revocations: Followed,
@@ -132,7 +120,6 @@ pub(crate) struct Driver {
     pub(crate) interfaces: Interfaces,
     pub(crate) site_mtus: SiteMtus,
     pub(crate) looped: LoopedPorts,
-    pub(crate) firewall: FirewallWatch,
     pub(crate) warnings: Warnings,
     pub(crate) twin: Twin,
     /// When to look whether a move of addresses that nobody confirmed was brought back.
@@ -142,88 +129,19 @@ pub(crate) struct Driver {
     pub(crate) leaving: Option<Leaving>,
 }
 
-/// What the workers hand over.
-pub(crate) struct Punted {
-    /// All but beacons.
-    pub(crate) punts: mpsc::Receiver<Punt>,
-    /// By which nodes on one LAN find each other.
-    pub(crate) beacons: mpsc::Receiver<Punt>,
-}
-
-/// Where inputs come from.
-pub(crate) struct Inputs {
-    pub(crate) punted: Punted,
-    pub(crate) control: mpsc::Receiver<ControlEvent>,
-    pub(crate) answers: mpsc::Receiver<Answer>,
-    pub(crate) calls: mpsc::Receiver<ControlCall>,
-    /// What the looks at the interfaces brought.
-    pub(crate) interfaces: mpsc::Receiver<Outcome>,
-    /// News of the bridges; `None` where there are none to be had.
-    pub(crate) fdb: Option<FdbWatch>,
-    /// News of the host's addresses and routes; `None` where there are none to be had.
-    pub(crate) host: Option<HostWatch>,
-}
-
 impl Driver {
-    /// Runs until `stop` completes. Taps and bridges stay as they are.
-    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
-        tokio::pin!(stop);
-        let mut punts = Vec::with_capacity(PUNT_BATCH);
-        let (mut left, mut flood) = (false, Flood::default());
-        loop {
-            let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
-            tokio::select! {
-                () = &mut stop => break,
-                n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
-                    if n == 0 { break }
-                    let tick = Tick::read();
-                    flood.note(n);
-                    for punt in punts.drain(..) {
-                        self.handle_punt(tick, punt);
-                    }
-                }
-                Some(beacon) = inputs.punted.beacons.recv() => {
-                    self.handle_punt(Tick::read(), beacon);
-                }
-                Some(event) = inputs.control.recv() => {
-                    self.handle_control_event(Tick::read(), event);
-                }
-                Some(answer) = inputs.answers.recv() => {
-                    self.handle_answer(Tick::read(), answer);
-                }
-                Some(call) = inputs.calls.recv() => {
-                    self.handle_call(Tick::read(), call);
-                }
-                Some(outcome) = inputs.interfaces.recv() => {
-                    self.handle_kept(Tick::read(), outcome);
-                }
-                Some(news) = next_news(&mut inputs.fdb) => {
-                    flood.note(1);
-                    self.handle_fdb_news(Tick::read(), news);
-                }
-                Some(()) = next_change(&mut inputs.host) => self.look_at_host(),
-                () = sleep => {}
-            }
-            let tick = Tick::read();
-            self.handle_timeouts(tick);
-            self.settle_segments(tick);
-            self.settle(tick);
-            self.publish(tick.now);
-            self.tell_bridges_of_remote_macs(tick);
-            self.send_beacons();
-            if flood.is_over(tick.now) {
-                release_free_memory();
-            }
-            if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
-                self.forget(leaving);
-                left = true;
-                break;
-            }
-        }
-        self.stop(left).await;
+    /// What follows every input: timers, outputs of the machines, a new `Fib`, orders to the bridges.
+    pub(crate) fn take_turn(&mut self, tick: Tick) {
+        self.handle_timeouts(tick);
+        self.settle_segments(tick);
+        self.settle(tick);
+        self.publish(tick.now);
+        self.tell_bridges_of_remote_macs(tick);
+        self.send_beacons();
     }
 
-    fn next_wakeup(&self, now: Instant) -> Instant {
+    /// When the next turn is due without an input.
+    pub(crate) fn next_wakeup(&self, now: Instant) -> Instant {
         let machines = [
             self.tunnels.poll_timeout(),
             self.underlay.poll_timeout(now),
@@ -314,9 +232,6 @@ impl Driver {
 
     /// What is looked at every second.
     fn look(&mut self, tick: Tick) {
-        if let Some(why) = self.time.look() {
-            self.end_all_sessions(tick, why);
-        }
         self.ask_sizes_again(tick);
         self.watch_way_out(tick.now);
         self.keep_interfaces(tick.now);
@@ -364,9 +279,11 @@ impl Driver {
     /// Drains the underlay.
     fn settle_underlay(&mut self, tick: Tick) {
         while let Some(datagram) = self.underlay.poll_transmit(tick.now) {
-            if let Err(reason) = self.sender.send_to(datagram.to, &datagram.bytes) {
-                self.drops.count(reason);
-            }
+            self.effects.push(Effect::Send(Datagram {
+                to: datagram.to,
+                bytes: datagram.bytes,
+                probe: None,
+            }));
         }
         while let Some(event) = self.underlay.poll_event() {
             match event {
@@ -394,7 +311,7 @@ impl Driver {
 
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
-        self.check_firewall(tick.now);
+        self.check_firewall();
         self.look_at_bridges(false);
         self.watch_move(tick.now);
         self.retry_moves();
@@ -420,10 +337,10 @@ impl Driver {
     }
 
     /// Puts back, beside the slow path, what a restart of the host's firewall has removed.
-    fn check_firewall(&mut self, now: Instant) {
+    fn check_firewall(&mut self) {
         let mut attached = self.networks.iter().filter_map(|n| n.attached.as_ref());
         if attached.any(|record| record.bridge_is_ours) {
-            self.firewall.check(now, self.state.path());
+            self.effects.push(Effect::KeepPassage);
         }
     }
 
@@ -476,24 +393,6 @@ impl Driver {
         }
     }
 
-    /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
-    /// not told: their sessions end by themselves, or with the first handshake after the restart.
-    async fn stop(mut self, left: bool) {
-        tracing::info!("stopping");
-        notify("STOPPING=1");
-        self.say_goodbye(None);
-        if !left {
-            self.save_state();
-        }
-        self.workers.stop();
-        if tokio::time::timeout(STOP, self.control.stop())
-            .await
-            .is_err()
-        {
-            tracing::warn!("the control plane did not stop in time");
-        }
-    }
-
     /// The directory of `net` may have outputs.
     pub(crate) fn touch_network(&mut self, net: NetIndex) {
         self.touched_networks.insert(net);
@@ -502,17 +401,5 @@ impl Driver {
     /// The machines of `peer` may have outputs.
     pub(crate) fn touch_peer(&mut self, peer: PeerId) {
         self.peer_turns.touch(peer);
-    }
-}
-
-/// The next piece of news of the bridges; `None` once there will be no more.
-async fn next_news(watch: &mut Option<FdbWatch>) -> Option<FdbNews> {
-    match watch.as_mut()?.next().await {
-        Ok(news) => Some(news),
-        Err(error) => {
-            tracing::warn!(%error, "the bridges are no longer watched");
-            *watch = None;
-            None
-        }
     }
 }

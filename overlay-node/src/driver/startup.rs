@@ -21,7 +21,7 @@ use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{Membership, Revocations};
 use overlay_proto::session::{Processor, Suite};
-use overlay_proto::switching::{DropCounters, Fib};
+use overlay_proto::switching::Fib;
 use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use overlay_proto::wire::Lane;
@@ -30,9 +30,9 @@ use tokio::sync::mpsc;
 
 use super::answers::Answer;
 use super::bridges::{self, Looks};
+use super::effects::Effects;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
-use super::generation::TimeWatch;
 use super::host::{self, HostLooks};
 use super::interfaces::Interfaces;
 use super::looped_ports::LoopedPorts;
@@ -40,17 +40,17 @@ use super::node::{Node, Tick};
 use super::operations::Operations;
 use super::permits::Permits;
 use super::revocations::{Followed, NodeShelf, is_out, showable};
-use super::run::{Driver, HOUSEKEEPING, Inputs, Punted};
+use super::run::{Driver, HOUSEKEEPING};
 use super::sequences::Sequences;
+use super::shell::{Inputs, Outside, Punted, Shell};
+use super::taps::Taps;
 use super::twin::Twin;
 use super::warnings::Warnings;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::ControlServer;
 use crate::state::{BoundPorts, OsEntropy, clock_readings};
-use crate::workers::{
-    SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, default_workers,
-};
+use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
@@ -83,24 +83,36 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
     let (call_sender, calls) = mpsc::channel(32);
     let (interfaces, outcomes) = Interfaces::start();
-    let outside = Outside {
-        sockets,
+    let tick = Tick::read();
+    let around = Around {
+        sockets: &sockets,
         gate,
-        control,
-        answers: answer_sender,
+        answers: answer_sender.clone(),
         interfaces,
     };
-    let tick = Tick::read();
-    let (mut driver, punted) = driver(&setup, outside, tick)?;
+    let mut driver = driver(&setup, around, tick)?;
+    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
+    let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &driver)?;
+    driver.workers = workers.len();
     driver.add_networks(tick)?;
     driver.recall_peers(tick);
     driver.tell_incarnation();
     driver.recall_looped_ports(tick);
-    driver.attach_configured(&setup, tick.now).await?;
+    let outside = Outside {
+        control,
+        answers: answer_sender,
+        sender: SlowSender::new(sockets),
+        workers,
+        fib,
+        taps: Taps::new(),
+        firewall: FirewallWatch::start(),
+    };
+    let mut shell = Shell::new(driver, outside, tick.now);
+    attach_configured(&setup, &mut shell, tick).await?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");
-    tracing::info!(node = %driver.node.me, "the node is up");
+    tracing::info!(node = %shell.driver.node.me, "the node is up");
     let inputs = Inputs {
         punted,
         control: control_events,
@@ -110,46 +122,57 @@ async fn run(setup: NodeSetup) -> Result<()> {
         fdb: bridges::watch(),
         host: host::watch(),
     };
-    driver.run(inputs, stop).await;
+    shell.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
     Ok(())
 }
 
-/// What a driver reaches the outside by.
-struct Outside {
-    sockets: UdpSockets,
+/// Makes what is attached by the configuration and by the record on disk, and opens its taps.
+///
+/// # Errors
+/// The record of attachments cannot be read or written.
+async fn attach_configured(setup: &NodeSetup, shell: &mut Shell, tick: Tick) -> Result<()> {
+    let (told, waiting) = setup.attach_configured().await?;
+    for line in told {
+        tracing::info!("{line}");
+    }
+    shell.driver.interfaces.wait_for(waiting);
+    shell.driver.note_move(tick.now);
+    shell.open_recorded(tick)?;
+    shell.driver.look_at_host_first(tick.now).await;
+    Ok(())
+}
+
+/// What a driver still reaches by itself.
+struct Around<'a> {
+    sockets: &'a UdpSockets,
     gate: Arc<MemberGate>,
-    control: ControlHandle,
     answers: mpsc::Sender<Answer>,
     interfaces: Interfaces,
 }
 
-/// The driver with its workers started, without networks yet; and what the workers punt.
-fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Punted)> {
+/// The driver, without networks yet.
+fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
     let mut entropy = OsEntropy;
-    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
-    let drops = Arc::new(DropCounters::default());
     let node = node(setup, tick.now, &mut entropy)?;
     let mut sequences = Sequences::load(setup.state.clone())?;
-    let (workers, punted) = start_workers(&outside.sockets, &setup.config, &fib, &drops, &node)?;
-    let driver = Driver {
+    Ok(Driver {
         tunnels: tunnels(setup, &node)?,
         node,
         entropy,
         replication: setup.config.directory.replication,
         claim_ttl: setup.config.directory.claim_ttl(),
-        control: outside.control,
-        answers: outside.answers,
+        answers: around.answers,
         asking: Questions::default(),
         permits: Permits::default(),
-        underlay: Underlay::new(socket_ports(&outside.sockets), sequences.next(tick.wall)?),
-        sender: SlowSender::new(outside.sockets),
-        taps: TapWriter::new(Vec::new()),
-        workers,
-        fib,
+        underlay: Underlay::new(socket_ports(around.sockets), sequences.next(tick.wall)?),
+        effects: Effects::default(),
+        listen: around.sockets.local_addrs(),
+        workers: 0,
+        published: Arc::default(),
         fib_stale: true,
-        drops,
+        drops: Arc::default(),
         refused: 0,
         peers: HashMap::new(),
         infra: BTreeSet::new(),
@@ -170,24 +193,21 @@ fn driver(setup: &NodeSetup, outside: Outside, tick: Tick) -> Result<(Driver, Pu
         expiry: Expiry::new(tick.now),
         peers_changed: false,
         next_save: tick.now,
-        time: TimeWatch::start(),
-        revocations: Followed::new(outside.gate.revocations()),
-        gate: outside.gate,
+        revocations: Followed::new(around.gate.revocations()),
+        gate: around.gate,
         saved_timestamp: 0,
         looks: Looks::start(),
         host: HostLooks::start(),
-        interfaces: outside.interfaces,
+        interfaces: around.interfaces,
         site_mtus: super::site_mtus::SiteMtus::default(),
         looped: LoopedPorts::default(),
-        firewall: FirewallWatch::start(),
         warnings: Warnings::default(),
         twin: Twin::default(),
         move_due: None,
         operations: Operations::default(),
         leaving: None,
         state: setup.state.clone(),
-    };
-    Ok((driver, punted))
+    })
 }
 
 /// The sockets of each worker. A kernel that does not let several share a port has one worker.
@@ -205,8 +225,7 @@ fn start_workers(
     sockets: &UdpSockets,
     config: &Config,
     fib: &Arc<ArcSwap<Fib>>,
-    drops: &Arc<DropCounters>,
-    node: &Node,
+    driver: &Driver,
 ) -> Result<(WorkerPool, Punted)> {
     let (punts, all) = mpsc::channel(PUNT_QUEUE);
     let (beacons, heard) = mpsc::channel(BEACON_QUEUE);
@@ -214,12 +233,12 @@ fn start_workers(
         sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
-        drops: Arc::clone(drops),
+        drops: Arc::clone(&driver.drops),
         punts: punts.clone(),
         beacons: beacons.clone(),
-        epoch: node.epoch,
+        epoch: driver.node.epoch,
         lane: Lane(lane),
-        me: node.me,
+        me: driver.node.me,
         marks: config.underlay.marks(),
     };
     let sockets = share_sockets(sockets, config.workers)?;

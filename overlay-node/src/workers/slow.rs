@@ -1,10 +1,8 @@
 //! How the slow path sends a datagram of its own, or writes a frame into a tap.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use nat_traversal::path::{AllocationId, Path};
-use nat_traversal::relay::{self, RelayKey};
+use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::NetIndex;
 use tap_bridge::TxFrame;
@@ -24,37 +22,10 @@ impl SlowSender {
         Self(sockets)
     }
 
-    /// Where the workers' sockets are bound.
-    #[must_use]
-    pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.0.local_addrs()
-    }
-
-    /// Sends one datagram along `path`; a relayed one is wrapped with the key of our own
-    /// allocation.
+    /// Sends one datagram as it is.
     ///
     /// # Errors
-    /// `NoPath` without a socket or key for it, `RelayInvalid` for what must not be relayed,
-    /// `SocketFull`, `DatagramTooLarge`, `SocketError`. The caller counts it.
-    pub fn send(
-        &self,
-        path: &Path,
-        bytes: &[u8],
-        relay_keys: &HashMap<AllocationId, RelayKey>,
-    ) -> Result<(), DropReason> {
-        let Some(route) = path.relay else {
-            return self.send_to(path.remote, bytes);
-        };
-        let key = relay_keys.get(&route.own).ok_or(DropReason::NoPath)?;
-        let mut wrapped = vec![0; relay::HEADER_LEN + bytes.len()];
-        relay::wrap(route, key, bytes, &mut wrapped).map_err(|_| DropReason::RelayInvalid)?;
-        self.send_to(path.remote, &wrapped)
-    }
-
-    /// Sends one datagram as it is: reflector requests, relay control.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
+    /// `NoPath` without a socket for it, `SocketFull`, `DatagramTooLarge`, `SocketError`. The caller counts it.
     pub fn send_to(&self, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
         let path = Path::direct(remote);
         let socket = self.0.get(path.socket).ok_or(DropReason::NoPath)?;

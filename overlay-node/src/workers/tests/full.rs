@@ -74,7 +74,6 @@ fn a_lost_tap_is_told_once_there_is_room() {
 #[test]
 fn nothing_longer_than_what_is_sent_goes_to_the_slow_path() {
     let (a, mut b) = two("127.0.0.1:0");
-    let (to_b, none) = (Path::direct(b.addr), HashMap::new());
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     let longest = sizes::MAX_UDP_PAYLOAD;
     sender.send_to(&vec![1; longest + 1], b.addr).unwrap();
@@ -105,6 +104,6 @@ fn nothing_longer_than_what_is_sent_goes_to_the_slow_path() {
             });
         }
     }
-    a.sender.send(&to_b, &[1, 2, 3], &none).unwrap();
+    a.sender.send_to(b.addr, &[1, 2, 3]).unwrap();
     assert!(matches!(b.punted(), Punt::Datagram { .. }));
 }

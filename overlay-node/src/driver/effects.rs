@@ -1,0 +1,98 @@
+//! What the slow path wants of the outside, in the order in which it wants it.
+//!
+//! The slow path decides and the [shell](super::shell) acts. Because all stands in one queue, a session is in the
+//! published `Fib` before the datagram that lets the peer use it, and a claim leaves before the frame of its MAC.
+//! What the outside refuses comes back as an input.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nat_traversal::path::Path;
+use node_core::questions::{Question, QuestionId};
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
+
+use crate::attachments::AttachmentRecord;
+use crate::control_socket::api::Response;
+
+/// Names a request of the control socket until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CallId(pub(crate) u64);
+
+/// A challenge that the own interface may not take: the agent asks for less then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sized {
+    /// Whom it was for.
+    pub(crate) peer: PeerId,
+    /// On which path.
+    pub(crate) path: Path,
+    /// How large it was without a relay's header, in bytes.
+    pub(crate) len: usize,
+}
+
+/// A datagram for the data path's sockets.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    /// Where it goes.
+    pub(crate) to: SocketAddr,
+    /// As it travels, a relay's header included.
+    pub(crate) bytes: Vec<u8>,
+    /// Set for a challenge; of everything else that is refused only the reason is told.
+    pub(crate) probe: Option<Box<Sized>>,
+}
+
+/// A frame for the tap of a network.
+#[derive(Debug)]
+pub(crate) struct TapFrame {
+    /// The network.
+    pub(crate) net: NetIndex,
+    /// The frame.
+    pub(crate) bytes: Vec<u8>,
+    /// Of the peer that sent it; none for a frame of our own.
+    pub(crate) from: Option<Arc<PeerCounters>>,
+}
+
+/// One thing that the slow path wants.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// The workers go by this from now on.
+    Publish(Arc<Fib>),
+    /// Refused: [`Driver::handle_unsent`](super::run::Driver::handle_unsent).
+    Send(Datagram),
+    /// Refused: its reason is counted.
+    Write(TapFrame),
+    /// The taps are opened as the record on disk says, and answered by
+    /// [`Driver::handle_taps`](super::run::Driver::handle_taps).
+    OpenTaps,
+    /// The same, if one of these is not open.
+    KeepTaps(Vec<AttachmentRecord>),
+    /// Rules of the host's firewall that are missing for an own bridge are put back, if there is a reason to look.
+    KeepPassage,
+    /// Answered by [`Answer::Asked`](super::answers::Answer).
+    Ask(QuestionId, Question),
+    /// A user is answered. He may have gone; there is nobody to tell then.
+    Reply(CallId, Response),
+}
+
+/// All that is wanted and not done yet. Bound: what one turn of the slow path makes of its inputs, since all is
+/// done after each.
+#[derive(Debug, Default)]
+pub(crate) struct Effects(VecDeque<Effect>);
+
+impl Effects {
+    /// Wants `effect` after all that was wanted before.
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.0.push_back(effect);
+    }
+
+    /// Answers a user.
+    pub(crate) fn reply(&mut self, call: CallId, response: Response) {
+        self.push(Effect::Reply(call, response));
+    }
+
+    /// What is to be done next.
+    pub(crate) fn pop(&mut self) -> Option<Effect> {
+        self.0.pop_front()
+    }
+}

@@ -1,0 +1,309 @@
+//! Around the slow path: it hands inputs in, and does what is wanted of sockets, taps, workers, the control plane and
+//! users.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use control_plane::{ControlEvent, ControlHandle};
+use overlay_proto::ids::NetworkName;
+use overlay_proto::switching::{Fib, NetIndex};
+use tap_bridge::{FdbNews, FdbWatch, HostWatch};
+use tokio::sync::{mpsc, oneshot};
+
+use super::answers::Answer;
+use super::asking::carry_out;
+use super::effects::{CallId, Datagram, Effect, TapFrame};
+use super::firewall_watch::FirewallWatch;
+use super::flood::{Flood, release_free_memory};
+use super::generation::TimeWatch;
+use super::host::next_change;
+use super::interfaces::Outcome;
+use super::node::Tick;
+use super::run::Driver;
+use super::taps::Taps;
+use crate::attachments::{self, AttachmentRecord};
+use crate::cli::notify;
+use crate::control_socket::api::Response;
+use crate::control_socket::server::ControlCall;
+use crate::workers::{Punt, SlowSender, WorkerPool};
+
+/// Punts handled before the outputs of the machines are drained: long enough to amortize, short
+/// enough that a flood of punts does not hold up a handshake.
+const PUNT_BATCH: usize = 64;
+
+/// How often it is looked whether time goes on as it should.
+const TIME_LOOK: Duration = Duration::from_secs(1);
+
+/// How long the control plane may take to close its connections.
+const STOP: Duration = Duration::from_secs(2);
+
+/// What the workers hand over.
+pub(crate) struct Punted {
+    /// All but beacons.
+    pub(crate) punts: mpsc::Receiver<Punt>,
+    /// By which nodes on one LAN find each other.
+    pub(crate) beacons: mpsc::Receiver<Punt>,
+}
+
+/// Where inputs come from.
+pub(crate) struct Inputs {
+    pub(crate) punted: Punted,
+    pub(crate) control: mpsc::Receiver<ControlEvent>,
+    pub(crate) answers: mpsc::Receiver<Answer>,
+    pub(crate) calls: mpsc::Receiver<ControlCall>,
+    /// What the looks at the interfaces brought.
+    pub(crate) interfaces: mpsc::Receiver<Outcome>,
+    /// News of the bridges; `None` where there are none to be had.
+    pub(crate) fdb: Option<FdbWatch>,
+    /// News of the host's addresses and routes; `None` where there are none to be had.
+    pub(crate) host: Option<HostWatch>,
+}
+
+/// What the slow path reaches the outside by.
+pub(crate) struct Outside {
+    pub(crate) control: ControlHandle,
+    pub(crate) answers: mpsc::Sender<Answer>,
+    pub(crate) sender: SlowSender,
+    pub(crate) workers: WorkerPool,
+    pub(crate) fib: Arc<ArcSwap<Fib>>,
+    pub(crate) taps: Taps,
+    pub(crate) firewall: FirewallWatch,
+}
+
+/// Users who wait for their answers. Bound: the control socket's connections; whoever has gone is forgotten with the
+/// next who comes.
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    open: BTreeMap<CallId, oneshot::Sender<Response>>,
+}
+
+impl Calls {
+    fn put(&mut self, answer: oneshot::Sender<Response>) -> CallId {
+        self.open.retain(|_, answer| !answer.is_closed());
+        let id = CallId(self.next);
+        self.next += 1;
+        self.open.insert(id, answer);
+        id
+    }
+
+    fn answer(&mut self, id: CallId, response: Response) {
+        if let Some(answer) = self.open.remove(&id) {
+            // The user may have gone; there is nobody to tell then.
+            let _ = answer.send(response);
+        }
+    }
+}
+
+/// The slow path and its outside.
+pub(crate) struct Shell {
+    pub(crate) driver: Driver,
+    outside: Outside,
+    calls: Calls,
+    time: TimeWatch,
+    next_time_look: Instant,
+}
+
+impl Shell {
+    pub(crate) fn new(driver: Driver, outside: Outside, now: Instant) -> Self {
+        Self {
+            driver,
+            outside,
+            calls: Calls::default(),
+            time: TimeWatch::start(),
+            next_time_look: now,
+        }
+    }
+
+    /// Runs until `stop` completes. Taps and bridges stay as they are.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut punts = Vec::with_capacity(PUNT_BATCH);
+        let (mut left, mut flood) = (false, Flood::default());
+        loop {
+            let due = self.driver.next_wakeup(Instant::now());
+            let sleep = tokio::time::sleep_until(due.min(self.next_time_look).into());
+            tokio::select! {
+                () = &mut stop => break,
+                n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
+                    if n == 0 { break }
+                    let tick = Tick::read();
+                    flood.note(n);
+                    for punt in punts.drain(..) {
+                        self.handle_punt(tick, punt);
+                    }
+                }
+                Some(beacon) = inputs.punted.beacons.recv() => {
+                    self.handle_punt(Tick::read(), beacon);
+                }
+                Some(event) = inputs.control.recv() => {
+                    self.driver.handle_control_event(Tick::read(), event);
+                }
+                Some(answer) = inputs.answers.recv() => {
+                    self.driver.handle_answer(Tick::read(), answer);
+                }
+                Some((request, answer)) = inputs.calls.recv() => {
+                    let call = self.calls.put(answer);
+                    self.driver.handle_call(Tick::read(), call, request);
+                }
+                Some(outcome) = inputs.interfaces.recv() => {
+                    self.driver.handle_kept(Tick::read(), outcome);
+                }
+                Some(news) = next_news(&mut inputs.fdb) => {
+                    flood.note(1);
+                    self.driver.handle_fdb_news(Tick::read(), news);
+                }
+                Some(()) = next_change(&mut inputs.host) => self.driver.look_at_host(),
+                () = sleep => {}
+            }
+            let tick = Tick::read();
+            self.look_at_time(tick);
+            self.driver.take_turn(tick);
+            self.act(tick);
+            if flood.is_over(tick.now) {
+                release_free_memory();
+            }
+            if self.driver.has_left(tick) {
+                left = true;
+                break;
+            }
+        }
+        self.stop(left).await;
+    }
+
+    /// A worker's word that a tap is gone may be late.
+    fn handle_punt(&mut self, tick: Tick, punt: Punt) {
+        match &punt {
+            Punt::TapLost { net } if !self.outside.taps.lose(*net) => {}
+            _ => self.driver.handle_punt(tick, punt),
+        }
+    }
+
+    fn look_at_time(&mut self, tick: Tick) {
+        if tick.now < self.next_time_look {
+            return;
+        }
+        self.next_time_look = tick.now + TIME_LOOK;
+        if let Some(why) = self.time.look() {
+            self.driver.end_all_sessions(tick, why);
+        }
+    }
+
+    /// Does what the slow path wants. What comes of it at once may make it want more.
+    pub(crate) fn act(&mut self, tick: Tick) {
+        while let Some(effect) = self.driver.effects.pop() {
+            match effect {
+                Effect::Publish(fib) => self.outside.fib.store(fib),
+                Effect::Send(datagram) => self.send(tick, &datagram),
+                Effect::Write(frame) => self.write(&frame),
+                Effect::OpenTaps => self.open_taps(tick),
+                Effect::KeepTaps(ready) => self.keep_taps(tick, &ready),
+                Effect::KeepPassage => {
+                    let dir = self.driver.state.path();
+                    self.outside.firewall.check(tick.now, dir);
+                }
+                Effect::Ask(id, question) => {
+                    let asked = carry_out(self.outside.control.clone(), question);
+                    let answers = self.outside.answers.clone();
+                    tokio::spawn(async move {
+                        // The slow path may have ended.
+                        let _ = answers.send(Answer::Asked(id, asked.await)).await;
+                    });
+                }
+                Effect::Reply(call, response) => self.calls.answer(call, counted(response)),
+            }
+        }
+    }
+
+    fn send(&mut self, tick: Tick, datagram: &Datagram) {
+        let sent = self.outside.sender.send_to(datagram.to, &datagram.bytes);
+        if let Err(reason) = sent {
+            let probe = datagram.probe.as_deref();
+            self.driver.handle_unsent(tick, reason, probe);
+        }
+    }
+
+    fn write(&mut self, frame: &TapFrame) {
+        match (
+            self.outside.taps.write(frame.net, &frame.bytes),
+            &frame.from,
+        ) {
+            (Ok(()), Some(counters)) => counters.received(frame.bytes.len()),
+            (Ok(()), None) => {}
+            (Err(reason), _) => self.driver.drops.count(reason),
+        }
+    }
+
+    fn networks(&self) -> Vec<(NetIndex, NetworkName)> {
+        let networks = self.driver.networks.iter();
+        networks
+            .map(|network| (network.index, network.secret.name.clone()))
+            .collect()
+    }
+
+    fn open_taps(&mut self, tick: Tick) {
+        let opened = self.open_recorded(tick);
+        self.driver.handle_opened_taps(tick, opened);
+    }
+
+    /// Opens the taps of the attachments on disk; those that are open stay open.
+    ///
+    /// # Errors
+    /// The record of attachments cannot be read, or taps may not be opened.
+    pub(crate) fn open_recorded(&mut self, tick: Tick) -> anyhow::Result<()> {
+        let networks = self.networks();
+        let (taps, workers) = (&mut self.outside.taps, &self.outside.workers);
+        let opened = attachments::load(self.driver.state.path())
+            .and_then(|records| taps.open(workers, &networks, &records));
+        self.driver.handle_taps(tick, opened)
+    }
+
+    fn keep_taps(&mut self, tick: Tick, ready: &[AttachmentRecord]) {
+        if !self.outside.taps.are_as(&self.networks(), ready) {
+            self.open_taps(tick);
+        }
+    }
+
+    /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
+    /// not told: their sessions end by themselves, or with the first handshake after the restart.
+    async fn stop(mut self, left: bool) {
+        tracing::info!("stopping");
+        notify("STOPPING=1");
+        self.driver.say_goodbye(None);
+        if !left {
+            self.driver.save_state();
+        }
+        self.act(Tick::read());
+        self.outside.workers.stop();
+        if tokio::time::timeout(STOP, self.outside.control.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the control plane did not stop in time");
+        }
+    }
+}
+
+/// What only the runtime knows is filled in.
+fn counted(response: Response) -> Response {
+    let Response::Status(mut status) = response else {
+        return response;
+    };
+    status.tasks = tokio::runtime::Handle::try_current()
+        .map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+    Response::Status(status)
+}
+
+/// The next piece of news of the bridges; `None` once there will be no more.
+async fn next_news(watch: &mut Option<FdbWatch>) -> Option<FdbNews> {
+    match watch.as_mut()?.next().await {
+        Ok(news) => Some(news),
+        Err(error) => {
+            tracing::warn!(%error, "the bridges are no longer watched");
+            *watch = None;
+            None
+        }
+    }
+}
