@@ -3,17 +3,20 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use node_core::store::{Edit, Edited, Write};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
 use tap_bridge::TapQueue;
 
 use super::answers::Answer;
-use super::network::Network;
+use super::network::{NEVER_SAVED, Network};
 use super::node::Tick;
+use super::requests::response;
 use super::run::Driver;
 use super::segments::new_segment;
 use super::warnings::Topic;
+use super::written::{Awaited, Reply};
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::NodeSetup;
 use crate::control_socket::api::AttachRequest;
@@ -23,7 +26,7 @@ use crate::workers::{TapSet, TapWriter};
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
 
 /// The blob of one network's directory: own generations and the roster.
-fn blob_name(network: &NetworkId) -> String {
+pub(super) fn blob_name(network: &NetworkId) -> String {
     let NetworkId([a, b, c, d, ..]) = network;
     format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
 }
@@ -83,10 +86,20 @@ impl Driver {
                 continue;
             }
             network.saved_version = version;
-            let name = blob_name(&network.secret.id);
-            if let Err(error) = self.state.save_blob(&name, &network.directory.snapshot()) {
-                tracing::error!(%error, "the directory was not saved");
-            }
+            self.store.put(Write::Directory {
+                network: network.secret.id,
+                snapshot: network.directory.snapshot(),
+            });
+        }
+    }
+
+    /// What a directory must not lose is on disk; or it is tried again with the next saving.
+    pub(crate) fn handle_directory_kept(&mut self, id: &NetworkId, is_kept: bool) {
+        let mut networks = self.networks.iter_mut();
+        if let Some(network) = networks.find(|network| network.secret.id == *id)
+            && !is_kept
+        {
+            network.saved_version = NEVER_SAVED;
         }
     }
 
@@ -250,7 +263,7 @@ impl Driver {
     /// `farlan attach` has changed the host, and tells `line`.
     ///
     /// # Errors
-    /// For the user: the tap cannot be opened, or a MAC cannot be pinned.
+    /// For the user: the tap cannot be opened.
     pub(crate) fn handle_attached(
         &mut self,
         tick: Tick,
@@ -262,18 +275,17 @@ impl Driver {
         }
         self.note_move(tick.now);
         self.open_taps(tick.now)?;
-        let mut lines = vec![line];
-        for pin in request.pins() {
-            lines.push(self.pin(tick, &pin)?);
-        }
-        let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
+        self.check_open(&request.network)?;
+        Ok(line)
+    }
+
+    /// After an attachment its tap is open.
+    pub(crate) fn check_open(&self, name: &NetworkName) -> Result<()> {
+        let attached = |n: &Network| n.secret.name == *name && n.attached.is_some();
         if !self.networks.iter().any(attached) {
-            bail!(
-                "the tap of {} cannot be opened; the node's log says why",
-                request.network
-            );
+            bail!("the tap of {name} cannot be opened; the node's log says why");
         }
-        Ok(lines.join("\n"))
+        Ok(())
     }
 
     /// `farlan detach` has changed the host, or was refused.
@@ -332,10 +344,27 @@ impl Driver {
     }
 
     /// A second `farlan join` added networks.
-    pub(crate) fn reload(&mut self, tick: Tick) -> Result<String> {
-        let membership = self.state.require_membership()?;
+    pub(crate) fn reload(&mut self, answer: Reply) {
+        let look = Write::Edit(Edit::Look);
+        self.store.put_for(look, Awaited::Reloaded(answer));
+    }
+
+    /// What is on disk now.
+    pub(crate) fn handle_reloaded(
+        &mut self,
+        tick: Tick,
+        who: Option<Awaited>,
+        edited: Result<Edited>,
+    ) {
+        let done = self.take_reloaded(tick, edited);
+        if let Some(Awaited::Reloaded(answer)) = who {
+            let _ = answer.send(response(done));
+        }
+    }
+
+    fn take_reloaded(&mut self, tick: Tick, edited: Result<Edited>) -> Result<String> {
         let before = self.networks.len();
-        self.adopt(tick, membership)?;
+        self.adopt_edited(tick, edited)?;
         self.take_signed_name();
         for infra in self.infra.clone() {
             self.ask_for_receipts(infra);

@@ -7,12 +7,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use node_core::store::Write;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::NetIndex;
 use tokio::sync::oneshot;
 
 use super::node::Tick;
 use super::run::Driver;
+use super::written::Outcome;
 use crate::control_socket::api::Response;
 
 /// Time for the last word to arrive: several round trips around the world, and a repetition.
@@ -24,10 +26,21 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// The node is on its way out.
 #[derive(Debug)]
 pub(crate) struct Leaving {
-    /// When it ends.
-    pub(crate) until: Instant,
-    /// Who asked for it.
-    answer: oneshot::Sender<Response>,
+    /// When what makes it a member is forgotten; `None`: it is being forgotten.
+    until: Option<Instant>,
+    /// Who asked for it; `None`: it is done, and the node ends.
+    answer: Option<oneshot::Sender<Response>>,
+}
+
+impl Leaving {
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Has the node left? Then it ends.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.answer.is_none()
+    }
 }
 
 impl Driver {
@@ -50,15 +63,29 @@ impl Driver {
 
     /// Stays until the last word has arrived; then `answer` is given.
     pub(crate) fn linger(&mut self, tick: Tick, answer: oneshot::Sender<Response>) {
-        let until = tick.now + LINGER;
-        self.leaving = Some(Leaving { until, answer });
+        self.leaving = Some(Leaving {
+            until: Some(tick.now + LINGER),
+            answer: Some(answer),
+        });
     }
 
-    /// Forgets what makes this node a member. The last thing it does.
-    pub(crate) fn forget(&self, leaving: Leaving) {
+    /// Forgets what makes this node a member, once the last word has had its time. Nothing is written after it.
+    pub(crate) fn forget_when_due(&mut self, now: Instant) {
+        let mut leaving = self.leaving.as_mut();
+        let until = leaving.as_mut().and_then(|leaving| leaving.until.as_mut());
+        if until.is_some_and(|until| *until <= now) {
+            if let Some(leaving) = leaving {
+                leaving.until = None;
+            }
+            self.store.put(Write::Leave);
+        }
+    }
+
+    /// It is forgotten, or the disk refused: the last thing that this node does.
+    pub(crate) fn handle_left(&mut self, result: Outcome) {
         let overlay = self.node.membership.overlay();
-        let response = match self.state.forget_membership() {
-            Ok(()) => {
+        let response = match result {
+            Ok(_) => {
                 tracing::info!(%overlay, "the node has left the overlay and ends");
                 Response::Done(format!(
                     "left overlay {overlay}; the others know, and the node has ended"
@@ -71,7 +98,10 @@ impl Driver {
                 ))
             }
         };
-        let _ = leaving.answer.send(response);
+        let answer = self.leaving.as_mut().and_then(|one| one.answer.take());
+        if let Some(answer) = answer {
+            let _ = answer.send(response);
+        }
     }
 
     /// Ends what there is with members that have said that they left.

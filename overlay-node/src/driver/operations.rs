@@ -140,7 +140,14 @@ impl Driver {
         };
         let done = match operation {
             Operation::Attach(request) => {
-                done.and_then(|line| self.handle_attached(tick, &request, line))
+                let done = done.and_then(|line| self.handle_attached(tick, &request, line));
+                if let Ok(line) = &done
+                    && !request.macs.is_empty()
+                {
+                    self.pin_attached(&request, line.clone(), answer);
+                    return self.begin_operation(tick);
+                }
+                done
             }
             Operation::Detach(request) => self.handle_detached(tick, &request, done),
             Operation::Leave => match done.and_then(|_| self.leave_networks(tick)) {

@@ -12,7 +12,7 @@ use crate::control_socket::server::ControlCall;
 
 impl Driver {
     /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up is done, a
-    /// change of the host once it is made; everything else at once.
+    /// change of the host once it is made, one of the membership once it is on disk; everything else at once.
     pub(crate) fn handle_call(&mut self, tick: Tick, call: ControlCall) {
         let (request, answer) = call;
         if self.leaving.is_some() || self.operations.is_leaving() {
@@ -38,9 +38,11 @@ impl Driver {
                 Ok(()) => return self.answer_where(tick, what, network, answer),
                 Err(error) => Response::Error(error),
             },
-            Request::Announce { pin, keep } => done(self.announce(tick, &pin, keep)),
-            Request::Pin(pin) => done(self.pin(tick, &pin)),
-            Request::Unpin(pin) => done(self.unpin(tick, &pin)),
+            Request::Announce { pin, keep: false } => response(self.announce(tick, &pin)),
+            Request::Announce { pin, keep: true } | Request::Pin(pin) => {
+                return self.pin(&pin, true, answer);
+            }
+            Request::Unpin(pin) => return self.pin(&pin, false, answer),
             Request::Ping { to, network } => match self.check_network(network.as_ref()) {
                 Ok(()) => return self.ping(tick, &to, network.as_ref(), answer),
                 Err(error) => Response::Error(error),
@@ -51,11 +53,11 @@ impl Driver {
             Request::Detach(request) => {
                 return self.operate(tick, Operation::Detach(request), answer);
             }
-            Request::Confirm => done(self.confirm()),
+            Request::Confirm => response(self.confirm()),
             Request::Leave => return self.operate(tick, Operation::Leave, answer),
-            Request::Reload => done(self.reload(tick)),
-            Request::Rename { name } => done(self.rename(tick, name.as_deref())),
-            Request::Apply { line } => done(self.apply(tick, &line.0)),
+            Request::Reload => return self.reload(answer),
+            Request::Rename { name } => return self.rename(name, answer),
+            Request::Apply { line } => return self.apply(&line.0, answer),
         };
         // The user may have gone; there is nobody to tell then.
         let _ = answer.send(response);
@@ -124,7 +126,8 @@ impl Driver {
     }
 }
 
-fn done(result: anyhow::Result<String>) -> Response {
+/// As it goes to the user.
+pub(crate) fn response(result: anyhow::Result<String>) -> Response {
     match result {
         Ok(line) => Response::Done(line),
         Err(error) => Response::Error(format!("{error:#}")),

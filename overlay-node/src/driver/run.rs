@@ -37,10 +37,10 @@ use super::permits::Permits;
 use super::pings::Pings;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
-use super::sequences::Sequences;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
+use super::written::Storing;
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{OsEntropy, StateDir};
@@ -63,10 +63,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
 pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
-
-/// What is new about peers is on disk within two looks, so that a node that is killed soon after it
-/// met somebody finds them again without a bootstrap. Saving takes at most this share of the time.
-const SAVE_SHARE: u32 = 10;
 
 /// How long a peer may be known without being in a roster: its entry comes with the first
 /// comparison of a session.
@@ -106,7 +102,7 @@ pub(crate) struct Driver {
     pub(crate) underlay: Underlay,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
     pub(crate) next_frame_id: u32,
-    pub(crate) sequences: Sequences,
+    pub(crate) store: Storing,
     pub(crate) signal_inbox: SignalInbox,
     pub(crate) probe_budget: ProbeBudget,
     pub(crate) open_questions: OpenQuestions,
@@ -119,14 +115,10 @@ pub(crate) struct Driver {
     pub(crate) expiry: Expiry,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
-    /// No saving out of turn before.
-    pub(crate) next_save: Instant,
     pub(crate) time: TimeWatch,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
     pub(crate) revocations: Followed,
-    /// The handshake timestamp that is on disk.
-    pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
     pub(crate) host: HostLooks,
     pub(crate) interfaces: Interfaces,
@@ -169,7 +161,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut punts = Vec::with_capacity(PUNT_BATCH);
-        let (mut left, mut flood) = (false, Flood::default());
+        let mut flood = Flood::default();
         loop {
             let sleep = tokio::time::sleep_until(self.next_wakeup(Instant::now()).into());
             tokio::select! {
@@ -214,13 +206,11 @@ impl Driver {
             if flood.is_over(tick.now) {
                 release_free_memory();
             }
-            if let Some(leaving) = self.leaving.take_if(|leaving| leaving.until <= tick.now) {
-                self.forget(leaving);
-                left = true;
+            if self.leaving.as_ref().is_some_and(Leaving::is_over) {
                 break;
             }
         }
-        self.stop(left).await;
+        self.stop(&mut inputs.answers).await;
     }
 
     fn next_wakeup(&self, now: Instant) -> Instant {
@@ -236,10 +226,10 @@ impl Driver {
             self.looped.poll_timeout(),
             self.pings.poll_timeout(),
             Some(self.next_look),
-            self.leaving.as_ref().map(|leaving| leaving.until),
+            self.leaving.as_ref().and_then(Leaving::poll_timeout),
         ];
         let settled = self.peer_turns.all_settled() && self.touched_networks.is_empty();
-        if !settled || self.asking.is_due() {
+        if !settled || self.asking.is_due() || self.store.is_due() {
             return now;
         }
         let peers = self.peer_turns.next_due();
@@ -272,6 +262,7 @@ impl Driver {
     fn handle_timeouts(&mut self, tick: Tick) {
         self.asking.handle_timeout(tick.now);
         self.take_answers(tick);
+        self.take_written(tick);
         self.tunnels
             .handle_timeout(tick.now, tick.wall, &mut self.entropy);
         self.underlay.handle_timeout(tick.now, &mut self.entropy);
@@ -302,6 +293,7 @@ impl Driver {
         self.expire_waiting(tick);
         self.answer_questions(tick);
         self.end_pings(tick.now);
+        self.forget_when_due(tick.now);
         if tick.now >= self.next_look {
             self.next_look = tick.now + LOOK;
             self.look(tick);
@@ -331,8 +323,8 @@ impl Driver {
         self.look_at_segments(tick);
         self.check_conditions(tick);
         self.warn_of_conflicts(tick);
-        if self.peers_changed && tick.now >= self.next_save {
-            self.save_state();
+        if self.peers_changed && self.store.may_save(tick.now) {
+            self.save_state(tick);
         }
     }
 
@@ -359,6 +351,7 @@ impl Driver {
         self.settle_tunnels(tick);
         self.send_permits();
         self.send_questions(tick.now);
+        self.send_writes(tick);
     }
 
     /// Drains the underlay.
@@ -398,8 +391,8 @@ impl Driver {
         self.look_at_bridges(false);
         self.watch_move(tick.now);
         self.retry_moves();
-        self.follow_roots(tick);
-        self.save_state();
+        self.follow_roots();
+        self.save_state(tick);
         self.forget_strangers(tick);
         self.renew_allocations(tick);
         self.renew_permits(tick.now);
@@ -455,36 +448,13 @@ impl Driver {
         }
     }
 
-    /// Saves what a restart needs, where it has changed.
-    pub(crate) fn save_state(&mut self) {
-        let start = Instant::now();
-        self.save_directories();
-        self.save_peers();
-        self.save_handshake_time();
-        let took = start.elapsed();
-        self.next_save = start + took * SAVE_SHARE;
-    }
-
-    fn save_handshake_time(&mut self) {
-        let timestamp = self.tunnels.last_timestamp();
-        if timestamp == self.saved_timestamp {
-            return;
-        }
-        match self.state.save_handshake_time(timestamp) {
-            Ok(()) => self.saved_timestamp = timestamp,
-            Err(error) => tracing::error!(%error, "the handshake time was not saved"),
-        }
-    }
-
     /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
     /// not told: their sessions end by themselves, or with the first handshake after the restart.
-    async fn stop(mut self, left: bool) {
+    async fn stop(mut self, answers: &mut mpsc::Receiver<Answer>) {
         tracing::info!("stopping");
         notify("STOPPING=1");
         self.say_goodbye(None);
-        if !left {
-            self.save_state();
-        }
+        self.finish_writes(answers).await;
         self.workers.stop();
         if tokio::time::timeout(STOP, self.control.stop())
             .await
