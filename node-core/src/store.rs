@@ -179,7 +179,8 @@ impl Store {
             return None;
         }
         let mut all = self.waiting.values().chain(&self.under_way);
-        all.find(|(_, other)| **other == *write).map(|(id, _)| *id)
+        all.find(|(_, other)| write.is_same_as(other))
+            .map(|(id, _)| *id)
     }
 
     /// The place of the same blob's older content.

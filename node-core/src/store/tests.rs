@@ -285,6 +285,14 @@ fn what_was_learnt_is_written_once_and_each_user_is_answered() {
     for id in [first, oak, again] {
         assert!(shell.result_of(id).is_some_and(Result::is_ok));
     }
+    let list = |peer| Write::Revocations {
+        list: world.list().encode(),
+        from: peer,
+    };
+    let first = shell.put(list(Some(PeerId([1; 32]))));
+    assert_eq!(shell.put(list(Some(PeerId([2; 32])))), first);
+    assert_ne!(shell.put(list(None)), first, "a user");
+    shell.pass(SLOW * 9);
     // Afterwards it is another one.
     assert_ne!(shell.put(receipt(&world)), first);
 }

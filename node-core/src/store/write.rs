@@ -168,6 +168,16 @@ impl Write {
         })
     }
 
+    /// Is it done with `other`? It does not matter who brought a list.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Revocations { list, .. }, Self::Revocations { list: other, .. }) => {
+                list == other
+            }
+            _ => self == other,
+        }
+    }
+
     /// Does a user wait for it?
     pub(super) const fn is_awaited(&self) -> bool {
         match self {

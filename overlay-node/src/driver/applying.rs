@@ -6,7 +6,6 @@
 use anyhow::{Result, anyhow};
 use node_core::questions::Question;
 use node_core::store::{Done, Edit, Edited, Refused, Write, take_roots};
-use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::{RevocationLine, Revocations, RootStore, SignedRevocations, Taken};
 
@@ -147,7 +146,7 @@ impl Driver {
         let taken = match result {
             Ok(Done::Taken(taken)) => Ok(taken),
             Ok(_) => Err(anyhow!("the gate did not say what became of the list")),
-            Err(refused) => Err(self.note_bad_list(from, &refused)),
+            Err(refused) => Err(Self::list_refused(from, refused)),
         };
         if taken.is_ok() {
             self.follow_revocations(tick);
@@ -161,11 +160,10 @@ impl Driver {
         }
     }
 
-    fn note_bad_list(&self, from: Option<PeerId>, refused: &Refused) -> anyhow::Error {
+    fn list_refused(from: Option<PeerId>, refused: Refused) -> anyhow::Error {
         if let Some(peer) = from {
             tracing::warn!(%peer, %refused, "a revocation list does not count");
-            self.drops.count(DropReason::ControlMalformed);
         }
-        refused.clone().into()
+        refused.into()
     }
 }

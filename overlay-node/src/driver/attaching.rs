@@ -346,7 +346,8 @@ impl Driver {
     /// A second `farlan join` added networks.
     pub(crate) fn reload(&mut self, answer: Reply) {
         let look = Write::Edit(Edit::Look);
-        self.store.put_for(look, Awaited::Reloaded(answer));
+        let before = self.networks.len();
+        self.store.put_for(look, Awaited::Reloaded(answer, before));
     }
 
     /// What is on disk now.
@@ -356,14 +357,20 @@ impl Driver {
         who: Option<Awaited>,
         edited: Result<Edited>,
     ) {
-        let done = self.take_reloaded(tick, edited);
-        if let Some(Awaited::Reloaded(answer)) = who {
-            let _ = answer.send(response(done));
-        }
+        let Some(Awaited::Reloaded(answer, before)) = who else {
+            return;
+        };
+        let done = self.take_reloaded(tick, before, edited);
+        // The user may have gone; there is nobody to tell then.
+        let _ = answer.send(response(done));
     }
 
-    fn take_reloaded(&mut self, tick: Tick, edited: Result<Edited>) -> Result<String> {
-        let before = self.networks.len();
+    fn take_reloaded(
+        &mut self,
+        tick: Tick,
+        before: usize,
+        edited: Result<Edited>,
+    ) -> Result<String> {
         self.adopt_edited(tick, edited)?;
         self.take_signed_name();
         for infra in self.infra.clone() {

@@ -15,11 +15,12 @@ use node_core::store::{Edit, Edited, Write};
 use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::{Membership, RevocationNumber, SignedEpoch};
+use overlay_proto::membership::{RevocationNumber, SignedEpoch};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
 use super::node::Tick;
 use super::run::Driver;
+use super::written::are_same;
 
 /// New cards are laid down within this, so that the members of a network do not all come at once;
 /// as with the claims, less than the 5 s of DIRECTORY.md.
@@ -203,13 +204,4 @@ impl Driver {
         let mut shared = session.networks.iter().map(|shared| shared.network);
         shared.find(|network| NetworkTag::from(network) == tag)
     }
-}
-
-/// But for the clock's floor, which a run of the node may have raised.
-fn are_same(one: &Membership, other: &Membership) -> bool {
-    one.networks() == other.networks()
-        && one.chains() == other.chains()
-        && one.bootstraps() == other.bootstraps()
-        && one.name() == other.name()
-        && one.roots().newest() == other.roots().newest()
 }

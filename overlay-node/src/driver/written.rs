@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow};
 use node_core::sequences::Sequences;
 use node_core::store::{Done, Edit, Edited, Refused, Store, Write, WriteId, Written};
 use overlay_proto::ids::NetworkName;
+use overlay_proto::membership::Membership;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
@@ -43,8 +44,8 @@ pub(crate) enum Awaited {
     Pinned(Reply),
     /// `attach --mac`: the network, and what is to be told before.
     Attached(Reply, NetworkName, String),
-    /// `farlan join` changed the membership.
-    Reloaded(Reply),
+    /// `farlan join` changed the membership; the networks before.
+    Reloaded(Reply, usize),
     /// `farlan apply`.
     Applied(Box<Applying>),
 }
@@ -129,6 +130,15 @@ fn file_of(write: &Write) -> Option<String> {
     })
 }
 
+/// But for the clock's floor, which a run of the node may have raised.
+pub(super) fn are_same(one: &Membership, other: &Membership) -> bool {
+    let (mut one, mut other) = (one.clone(), other.clone());
+    let floor = one.roots().floor().max(other.roots().floor());
+    one.roots_mut().raise_floor(floor);
+    other.roots_mut().raise_floor(floor);
+    one == other
+}
+
 impl Driver {
     /// Tells the owners of writes what came of them.
     pub(crate) fn take_written(&mut self, tick: Tick) {
@@ -177,11 +187,16 @@ impl Driver {
             Ok(Done::Edited(edited)) => Ok(*edited),
             Ok(_) => Err(anyhow!("the membership was not told")),
             Err(refused) if edit.is_learnt() => {
-                tracing::error!("the membership was not saved: {refused}");
+                tracing::debug!(%refused, "the membership was not saved");
                 self.edited_in_memory(tick, edit)
             }
             Err(refused) => Err(refused.into()),
         };
+        let counts = |edited: &Edited| are_same(&edited.membership, &self.node.membership);
+        if edit.is_learnt() && edited.as_ref().is_ok_and(counts) {
+            // The disk refused it before.
+            return;
+        }
         match edit {
             Edit::Look => self.handle_reloaded(tick, who, edited),
             Edit::TakeReceipt(_) => self.handle_receipt_kept(tick, edited),
@@ -250,8 +265,8 @@ impl Driver {
         };
         match result {
             Ok(_) => drop(self.store.refused.remove(&file)),
-            Err(Refused::Leaving) => return,
-            Err(refused) => drop(self.store.refused.insert(file, refused.to_string())),
+            Err(Refused::Disk(why)) => drop(self.store.refused.insert(file, why.clone())),
+            Err(_) => return,
         }
         let first = self.store.refused.values().next();
         let text = first.map(|why| {

@@ -353,9 +353,13 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     house.tell(Word::Take).await;
     assert_eq!(house.epoch(), 2);
     assert!(shown(&house), "what came from the disk has no receipt");
+    // That it is on disk at last changes nothing more: no card is laid down anew.
+    let later = Some(Instant::now() + Duration::from_secs(99));
+    house.driver.networks[0].register_at = later;
     house.tell(Word::Take).await;
     assert!(house.on_disk().chain().unwrap().has_receipt());
     assert!(shown(&house) && house.is_remembered());
+    assert_eq!(house.driver.networks[0].register_at, later);
 }
 
 #[tokio::test]
@@ -489,6 +493,8 @@ async fn leaving_is_the_last_write() {
     house.turn();
     house.tell(Word::Take).await;
     assert!(said(&mut renamed).is_ok());
+    assert!(answer.try_recv().is_err(), "it is not forgotten yet");
+    assert!(!house.driver.leaving.as_ref().unwrap().is_over());
     assert_eq!(house.tell(Word::Take).await, Write::Leave);
     assert!(said(&mut answer).unwrap().contains("has ended"));
     assert!(house.driver.leaving.as_ref().unwrap().is_over());
