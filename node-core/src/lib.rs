@@ -8,9 +8,13 @@
 //! - [`waiting_room`]: frames that wait for something.
 //! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
 //! - [`reasons`]: why a peer is not reached, or not directly.
+//! - [`store`]: what is to be on disk, as data, in its order.
+//! - [`sequences`]: numbers that only grow, over restarts.
 
 pub mod peer_turns;
 pub mod questions;
 pub mod reasons;
+pub mod sequences;
+pub mod store;
 pub mod underlay;
 pub mod waiting_room;

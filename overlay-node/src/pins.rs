@@ -26,6 +26,16 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// `key` of `network`.
+    #[must_use]
+    pub const fn new(network: NetworkName, key: MacKey) -> Self {
+        Self {
+            network,
+            vlan: key.vlan,
+            mac: key.mac,
+        }
+    }
+
     /// VLAN and MAC.
     #[must_use]
     pub const fn key(&self) -> MacKey {
@@ -49,24 +59,30 @@ pub fn load(state: &StateDir) -> Result<Vec<Pin>> {
     )
 }
 
-/// Adds `pin`; again is no error.
+/// Adds all of `more`, or none; again is no error.
 ///
 /// # Errors
-/// As [`load`]; there are too many; the disk refuses; nobody can hold the address.
-pub fn add(state: &StateDir, pin: &Pin) -> Result<()> {
-    if !pin.mac.is_claimable() {
+/// As [`load`]; there are too many; the disk refuses; nobody can hold an address.
+pub fn add(state: &StateDir, more: &[Pin]) -> Result<()> {
+    if let Some(pin) = more.iter().find(|pin| !pin.mac.is_claimable()) {
         bail!("{} is a group or zero address; nobody can hold it", pin.mac);
     }
     let mut pins = load(state)?;
-    if pins.contains(pin) {
+    let before = pins.len();
+    for pin in more {
+        if !pins.contains(pin) {
+            pins.push(pin.clone());
+        }
+    }
+    if pins.len() == before {
         return Ok(());
     }
-    if pins.len() >= MAX_PINS {
+    if pins.len() > MAX_PINS {
         bail!(
-            "{MAX_PINS} MACs are pinned here already; undo one with `farlan unpin NETWORK MAC` first"
+            "{MAX_PINS} MACs can be pinned here, and {before} are; undo one with `farlan unpin NETWORK \
+             MAC` first"
         );
     }
-    pins.push(pin.clone());
     save(state, &pins)
 }
 
@@ -116,9 +132,8 @@ mod tests {
         let state = StateDir::at(dir.path());
         state.create().unwrap();
         assert!(load(&state).unwrap().is_empty());
-        add(&state, &pin(1, 0)).unwrap();
-        add(&state, &pin(1, 0)).unwrap();
-        add(&state, &pin(1, 100)).unwrap();
+        add(&state, &[pin(1, 0)]).unwrap();
+        add(&state, &[pin(1, 0), pin(1, 100)]).unwrap();
         assert_eq!(load(&state).unwrap(), [pin(1, 0), pin(1, 100)]);
         remove(&state, &pin(1, 0)).unwrap();
         assert_eq!(load(&state).unwrap(), [pin(1, 100)]);
@@ -128,7 +143,8 @@ mod tests {
             mac: MacAddr::BROADCAST,
             ..pin(1, 0)
         };
-        assert!(add(&state, &group).is_err());
+        assert!(add(&state, &[pin(2, 0), group]).is_err());
+        assert_eq!(load(&state).unwrap(), [pin(1, 100)], "all or none");
     }
 
     #[test]
@@ -138,7 +154,7 @@ mod tests {
         state.create().unwrap();
         let many: Vec<Pin> = (0..=255).map(|last| pin(last, 7)).collect();
         save(&state, &many).unwrap();
-        assert!(add(&state, &pin(1, 8)).is_err());
-        assert!(add(&state, &pin(1, 7)).is_ok(), "there already");
+        assert!(add(&state, &[pin(1, 8)]).is_err());
+        assert!(add(&state, &[pin(1, 7)]).is_ok(), "there already");
     }
 }

@@ -91,10 +91,25 @@ fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
     }
 }
 
+/// Name and text of each file of the slow path.
+fn driver_files() -> Vec<(String, String)> {
+    let driver = root().join("overlay-node/src/driver");
+    let (mut todo, mut files) = (vec![driver.clone()], Vec::new());
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        let name = path.strip_prefix(&driver).unwrap().to_str().unwrap();
+        files.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
+    }
+    assert!(files.len() > 40, "only {} files found", files.len());
+    files
+}
+
 /// What the slow path asks of the control plane is data (ADR 40): only the shell that carries it out calls it.
 #[test]
 fn no_closure_crosses_into_the_control_plane() {
-    let driver = root().join("overlay-node/src/driver");
     // Where the handle is made, kept until the end, and handed to the shell.
     let may_hold = ["startup.rs", "run.rs", "answers.rs", "asking.rs"];
     let calls = [
@@ -104,20 +119,7 @@ fn no_closure_crosses_into_the_control_plane() {
         ".get_record(",
         ".put_record(",
     ];
-    let mut todo = vec![driver.clone()];
-    let mut count = 0;
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-            continue;
-        }
-        let name = path
-            .strip_prefix(&driver)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
-        let text = std::fs::read_to_string(&path).unwrap();
+    for (name, text) in driver_files() {
         let holds = may_hold.contains(&name.as_str());
         assert!(
             holds || !text.contains("ControlHandle"),
@@ -127,7 +129,39 @@ fn no_closure_crosses_into_the_control_plane() {
             let may = name == "asking.rs" || !text.contains(call);
             assert!(may, "{name} calls the control plane: {call}");
         }
-        count += 1;
     }
-    assert!(count > 40, "only {count} files found");
+}
+
+/// What is to be on disk is data, too (ADR 43): only the shell of the store writes, so that a slow disk holds up nobody.
+#[test]
+fn the_slow_path_writes_by_its_store_alone() {
+    // Before the loop; and what a test finds there.
+    let may_write = ["storing.rs", "startup.rs", "storing/tests.rs"];
+    let calls = [
+        ".edit()",
+        ".save_blob(",
+        ".save_handshake_time(",
+        ".save_membership(",
+        ".save_name(",
+        ".save_ports(",
+        ".save_revocations(",
+        ".save_sequences(",
+        ".next_static_key(",
+        ".forget_membership(",
+        ".remove_membership(",
+        ".take_revocations(",
+        "pins::add(",
+        "pins::remove(",
+        "fs::write(",
+        "fs::rename(",
+        "fs::remove_",
+        "fs::create_",
+        "OpenOptions",
+    ];
+    for (name, text) in driver_files() {
+        for call in calls {
+            let may = may_write.contains(&name.as_str()) || !text.contains(call);
+            assert!(may, "{name} writes by itself: {call}");
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! What a node keeps survives a full disk, a kill at any moment and a damaged file: the old state or
 //! the new one, never a mixture, and one line that says what is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use farlan_tests::lab::Lab;
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::{Node, farlan, program};
+use farlan_tests::probe::{Ping, parse_ping};
 use farlan_tests::proc::{self, Finished};
 use farlan_tests::require_lab;
 use farlan_tests::site::Family;
@@ -120,6 +123,102 @@ fn a_node_runs_on_while_its_disk_is_full() {
         out.stdout.contains("\"overlay\"") && out.stdout.contains("\"lab\""),
         "{out:?}"
     );
+}
+
+/// The state directory of a node as a disk of its own, of 256 KiB.
+struct SmallDisk {
+    dir: PathBuf,
+    /// Its directory is removed after this disk.
+    _lab: Arc<Lab>,
+}
+
+impl SmallDisk {
+    /// What is in the directory goes with it. The node is not running.
+    fn under(node: &Node) -> Self {
+        let dir = node.state.clone();
+        let line = format!(
+            "cp -a {0} {0}.kept && mount -t tmpfs -o size=256k,mode=755 disk {0} && cp -a {0}.kept/. {0}/",
+            dir.display()
+        );
+        proc::check(std::process::Command::new("sh").args(["-c", &line])).unwrap();
+        Self {
+            dir,
+            _lab: Arc::clone(node.host.ns.lab()),
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.dir.join("ballast")
+    }
+
+    fn fill(&self) {
+        let written = std::fs::write(self.ballast(), vec![0; 1 << 20]);
+        assert!(written.is_err(), "the disk is not full");
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut umount = std::process::Command::new("umount");
+        let _ = proc::finish(umount.arg("-l").arg(&self.dir));
+    }
+}
+
+/// What `status` warns of that a restart will not know.
+fn unkept(node: &Node) -> Option<String> {
+    let status = node.status().ok()?;
+    let warnings = status["warnings"].as_array()?.iter();
+    let mut texts = warnings.filter_map(|warning| warning.as_str());
+    let found = texts.find(|text| text.contains("a restart will not know"));
+    found.map(str::to_owned)
+}
+
+#[test]
+fn on_a_full_disk_guests_stay_connected_and_apply_says_that_it_does_not_count() {
+    require_lab!();
+    let nats = [NatKind::PortRewriting, NatKind::PortPreserving];
+    let world = World::build(&nats, Family::V4, LinkModel::default()).unwrap();
+    world.invite("late").unwrap();
+    let line = world.authority.revoke("late").unwrap();
+    // Dropped after the node.
+    let disk = SmallDisk::under(&world.nodes[0]);
+    let world = world.start().unwrap();
+    let node = &world.nodes[0];
+    let epoch = |node: &Node| node.status().unwrap()["networks"][0]["epoch"].as_u64();
+    disk.fill();
+    let ping = Ping::new(&world.vms[0].ip)
+        .count(1500)
+        .interval(Duration::from_millis(20))
+        .spawn(&world.vms[1].ns)
+        .unwrap();
+    let out = node.try_apply(&line).unwrap();
+    one_line(&out, &["No space left"]);
+    assert_eq!(epoch(node), Some(1), "it does not count");
+    let (told, _) = proc::wait_for("a warning", Duration::from_secs(20), || unkept(node)).unwrap();
+    println!("status: {told}");
+    assert!(told.contains("No space left"), "{told}");
+    std::thread::sleep(Duration::from_secs(15));
+    disk.free();
+    let said = node.apply(&line).unwrap();
+    assert!(said.contains("new keys for: lab"), "{said}");
+    assert_eq!(epoch(node), Some(2));
+    // What was refused is tried again.
+    let gone = || unkept(node).is_none().then_some(());
+    proc::wait_for("no warning", Duration::from_secs(20), gone).unwrap();
+    proc::wait_for("the new epoch", Duration::from_secs(20), || {
+        (epoch(&world.nodes[1]) == Some(2)).then_some(())
+    })
+    .unwrap();
+    let summary = || parse_ping(&ping.log()).ok();
+    let (result, _) = proc::wait_for("the end of ping", Duration::from_secs(60), summary).unwrap();
+    println!("{result:?}");
+    assert!(result.sent - result.received <= 2, "{result:?}");
+    drop(world);
+    drop(disk);
 }
 
 /// 60 kills, at moments drawn from the time that the command takes.

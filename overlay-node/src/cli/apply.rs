@@ -6,12 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use node_core::store::{take_epochs, take_roots};
 use overlay_proto::ids::NetworkName;
-use overlay_proto::membership::{
-    MAX_REVOCATION_TEXT, Membership, MembershipError, RevocationLine, Revocations, RootStore,
-    SignedEpoch, Taken,
-};
-use overlay_proto::time::UnixTime;
+use overlay_proto::membership::{MAX_REVOCATION_TEXT, RevocationLine, Revocations, Taken};
 use zeroize::Zeroizing;
 
 use super::Globals;
@@ -88,38 +85,6 @@ fn apply_to_authority(state: &StateDir, line: &RevocationLine) -> Result<Option<
         state.save_authority(&authority)?;
     }
     Ok(Some(said(taken, &authority.revocations, &[])))
-}
-
-/// Root documents that this node missed.
-pub(crate) fn take_roots(roots: &mut RootStore, line: &RevocationLine) -> Result<()> {
-    for root in &line.roots {
-        roots
-            .advance(root.clone())
-            .context("the revocation is of another overlay, or forged")?;
-    }
-    Ok(())
-}
-
-/// The epochs of this node's networks; those of others are none of its business.
-pub(crate) fn take_epochs(
-    membership: &mut Membership,
-    line: &RevocationLine,
-    wall: UnixTime,
-) -> Result<Vec<NetworkName>, MembershipError> {
-    let mut begun = Vec::new();
-    for bytes in &line.epochs {
-        let epoch = SignedEpoch::decode(bytes)?;
-        let id = epoch.claimed_network();
-        if membership.take_epoch(&epoch, wall)? {
-            let networks = membership.networks().iter();
-            begun.extend(
-                networks
-                    .filter(|network| Some(network.id) == id)
-                    .map(|network| network.name.clone()),
-            );
-        }
-    }
-    Ok(begun)
 }
 
 /// One line for the operator.

@@ -38,7 +38,7 @@ use overlay_proto::ids::NetworkName;
 use crate::attachments;
 use crate::state::{DEFAULT_STATE, StateDir};
 
-pub(crate) use apply::{said, take_epochs, take_roots};
+pub(crate) use apply::said;
 pub use attach::{attach_now, detach_now};
 pub(crate) use duration::show as show_duration;
 pub use leave::detach_all;

@@ -72,6 +72,6 @@ pub(super) fn pin_now(state: &StateDir, pin: &Pin) -> Result<String> {
             pin.network
         );
     }
-    pins::add(state, pin)?;
+    pins::add(state, std::slice::from_ref(pin))?;
     Ok(crate::driver::pinned_later(pin))
 }

@@ -103,6 +103,9 @@ impl std::fmt::Debug for SecretLine {
 /// A report, or a word to the node.
 const LOOK: Duration = TIMEOUT.saturating_mul(2);
 
+/// What is to be on disk first: `apply` writes three times.
+const WRITE: Duration = TIMEOUT.saturating_mul(3);
+
 /// A change of the host starts programs, and may wait for another one: `iptables` waits 10 s for its lock.
 const CHANGE: Duration = Duration::from_secs(120);
 
@@ -112,6 +115,12 @@ impl Request {
     pub const fn patience(&self) -> Duration {
         match self {
             Self::Attach(_) | Self::Detach(_) | Self::Leave => CHANGE,
+            Self::Announce { .. }
+            | Self::Pin(_)
+            | Self::Unpin(_)
+            | Self::Reload
+            | Self::Rename { .. }
+            | Self::Apply { .. } => WRITE,
             _ => LOOK,
         }
     }

@@ -6,6 +6,7 @@ use control_plane::ControlEvent;
 use nat_traversal::host::HostView;
 use node_core::questions::{Answered, Failure, Outcome, Question, QuestionId};
 use node_core::reasons::Greeted;
+use node_core::store::WriteId;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{MacKey, NetIndex};
@@ -15,6 +16,7 @@ use super::effects::Effect;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::run::Driver;
+use super::written;
 
 /// After a bootstrap did not take a card.
 const REGISTER_AGAIN: Duration = Duration::from_secs(5);
@@ -23,6 +25,8 @@ const REGISTER_AGAIN: Duration = Duration::from_secs(5);
 pub(crate) enum Answer {
     /// A question to the control plane.
     Asked(QuestionId, Outcome),
+    /// A write is on disk, or the disk refused.
+    Written(WriteId, written::Outcome),
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
@@ -47,7 +51,7 @@ impl Driver {
                 // The relay is bound at the first: where the bootstrap was reached there is a way.
                 data_addrs.sort_by_key(|addr| addr.ip() != remote.ip());
                 tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
-                self.take_receipts(tick, peer);
+                self.take_receipts(peer);
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
                 self.ask_for_allocation(tick, peer);
                 self.asking.put(Question::Clock { infra: peer });
@@ -83,6 +87,7 @@ impl Driver {
     pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
         match answer {
             Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
+            Answer::Written(id, outcome) => self.store.handle_written(tick, id, outcome),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Operated(done) => self.handle_operated(tick, done),

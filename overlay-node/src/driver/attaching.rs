@@ -3,18 +3,21 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use node_core::store::{Edit, Edited, Write};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
 
 use super::answers::Answer;
-use super::effects::Effect;
-use super::network::Network;
+use super::effects::{CallId, Effect};
+use super::network::{NEVER_SAVED, Network};
 use super::node::Tick;
+use super::requests::response;
 use super::run::Driver;
 use super::segments::new_segment;
 use super::taps::Tap;
 use super::warnings::Topic;
+use super::written::Awaited;
 use crate::attachments;
 use crate::control_socket::api::AttachRequest;
 
@@ -22,7 +25,7 @@ use crate::control_socket::api::AttachRequest;
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
 
 /// The blob of one network's directory: own generations and the roster.
-fn blob_name(network: &NetworkId) -> String {
+pub(super) fn blob_name(network: &NetworkId) -> String {
     let NetworkId([a, b, c, d, ..]) = network;
     format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
 }
@@ -82,10 +85,20 @@ impl Driver {
                 continue;
             }
             network.saved_version = version;
-            let name = blob_name(&network.secret.id);
-            if let Err(error) = self.state.save_blob(&name, &network.directory.snapshot()) {
-                tracing::error!(%error, "the directory was not saved");
-            }
+            self.store.put(Write::Directory {
+                network: network.secret.id,
+                snapshot: network.directory.snapshot(),
+            });
+        }
+    }
+
+    /// What a directory must not lose is on disk; or it is tried again with the next saving.
+    pub(crate) fn handle_directory_kept(&mut self, id: &NetworkId, is_kept: bool) {
+        let mut networks = self.networks.iter_mut();
+        if let Some(network) = networks.find(|network| network.secret.id == *id)
+            && !is_kept
+        {
+            network.saved_version = NEVER_SAVED;
         }
     }
 
@@ -225,28 +238,16 @@ impl Driver {
         self.open_taps();
     }
 
-    /// What was attached is open, as far as it can be; what is told is `line` and more.
+    /// After an attachment its tap is open.
     ///
     /// # Errors
-    /// For the user: the tap cannot be opened, or a MAC cannot be pinned.
-    pub(crate) fn end_attach(
-        &mut self,
-        tick: Tick,
-        request: &AttachRequest,
-        line: String,
-    ) -> Result<String> {
-        let mut lines = vec![line];
-        for pin in request.pins() {
-            lines.push(self.pin(tick, &pin)?);
-        }
-        let attached = |n: &Network| n.secret.name == request.network && n.attached.is_some();
+    /// For the user: it cannot be opened.
+    pub(crate) fn check_open(&self, name: &NetworkName) -> Result<()> {
+        let attached = |n: &Network| n.secret.name == *name && n.attached.is_some();
         if !self.networks.iter().any(attached) {
-            bail!(
-                "the tap of {} cannot be opened; the node's log says why",
-                request.network
-            );
+            bail!("the tap of {name} cannot be opened; the node's log says why");
         }
-        Ok(lines.join("\n"))
+        Ok(())
     }
 
     /// `farlan detach` has changed the host.
@@ -289,10 +290,34 @@ impl Driver {
     }
 
     /// A second `farlan join` added networks.
-    pub(crate) fn reload(&mut self, tick: Tick) -> Result<String> {
-        let membership = self.state.require_membership()?;
+    pub(crate) fn reload(&mut self, call: CallId) {
+        let look = Write::Edit(Edit::Look);
         let before = self.networks.len();
-        self.adopt(tick, membership)?;
+        self.store.put_for(look, Awaited::Reloaded(call, before));
+    }
+
+    /// What is on disk now.
+    pub(crate) fn handle_reloaded(
+        &mut self,
+        tick: Tick,
+        who: Option<Awaited>,
+        edited: Result<Edited>,
+    ) {
+        let Some(Awaited::Reloaded(call, before)) = who else {
+            return;
+        };
+        let done = self.take_reloaded(tick, before, edited);
+        // The user may have gone; there is nobody to tell then.
+        self.effects.reply(call, response(done));
+    }
+
+    fn take_reloaded(
+        &mut self,
+        tick: Tick,
+        before: usize,
+        edited: Result<Edited>,
+    ) -> Result<String> {
+        self.adopt_edited(tick, edited)?;
         self.take_signed_name();
         for infra in self.infra.clone() {
             self.ask_for_receipts(infra);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use nat_traversal::path::Path;
 use node_core::questions::{Question, QuestionId};
+use node_core::store::{Write, WriteId};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
 
@@ -71,6 +72,8 @@ pub(crate) enum Effect {
     KeepPassage,
     /// Answered by [`Answer::Asked`](super::answers::Answer).
     Ask(QuestionId, Question),
+    /// Is to be on disk; answered by [`Answer::Written`](super::answers::Answer). One at a time.
+    Keep(WriteId, Arc<Write>),
     /// A user is answered. He may have gone; there is nobody to tell then.
     Reply(CallId, Response),
 }

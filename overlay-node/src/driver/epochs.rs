@@ -10,15 +10,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use node_core::store::{Edit, Edited, Write};
 use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::{Membership, RevocationNumber, SignedEpoch};
+use overlay_proto::membership::{RevocationNumber, SignedEpoch};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
 use super::node::Tick;
 use super::run::Driver;
+use super::written::are_same;
 
 /// New cards are laid down within this, so that the members of a network do not all come at once;
 /// as with the claims, less than the 5 s of DIRECTORY.md.
@@ -100,7 +102,7 @@ impl Driver {
         if ours.and_then(SignedEpoch::claimed_epoch) >= Some(epoch) {
             return;
         }
-        if let Err(error) = self.learn_epoch(tick, &signed) {
+        if let Err(error) = self.learn_epoch(tick, signed) {
             tracing::warn!(peer = %id, "an epoch does not count: {error:#}");
             self.drops.count(DropReason::CertificateRefused);
         }
@@ -166,29 +168,34 @@ impl Driver {
 
     /// On disk first. If the disk refuses, the epoch is used all the same: a restart asks for it
     /// again.
-    fn learn_epoch(&mut self, tick: Tick, signed: &SignedEpoch) -> Result<()> {
+    fn learn_epoch(&mut self, tick: Tick, signed: SignedEpoch) -> Result<()> {
         let mut membership = self.node.membership.clone();
-        if !membership.take_epoch(signed, tick.wall)? {
-            return Ok(());
+        if membership.take_epoch(&signed, tick.wall)? {
+            let edit = Edit::TakeEpoch(Box::new(signed));
+            self.store.put(Write::Edit(edit));
         }
-        match self.save_epoch(tick, signed) {
-            Ok(on_disk) => membership = on_disk,
-            Err(error) => tracing::error!("the new epoch was not saved: {error:#}"),
-        }
-        self.node.membership = membership;
-        self.follow_epochs(tick);
-        self.spread_epochs(tick);
         Ok(())
     }
 
-    fn save_epoch(&self, tick: Tick, signed: &SignedEpoch) -> Result<Membership> {
-        let _edit = self.state.edit()?;
-        let mut membership = self.state.require_membership()?;
-        membership
-            .take_epoch(signed, tick.wall)
-            .context("the membership on disk does not take it")?;
-        self.state.save_membership(&membership)?;
-        Ok(membership)
+    /// An epoch is on disk, or is in use without.
+    pub(crate) fn handle_epoch_kept(&mut self, tick: Tick, edit: &Edit, edited: Result<Edited>) {
+        let ours = self.edited_in_memory(tick, edit);
+        let is_alone = matches!((&edited, &ours), (Ok(there), Ok(here)) if are_same(
+            &there.membership,
+            &here.membership,
+        ));
+        if !is_alone {
+            // Another program has changed more than that, or it does not count.
+            if let Err(error) = self.adopt_edited(tick, edited) {
+                tracing::error!("the new epoch is not used: {error:#}");
+            }
+            return;
+        }
+        if let Ok(ours) = ours {
+            self.node.membership = ours.membership;
+        }
+        self.follow_epochs(tick);
+        self.spread_epochs(tick);
     }
 
     /// The network of that tag, if the session with `peer` shares it.

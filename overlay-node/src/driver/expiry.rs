@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use node_core::store::{Done, Edit, Write};
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::{Chain, Utc};
 use overlay_proto::time::UnixTime;
@@ -13,6 +14,7 @@ use overlay_proto::time::UnixTime;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
+use super::written::Outcome;
 
 /// How often all certificates are judged again: below the two minutes of a rekey.
 const JUDGE_EVERY: Duration = Duration::from_secs(30);
@@ -137,13 +139,14 @@ impl Driver {
             return;
         }
         // The sequence on disk grows first: of two signatures the higher counts.
-        let kept = self
-            .state
-            .edit()
-            .and_then(|_edit| self.state.next_static_key());
-        match kept {
-            Ok(key) if key.public == self.node.static_public => {
-                self.node.sign_static(key.sequence, tick.wall);
+        self.store.put(Write::NextStatic);
+    }
+
+    /// There is a sequence for the next signature.
+    pub(crate) fn handle_next_static(&mut self, tick: Tick, result: Outcome) {
+        match result {
+            Ok(Done::Static { public, sequence }) if public == self.node.static_public => {
+                self.node.sign_static(sequence, tick.wall);
                 let chain = self.node.chain.clone();
                 self.tunnels
                     .set_identity(chain, self.node.signed_static.clone());
@@ -155,7 +158,7 @@ impl Driver {
             Ok(_) => tracing::error!(
                 "the x25519 key on disk is not the one in use; restart the node to use it"
             ),
-            Err(error) => tracing::error!(%error, "the x25519 key was not signed again"),
+            Err(refused) => tracing::error!(%refused, "the x25519 key was not signed again"),
         }
     }
 
@@ -163,21 +166,8 @@ impl Driver {
     /// long gone.
     fn drop_ended(&mut self, tick: Tick) {
         let mut membership = self.node.membership.clone();
-        if !membership.forget_ended(tick.wall) {
-            return;
-        }
-        let saved = self.state.edit().and_then(|_edit| {
-            let mut on_disk = self.state.require_membership()?;
-            on_disk.forget_ended(tick.wall);
-            self.state.save_membership(&on_disk)?;
-            Ok(on_disk)
-        });
-        match saved {
-            Ok(on_disk) => membership = on_disk,
-            Err(error) => tracing::error!(%error, "the membership was not saved"),
-        }
-        if let Err(error) = self.adopt(tick, membership) {
-            tracing::error!("the certificate that is left is not used: {error:#}");
+        if membership.forget_ended(tick.wall) {
+            self.store.put(Write::Edit(Edit::ForgetEnded));
         }
     }
 }

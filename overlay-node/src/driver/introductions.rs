@@ -331,12 +331,12 @@ impl Driver {
         to: PeerId,
         signal: Signal,
     ) -> Option<Vec<u8>> {
-        let sequence = match self.sequences.next(tick.wall) {
-            Ok(sequence) => sequence,
-            Err(error) => {
-                tracing::error!("nobody is greeted: {error:#}");
-                return None;
-            }
+        let next = self.store.sequences.next(tick.wall);
+        self.refill_sequences(tick);
+        let Some(sequence) = next else {
+            // A later run might use the number again; the user is told of the disk.
+            tracing::debug!("nobody is greeted before the disk takes numbers");
+            return None;
         };
         let routed = RoutedSignal {
             from: self.node.me,

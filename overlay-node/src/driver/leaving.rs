@@ -7,12 +7,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use node_core::store::Write;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::NetIndex;
 
 use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
+use super::written::Outcome;
 use crate::control_socket::api::Response;
 
 /// Time for the last word to arrive: several round trips around the world, and a repetition.
@@ -24,10 +26,21 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// The node is on its way out.
 #[derive(Debug)]
 pub(crate) struct Leaving {
-    /// When it ends.
-    pub(crate) until: Instant,
-    /// Who asked for it.
-    call: CallId,
+    /// When what makes it a member is forgotten; `None`: it is being forgotten.
+    until: Option<Instant>,
+    /// Who asked for it; `None`: it is done, and the node ends.
+    call: Option<CallId>,
+}
+
+impl Leaving {
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Has the node left? Then it ends.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.call.is_none()
+    }
 }
 
 impl Driver {
@@ -49,21 +62,29 @@ impl Driver {
 
     /// Stays until the last word has arrived; then `call` is answered.
     pub(crate) fn linger(&mut self, tick: Tick, call: CallId) {
-        let until = tick.now + LINGER;
-        self.leaving = Some(Leaving { until, call });
+        self.leaving = Some(Leaving {
+            until: Some(tick.now + LINGER),
+            call: Some(call),
+        });
     }
 
-    /// Has the last word had its time? Then what makes this node a member is forgotten.
-    pub(crate) fn has_left(&mut self, tick: Tick) -> bool {
-        let over = |leaving: &mut Leaving| leaving.until <= tick.now;
-        let leaving = self.leaving.take_if(over);
-        leaving.map(|leaving| self.forget(&leaving)).is_some()
+    /// Forgets what makes this node a member, once the last word has had its time. Nothing is written after it.
+    pub(crate) fn forget_when_due(&mut self, now: Instant) {
+        let mut leaving = self.leaving.as_mut();
+        let until = leaving.as_mut().and_then(|leaving| leaving.until.as_mut());
+        if until.is_some_and(|until| *until <= now) {
+            if let Some(leaving) = leaving {
+                leaving.until = None;
+            }
+            self.store.put(Write::Leave);
+        }
     }
 
-    fn forget(&mut self, leaving: &Leaving) {
+    /// It is forgotten, or the disk refused: the last thing that this node does.
+    pub(crate) fn handle_left(&mut self, result: Outcome) {
         let overlay = self.node.membership.overlay();
-        let response = match self.state.forget_membership() {
-            Ok(()) => {
+        let response = match result {
+            Ok(_) => {
                 tracing::info!(%overlay, "the node has left the overlay and ends");
                 Response::Done(format!(
                     "left overlay {overlay}; the others know, and the node has ended"
@@ -76,7 +97,9 @@ impl Driver {
                 ))
             }
         };
-        self.effects.reply(leaving.call, response);
+        if let Some(call) = self.leaving.as_mut().and_then(|one| one.call.take()) {
+            self.effects.reply(call, response);
+        }
     }
 
     /// Ends what there is with members that have said that they left.

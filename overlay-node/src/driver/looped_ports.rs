@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use node_core::store::{Write, WriteId};
 use overlay_proto::ethernet::{ArpPacket, MacAddr, NeighborSolicitation, VlanId, multicast_mac};
 use overlay_proto::segment::shut::{SHUT_FOR, ShutPorts};
 use overlay_proto::segment::teaching_frame;
@@ -16,14 +17,15 @@ use tap_bridge::port_state::{PortState, bridge_of, index_of, live_ports, port_be
 use super::answers::Answer;
 use super::node::Tick;
 use super::run::Driver;
+use super::storing::LOOPED_PORTS;
 use super::warnings::Topic;
-
-/// The name of the blob with the ports that are shut.
-const BLOB: &str = "looped-ports";
 
 /// How often it is looked whether ports that were shut still are: the kernel opens one when its carrier
 /// comes, which it may tell a bridge of a second after the fact.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// A disk that says nothing for so long has refused: what goes round must end.
+const DISK: Duration = Duration::from_secs(5);
 
 /// MACs that switches are taught anew once a loop was cut, and stations that are asked for.
 const MAX_TAUGHT: usize = 1024;
@@ -47,6 +49,16 @@ struct ShutPort {
     /// The kernel refused: the bridge speaks STP, which decides itself.
     #[serde(skip)]
     refused: bool,
+    /// It is not on disk yet: it is shut with the write that says so, or at that time.
+    #[serde(skip)]
+    awaits: Option<(WriteId, Instant)>,
+}
+
+impl ShutPort {
+    /// Is it the disk's turn?
+    fn is_awaiting(&self, now: Instant) -> bool {
+        self.awaits.is_some_and(|(_, until)| now < until)
+    }
 }
 
 /// What became of setting a port.
@@ -82,7 +94,7 @@ impl Driver {
         let (Some(index), first) = (index_of(&port), machine.is_first(tick.now, vlan)) else {
             return;
         };
-        if self.shut_again(&port) {
+        if self.shut_again(tick.now, &port) {
             return;
         }
         if !self.looped.machine.handle_return(tick.now, index, first) {
@@ -100,27 +112,50 @@ impl Driver {
         if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
             network.lan.machine.handle_port_shut(tick.now);
         }
+        self.shut_port(tick, index, port);
+    }
+
+    /// Shuts `port` once it is on disk that it is: whoever is killed in between must find it to open it again.
+    pub(super) fn shut_port(&mut self, tick: Tick, index: u32, port: String) {
         self.looped.look_at = Some(tick.now + LOOK);
         self.looped.shut.push(ShutPort {
             index,
-            name: port.clone(),
+            name: port,
             until: tick.wall.plus(SHUT_FOR),
             refused: false,
+            awaits: None,
         });
-        // On disk first: whoever is killed in between must find it to open it again.
-        self.save_looped_ports();
-        self.set_forwarding(index, &port, false);
+        if let Some(id) = self.save_looped_ports()
+            && let Some(port) = self.looped.shut.last_mut()
+        {
+            port.awaits = Some((id, tick.now + DISK));
+        }
+    }
+
+    /// The ports are on disk as of write `kept`, or the disk refused: those that waited for it are shut.
+    pub(crate) fn handle_ports_kept(&mut self, kept: WriteId) {
+        let mut waited = Vec::new();
+        for port in &mut self.looped.shut {
+            if port.awaits.take_if(|(id, _)| *id <= kept).is_some() {
+                waited.push((port.index, port.name.clone()));
+            }
+        }
+        for (index, name) in waited {
+            self.set_forwarding(index, &name, false);
+        }
     }
 
     /// Shuts the ports again that were shut and forward all the same. `true` if one did, or if `returned` is
     /// one of them: then no other port is to be shut for what came back.
-    fn shut_again(&self, returned: &str) -> bool {
+    fn shut_again(&self, now: Instant, returned: &str) -> bool {
         let mut known = false;
         for port in &self.looped.shut {
             known |= port.name == returned;
             if !port.refused && port_state(&port.name) == Some(PortState::Other) {
-                self.set_forwarding(port.index, &port.name, false);
                 known = true;
+                if !port.is_awaiting(now) {
+                    self.set_forwarding(port.index, &port.name, false);
+                }
             }
         }
         known
@@ -157,7 +192,7 @@ impl Driver {
         if self.looped.look_at.is_none_or(|at| at > now) {
             return;
         }
-        self.shut_again("");
+        self.shut_again(now, "");
         let is_gone = |port: &ShutPort| {
             index_of(&port.name) != Some(port.index) || port_state(&port.name).is_none()
         };
@@ -199,7 +234,7 @@ impl Driver {
 
     /// Ports that an earlier run shut, and did not live to open.
     pub(crate) fn recall_looped_ports(&mut self, tick: Tick) {
-        let Ok(Some(bytes)) = self.state.load_blob(BLOB) else {
+        let Ok(Some(bytes)) = self.state.load_blob(LOOPED_PORTS) else {
             return;
         };
         let shut: Vec<ShutPort> = postcard::from_bytes(&bytes).unwrap_or_default();
@@ -311,14 +346,13 @@ impl Driver {
         }
     }
 
-    fn save_looped_ports(&self) {
-        let saved = postcard::to_stdvec(&self.looped.shut).map_err(anyhow::Error::from);
-        let saved = saved.and_then(|bytes| {
-            let saved = self.state.save_blob(BLOB, &bytes);
-            saved.map_err(anyhow::Error::from)
-        });
-        if let Err(error) = saved {
-            tracing::error!("which ports are shut was not saved: {error:#}");
+    fn save_looped_ports(&mut self) -> Option<WriteId> {
+        match postcard::to_stdvec(&self.looped.shut) {
+            Ok(bytes) => Some(self.store.put(Write::LoopedPorts(bytes))),
+            Err(error) => {
+                tracing::error!(%error, "which ports are shut was not saved");
+                None
+            }
         }
     }
 }

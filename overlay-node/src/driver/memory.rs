@@ -8,15 +8,14 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use nat_traversal::candidate::{Candidate, MAX_CANDIDATES};
+use node_core::store::Write;
 use overlay_proto::ids::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::introductions::MAX_PEERS;
 use super::node::Tick;
 use super::run::Driver;
-
-/// The name of the blob.
-const BLOB: &str = "peers";
+use super::storing::PEERS;
 
 /// A list of another version is not read: peers are then met through a bootstrap, as at first.
 const VERSION: u8 = 3;
@@ -48,19 +47,15 @@ impl Driver {
             .filter_map(|peer| peer.remember())
             .take(MAX_PEERS)
             .collect();
-        if let Err(error) = encode(&peers).and_then(|bytes| {
-            self.state
-                .save_blob(BLOB, &bytes)
-                .context("cannot be written")
-        }) {
-            self.peers_changed = true;
-            tracing::error!("the addresses of the peers were not saved: {error:#}");
+        match encode(&peers) {
+            Ok(bytes) => drop(self.store.put(Write::Peers(bytes))),
+            Err(error) => tracing::error!("the addresses of the peers were not saved: {error:#}"),
         }
     }
 
     /// Takes the peers of the run before; the first housekeeping dials them.
     pub(crate) fn recall_peers(&mut self, tick: Tick) {
-        let saved = self.state.load_blob(BLOB).map_err(anyhow::Error::from);
+        let saved = self.state.load_blob(PEERS).map_err(anyhow::Error::from);
         let peers = match saved.and_then(|bytes| bytes.map_or(Ok(Vec::new()), |b| decode(&b))) {
             Ok(peers) => peers,
             Err(error) => {

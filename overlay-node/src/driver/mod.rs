@@ -17,7 +17,7 @@
 //! - [`node`]: what does not change while the node runs: identity, membership, clock.
 //! - [`node_core::underlay`]: our own addresses: reflectors, relay allocations; [`host`]: interfaces and routes.
 //!   [`twin`]: another machine with our identity.
-//! - [`sequences`]: numbers that only grow, over restarts.
+//! - [`storing`]: carries out what is to be on disk ([`node_core::store`]); [`written`]: what takes effect then.
 //! - [`peer`], [`peers`]: one peer's path agent and channel; tunnels; what goes to and from peers.
 //!   [`sending`]: datagrams and frames of our own. [`undelivered`]: messages that did not get there.
 //! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
@@ -37,6 +37,7 @@
 //! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`names`]: what people call the nodes.
+//! - [`applying`]: `farlan apply`, step by step.
 //! - [`leaving`]: `farlan leave`, and members that left.
 //! - [`memory`]: what is kept on disk of peers. [`generation`]: does time go on?
 //! - [`publish`]: the `Fib`. [`attaching`]: networks and their taps. [`operations`]: what a user changes on the host.
@@ -46,6 +47,7 @@
 //! - [`requests`], [`questions`], [`pings`], [`reports`]: the control socket; what `farlan status` shows.
 
 mod answers;
+mod applying;
 mod asking;
 mod attaching;
 mod bridge_orders;
@@ -89,14 +91,15 @@ mod revocations;
 mod run;
 mod segments;
 mod sending;
-mod sequences;
 mod shell;
 mod site_mtus;
 mod startup;
+mod storing;
 mod taps;
 mod twin;
 mod undelivered;
 mod warnings;
+mod written;
 
 pub(crate) use names::signed_name_stays;
 pub use node_core::reasons::path_reasons;

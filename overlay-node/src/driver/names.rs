@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use node_core::questions::Question;
+use node_core::store::Write;
 use overlay_proto::directory::Signal;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::time::UnixTime;
 
+use super::effects::CallId;
 use super::node::Tick;
 use super::peer::Peer;
+use super::requests::response;
 use super::run::Driver;
-use crate::control_socket::api::ShownName;
+use super::written::{Awaited, Outcome};
+use crate::control_socket::api::{Response, ShownName};
 use crate::state::host_name;
 
 /// Peers that are told of a new name at once; the others see it in the next card.
@@ -119,11 +123,36 @@ impl Driver {
     }
 
     /// `farlan rename`: the name that this node's card says; `None`: the host's.
-    pub(crate) fn rename(&mut self, tick: Tick, name: Option<&str>) -> Result<String> {
+    pub(crate) fn rename(&mut self, name: Option<String>, call: CallId) {
+        if let Some(signed) = self.node.membership.name() {
+            self.effects
+                .reply(call, Response::Error(signed_name_stays(signed)));
+            return;
+        }
+        self.store
+            .put_for(Write::Name(name), Awaited::Renamed(call));
+    }
+
+    /// The name is on disk: it counts, and others are told.
+    pub(crate) fn handle_renamed(
+        &mut self,
+        tick: Tick,
+        name: Option<&str>,
+        who: Option<Awaited>,
+        result: Outcome,
+    ) {
+        let said = result.map_err(Into::into);
+        let said = said.and_then(|_| self.take_name(tick, name));
+        if let Some(Awaited::Renamed(call)) = who {
+            self.effects.reply(call, response(said));
+        }
+    }
+
+    fn take_name(&mut self, tick: Tick, name: Option<&str>) -> Result<String> {
+        // An invite may have brought one meanwhile.
         if let Some(signed) = self.node.membership.name() {
             bail!("{}", signed_name_stays(signed));
         }
-        self.state.save_name(name)?;
         let name = name.map(str::to_owned).or_else(host_name);
         self.node.name = name.unwrap_or_default();
         for network in &mut self.networks {

@@ -45,6 +45,9 @@ const NEWCOMER_ROOM: Bounds = Bounds {
     max_wait: Duration::from_secs(1),
 };
 
+/// No version of a directory.
+pub(crate) const NEVER_SAVED: u64 = u64::MAX;
+
 /// One network on this node.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -106,7 +109,7 @@ impl Network {
             probes: Vec::new(),
             register_at: None,
             published_version: u64::MAX,
-            saved_version: u64::MAX,
+            saved_version: NEVER_SAVED,
         }
     }
 

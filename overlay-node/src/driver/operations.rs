@@ -161,7 +161,7 @@ impl Driver {
         self.end_operation(tick, |driver, operation| {
             opened?;
             match operation {
-                Operation::Attach(request) => driver.end_attach(tick, request, line),
+                Operation::Attach(request) => driver.check_open(&request.network).map(|()| line),
                 Operation::Detach(_) => Ok(line),
                 Operation::Leave => driver.leave_networks(tick).map(|()| line),
             }
@@ -178,8 +178,13 @@ impl Driver {
             return;
         };
         let done = end(self, &operation);
-        if operation == Operation::Leave && done.is_ok() {
-            return self.linger(tick, call);
+        match (&operation, &done) {
+            (Operation::Leave, Ok(_)) => return self.linger(tick, call),
+            (Operation::Attach(request), Ok(line)) if !request.macs.is_empty() => {
+                self.pin_attached(request, line.clone(), call);
+                return self.begin_operation(tick);
+            }
+            _ => {}
         }
         let response = done.map_or_else(
             |error| Response::Error(format!("{error:#}")),

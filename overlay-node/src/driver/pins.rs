@@ -1,20 +1,22 @@
 //! What the operator says is on this host: `announce`, `pin`, `unpin`, `attach --mac`.
 
 use anyhow::{Result, anyhow, bail};
+use node_core::store::Write;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::NetworkSecret;
-use overlay_proto::switching::NetIndex;
+use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::effects::CallId;
 use super::node::Tick;
+use super::requests::response;
 use super::run::Driver;
+use super::written::{Awaited, Outcome};
+use crate::control_socket::api::AttachRequest;
 use crate::pins::{self, Pin};
 
 impl Driver {
     /// `farlan announce`: the MAC is here now.
-    pub(crate) fn announce(&mut self, tick: Tick, pin: &Pin, keep: bool) -> Result<String> {
-        if keep {
-            return self.pin(tick, pin);
-        }
+    pub(crate) fn announce(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
         let shown = pins::shown(pin);
         if !pin.mac.is_claimable() {
@@ -37,10 +39,67 @@ impl Driver {
         Ok(format!("{shown} is announced in {}", pin.network))
     }
 
-    /// `farlan pin`: the MAC is here and stays.
-    pub(crate) fn pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
+    /// `farlan pin`: the MAC is here and stays; `farlan unpin`: not any more.
+    pub(crate) fn pin(&mut self, pin: &Pin, stay: bool, call: CallId) {
+        if let Err(error) = self.network_named(&pin.network) {
+            self.effects.reply(call, response(Err(error)));
+            return;
+        }
+        let write = Write::Pins {
+            network: pin.network.clone(),
+            keys: vec![pin.key()],
+            stay,
+        };
+        self.store.put_for(write, Awaited::Pinned(call));
+    }
+
+    /// `farlan attach --mac`: the MACs are here and stay. `line` is told before.
+    pub(crate) fn pin_attached(&mut self, request: &AttachRequest, line: String, call: CallId) {
+        let name = &request.network;
+        let write = Write::Pins {
+            network: name.clone(),
+            keys: request.pins().map(|pin| pin.key()).collect(),
+            stay: true,
+        };
+        let who = Awaited::Attached(call, name.clone(), line);
+        self.store.put_for(write, who);
+    }
+
+    /// The pins are on disk: they count.
+    pub(crate) fn handle_pinned(
+        &mut self,
+        tick: Tick,
+        (name, keys, stay): (&NetworkName, &[MacKey], bool),
+        who: Option<Awaited>,
+        result: Outcome,
+    ) {
+        let mut lines = Vec::new();
+        let mut done = result.map(drop).map_err(anyhow::Error::from);
+        for key in keys {
+            let pin = Pin::new(name.clone(), *key);
+            done = done.and_then(|()| {
+                lines.push(if stay {
+                    self.take_pin(tick, &pin)?
+                } else {
+                    self.drop_pin(tick, &pin)?
+                });
+                Ok(())
+            });
+        }
+        let (call, done) = match who {
+            Some(Awaited::Pinned(call)) => (call, done),
+            Some(Awaited::Attached(call, network, line)) => {
+                lines.insert(0, line);
+                (call, done.and_then(|()| self.check_open(&network)))
+            }
+            _ => return,
+        };
+        self.effects
+            .reply(call, response(done.map(|()| lines.join("\n"))));
+    }
+
+    fn take_pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
-        pins::add(&self.state, pin)?;
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             bail!("network {} is gone", pin.network);
         };
@@ -66,10 +125,8 @@ impl Driver {
         ))
     }
 
-    /// `farlan unpin`.
-    pub(crate) fn unpin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
+    fn drop_pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
-        pins::remove(&self.state, pin)?;
         if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
             network.directory.unpin(tick.now, pin.key());
             self.touch_network(net);

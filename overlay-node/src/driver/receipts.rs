@@ -6,8 +6,9 @@
 use anyhow::{Context, Result};
 use control_plane::{Gatekeeper, Multiaddr, addr};
 use node_core::questions::{Outcome, Question};
+use node_core::store::{Edit, Edited, Write};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Chain, Membership, certificate_hash};
+use overlay_proto::membership::{Chain, InviteId, Membership, certificate_hash};
 
 use super::node::Tick;
 use super::run::Driver;
@@ -33,23 +34,31 @@ impl Driver {
     }
 
     /// A bootstrap is up: takes the receipt that it may have given, and asks it for others.
-    pub(crate) fn take_receipts(&mut self, tick: Tick, infra: PeerId) {
+    pub(crate) fn take_receipts(&mut self, infra: PeerId) {
         self.last_refusal = None;
         let of_this = |at: &Multiaddr| addr::peer_of(at) == Some(infra);
         self.unreachable.retain(|at, _| !of_this(at));
         let shown = self.gate.chain();
+        let mut given = None;
         if shown != self.node.chain
             && let Ok(chain) = Chain::decode(&shown)
             && chain.has_receipt()
         {
-            self.keep_receipt(tick, chain);
+            given = Some(chain.claimed_invite());
+            self.keep_receipt(chain);
         }
-        self.ask_for_receipts(infra);
+        self.ask_for_receipts_but(infra, given);
     }
 
     /// Asks `infra` for the receipts that it is the witness of.
     pub(crate) fn ask_for_receipts(&mut self, infra: PeerId) {
+        self.ask_for_receipts_but(infra, None);
+    }
+
+    /// That of `given` is on its way to the disk.
+    fn ask_for_receipts_but(&mut self, infra: PeerId, given: Option<InviteId>) {
         let awaited = self.node.membership.without_receipt();
+        let awaited = awaited.filter(|chain| Some(chain.claimed_invite()) != given);
         for chain in awaited.filter(|chain| chain.claimed_witness() == infra) {
             let chain = Box::new(chain.clone());
             self.asking.put(Question::Receipt { infra, chain });
@@ -72,32 +81,23 @@ impl Driver {
             }
         };
         match chain.verify(self.node.membership.roots(), tick.wall) {
-            Ok(_) => self.keep_receipt(tick, chain),
+            Ok(_) => self.keep_receipt(chain),
             Err(error) => tracing::warn!(%error, "the receipt does not count"),
         }
     }
 
     /// On disk first; without it the witness gives the same receipt again after a restart.
-    fn keep_receipt(&mut self, tick: Tick, chain: Chain) {
-        let kept = self.save_receipt(chain.clone()).or_else(|error| {
-            tracing::error!(error = format!("{error:#}"), "the receipt was not saved");
-            let mut membership = self.node.membership.clone();
-            membership.take_receipt(chain)?;
-            Ok::<_, anyhow::Error>(membership)
-        });
-        let adopted = kept.and_then(|membership| self.adopt(tick, membership));
-        match adopted {
-            Ok(()) => tracing::info!("the witness gave its receipt; this node is a member"),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the receipt is not used"),
-        }
+    fn keep_receipt(&mut self, chain: Chain) {
+        let edit = Edit::TakeReceipt(Box::new(chain));
+        self.store.put(Write::Edit(edit));
     }
 
-    fn save_receipt(&self, chain: Chain) -> Result<Membership> {
-        let _edit = self.state.edit()?;
-        let mut membership = self.state.require_membership()?;
-        membership.take_receipt(chain)?;
-        self.state.save_membership(&membership)?;
-        Ok(membership)
+    /// A receipt is on disk; or the disk refused, and it counts all the same.
+    pub(crate) fn handle_receipt_kept(&mut self, tick: Tick, edited: Result<Edited>) {
+        match self.adopt_edited(tick, edited) {
+            Ok(_) => tracing::info!("the witness gave its receipt; this node is a member"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the receipt is not used"),
+        }
     }
 
     /// From now on `membership` is ours: everything that shows it, or goes by it, is told.

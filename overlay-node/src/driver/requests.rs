@@ -12,7 +12,7 @@ use crate::control_socket::api::{MacOrIp, Request, Response};
 
 impl Driver {
     /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up is done, a
-    /// change of the host once it is made; everything else at once.
+    /// change of the host once it is made, one of the membership once it is on disk; everything else at once.
     pub(crate) fn handle_call(&mut self, tick: Tick, call: CallId, request: Request) {
         if self.leaving.is_some() || self.operations.is_leaving() {
             let text = "this node is leaving the overlay; wait a moment, then `farlan join INVITE`";
@@ -34,9 +34,11 @@ impl Driver {
                 Ok(()) => return self.answer_where(tick, what, network, call),
                 Err(error) => Response::Error(error),
             },
-            Request::Announce { pin, keep } => done(self.announce(tick, &pin, keep)),
-            Request::Pin(pin) => done(self.pin(tick, &pin)),
-            Request::Unpin(pin) => done(self.unpin(tick, &pin)),
+            Request::Announce { pin, keep: false } => response(self.announce(tick, &pin)),
+            Request::Announce { pin, keep: true } | Request::Pin(pin) => {
+                return self.pin(&pin, true, call);
+            }
+            Request::Unpin(pin) => return self.pin(&pin, false, call),
             Request::Ping { to, network } => match self.check_network(network.as_ref()) {
                 Ok(()) => return self.ping(tick, &to, network.as_ref(), call),
                 Err(error) => Response::Error(error),
@@ -47,11 +49,11 @@ impl Driver {
             Request::Detach(request) => {
                 return self.operate(tick, Operation::Detach(request), call);
             }
-            Request::Confirm => done(self.confirm()),
+            Request::Confirm => response(self.confirm()),
             Request::Leave => return self.operate(tick, Operation::Leave, call),
-            Request::Reload => done(self.reload(tick)),
-            Request::Rename { name } => done(self.rename(tick, name.as_deref())),
-            Request::Apply { line } => done(self.apply(tick, &line.0)),
+            Request::Reload => return self.reload(call),
+            Request::Rename { name } => return self.rename(name, call),
+            Request::Apply { line } => return self.apply(&line.0, call),
         };
         self.effects.reply(call, response);
     }
@@ -117,7 +119,8 @@ impl Driver {
     }
 }
 
-fn done(result: anyhow::Result<String>) -> Response {
+/// As it goes to the user.
+pub(crate) fn response(result: anyhow::Result<String>) -> Response {
     match result {
         Ok(line) => Response::Done(line),
         Err(error) => Response::Error(format!("{error:#}")),

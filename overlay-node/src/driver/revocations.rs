@@ -9,22 +9,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use control_plane::{Gatekeeper, Shelf};
-use node_core::questions::Question;
+use control_plane::Gatekeeper;
+use node_core::store::{Edit, Write};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::handshake::ListNumbers;
-use overlay_proto::ids::{NetworkName, PeerId};
+use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
-    Chain, ListState, Membership, Page, PageAssembly, RevocationLine, Revocations, RootStore,
-    SignedRevocations, Taken,
+    Chain, ListState, Membership, Page, PageAssembly, Revocations, RootStore, SignedRevocations,
 };
 use overlay_proto::wire::peer_message::PeerMessage;
 
 use super::node::Tick;
 use super::run::Driver;
-use crate::cli::{said, take_epochs, take_roots};
-use crate::state::StateDir;
 
 /// The same lists go to one peer at most this often: a question of 17 bytes must not cost 63 KiB
 /// each time.
@@ -107,7 +103,7 @@ impl Driver {
         }
         // Now that it is known who must not have them.
         self.spread_epochs(tick);
-        self.save_state();
+        self.save_state(tick);
     }
 
     /// A certificate of `id` is void: its sessions end, and it leaves the networks that no other
@@ -191,12 +187,12 @@ impl Driver {
     }
 
     /// A piece of a list came from `id`.
-    pub(crate) fn handle_list_page(&mut self, tick: Tick, id: PeerId, page: Page<'_>) {
+    pub(crate) fn handle_list_page(&mut self, id: PeerId, page: Page<'_>) {
         let talk = self.revocations.talks.entry(id).or_default();
         match talk.incoming.take(page) {
             Ok(None) => {}
             Ok(Some(list)) => {
-                if let Err(error) = self.take_list(tick, &list) {
+                if let Err(error) = self.learn_list(id, &list) {
                     tracing::warn!(peer = %id, error = format!("{error:#}"), "a revocation list does not count");
                     self.drops.count(DropReason::ControlMalformed);
                 }
@@ -205,76 +201,22 @@ impl Driver {
         }
     }
 
-    /// `farlan apply` while the node runs.
-    pub(crate) fn apply(&mut self, tick: Tick, text: &str) -> Result<String> {
-        let line = RevocationLine::parse(text)?;
-        self.learn_roots(tick, &line)?;
-        // Nobody whom it names may get the keys, so the list comes first.
-        let taken = self.take_list(tick, &line.list.encode())?;
-        let networks = self.begin_epochs(tick, &line)?;
-        Ok(said(taken, &self.revocations.held, &networks))
-    }
-
     /// The gate has learnt newer root documents, and kept them: the node goes by them, too.
-    pub(crate) fn follow_roots(&mut self, tick: Tick) {
+    pub(crate) fn follow_roots(&mut self) {
         let version = |roots: &RootStore| roots.newest().version;
         if version(&self.gate.roots()) <= version(self.node.membership.roots()) {
             return;
         }
-        let read = self.state.require_membership().map_err(Into::into);
-        if let Err(error) = read.and_then(|membership| self.adopt(tick, membership)) {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "newer root documents are not used"
-            );
-        }
-        self.tell_numbers();
+        let roots = Box::new(self.gate.roots());
+        self.store.put(Write::Edit(Edit::FollowRoots(roots)));
     }
 
     /// Handshakes name what we hold.
-    fn tell_numbers(&mut self) {
+    pub(crate) fn tell_numbers(&mut self) {
         self.tunnels.set_lists(ListNumbers {
             root: self.node.membership.roots().newest().version,
             revocation: self.revocations.held.number().0,
         });
-    }
-
-    fn learn_roots(&mut self, tick: Tick, line: &RevocationLine) -> Result<()> {
-        let mut roots = self.node.membership.roots().clone();
-        take_roots(&mut roots, line)?;
-        if roots.newest().version == self.node.membership.roots().newest().version {
-            return Ok(());
-        }
-        let edit = self.state.edit()?;
-        let mut membership = self.state.require_membership()?;
-        take_roots(membership.roots_mut(), line)?;
-        self.state.save_membership(&membership)?;
-        drop(edit);
-        self.adopt(tick, membership)?;
-        self.tell_numbers();
-        Ok(())
-    }
-
-    /// The secret part of the line: the epochs of our networks.
-    fn begin_epochs(&mut self, tick: Tick, line: &RevocationLine) -> Result<Vec<NetworkName>> {
-        if line.epochs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let edit = self.state.edit()?;
-        let mut membership = self.state.require_membership()?;
-        let begun = take_epochs(&mut membership, line, tick.wall)?;
-        self.state.save_membership(&membership)?;
-        drop(edit);
-        self.adopt(tick, membership)?;
-        Ok(begun)
-    }
-
-    fn take_list(&mut self, tick: Tick, list: &[u8]) -> Result<Taken> {
-        let taken = self.gate.take_revocations(list)?;
-        self.follow_revocations(tick);
-        // The control plane cuts its connections and tells the bootstraps.
-        self.asking.put(Question::FollowRevocations);
-        Ok(taken)
     }
 
     /// Hands lists to a peer in session.
@@ -315,38 +257,6 @@ pub(super) fn showable<'a>(
     usual
         .or_else(|| others().find(with_receipt))
         .or_else(|| others().next())
-}
-
-/// Keeps what the gate learns in the state directory.
-#[derive(Debug)]
-pub(super) struct NodeShelf(pub(super) StateDir);
-
-impl NodeShelf {
-    fn advance(&self, roots: &RootStore) -> Result<()> {
-        let _edit = self.0.edit()?;
-        let mut membership = self.0.require_membership()?;
-        for root in roots.above(membership.roots().newest().version) {
-            membership.roots_mut().advance(root.clone())?;
-        }
-        Ok(self.0.save_membership(&membership)?)
-    }
-}
-
-impl Shelf for NodeShelf {
-    fn keep_revocations(&self, all: &Revocations) {
-        if let Err(error) = self.0.save_revocations(all) {
-            tracing::error!(%error, "the revocations were not saved; a restart will not know them");
-        }
-    }
-
-    fn keep_roots(&self, roots: &RootStore) {
-        if let Err(error) = self.advance(roots) {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "newer root documents were not saved"
-            );
-        }
-    }
 }
 
 #[cfg(test)]
@@ -421,27 +331,5 @@ mod tests {
         assert_eq!(revoke(Revoked::Invite(usual)), Some(other));
         assert_eq!(revoke(Revoked::Invite(other)), None);
         assert!(is_out(&membership, &all, me));
-    }
-
-    #[test]
-    fn what_the_gate_learns_is_on_disk() {
-        let (authority, _, membership) = two_invites();
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::at(dir.path());
-        state.save_membership(&membership).unwrap();
-        let shelf = NodeShelf(state.clone());
-        let mut roots = membership.roots().clone();
-        let new = AuthorityKey::generate(&mut SeededEntropy::new(9));
-        let next = roots.successor(&authority, &new, BORN, 1);
-        roots.advance(next).unwrap();
-        shelf.keep_roots(&roots);
-        let kept = state.require_membership().unwrap();
-        assert_eq!(kept.roots().newest(), roots.newest());
-        let mut all = Revocations::default();
-        let list = all.successor(2, Revoked::Node(PeerId([9; 32]))).unwrap();
-        all.take(SignedRevocations::sign(&new, roots.overlay(), list), &roots)
-            .unwrap();
-        shelf.keep_revocations(&all);
-        assert_eq!(state.load_revocations(&roots).unwrap(), all);
     }
 }

@@ -34,10 +34,10 @@ use super::permits::Permits;
 use super::pings::Pings;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
-use super::sequences::Sequences;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
+use super::written::Storing;
 use crate::state::{OsEntropy, StateDir};
 
 /// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
@@ -53,10 +53,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the state that changes slowly is looked at: interfaces, saved files, idle peers.
 pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);
-
-/// What is new about peers is on disk within two looks, so that a node that is killed soon after it
-/// met somebody finds them again without a bootstrap. Saving takes at most this share of the time.
-const SAVE_SHARE: u32 = 10;
 
 /// How long a peer may be known without being in a roster: its entry comes with the first
 /// comparison of a session.
@@ -95,7 +91,7 @@ pub(crate) struct Driver {
     pub(crate) underlay: Underlay,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
     pub(crate) next_frame_id: u32,
-    pub(crate) sequences: Sequences,
+    pub(crate) store: Storing,
     pub(crate) signal_inbox: SignalInbox,
     pub(crate) probe_budget: ProbeBudget,
     pub(crate) open_questions: OpenQuestions,
@@ -108,13 +104,9 @@ pub(crate) struct Driver {
     pub(crate) expiry: Expiry,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
-    /// No saving out of turn before.
-    pub(crate) next_save: Instant,
     /// The gate of the control plane: a second `farlan join` changes what it goes by.
     pub(crate) gate: Arc<MemberGate>,
     pub(crate) revocations: Followed,
-    /// The handshake timestamp that is on disk.
-    pub(crate) saved_timestamp: u64,
     pub(crate) looks: Looks,
     pub(crate) host: HostLooks,
     pub(crate) interfaces: Interfaces,
@@ -154,10 +146,10 @@ impl Driver {
             self.looped.poll_timeout(),
             self.pings.poll_timeout(),
             Some(self.next_look),
-            self.leaving.as_ref().map(|leaving| leaving.until),
+            self.leaving.as_ref().and_then(Leaving::poll_timeout),
         ];
         let settled = self.peer_turns.all_settled() && self.touched_networks.is_empty();
-        if !settled || self.asking.is_due() {
+        if !settled || self.asking.is_due() || self.store.is_due() {
             return now;
         }
         let peers = self.peer_turns.next_due();
@@ -190,6 +182,7 @@ impl Driver {
     fn handle_timeouts(&mut self, tick: Tick) {
         self.asking.handle_timeout(tick.now);
         self.take_answers(tick);
+        self.take_written(tick);
         self.tunnels
             .handle_timeout(tick.now, tick.wall, &mut self.entropy);
         self.underlay.handle_timeout(tick.now, &mut self.entropy);
@@ -220,6 +213,7 @@ impl Driver {
         self.expire_waiting(tick);
         self.answer_questions(tick);
         self.end_pings(tick.now);
+        self.forget_when_due(tick.now);
         if tick.now >= self.next_look {
             self.next_look = tick.now + LOOK;
             self.look(tick);
@@ -246,8 +240,8 @@ impl Driver {
         self.look_at_segments(tick);
         self.check_conditions(tick);
         self.warn_of_conflicts(tick);
-        if self.peers_changed && tick.now >= self.next_save {
-            self.save_state();
+        if self.peers_changed && self.store.may_save(tick.now) {
+            self.save_state(tick);
         }
     }
 
@@ -274,6 +268,7 @@ impl Driver {
         self.settle_tunnels(tick);
         self.send_permits();
         self.send_questions(tick.now);
+        self.send_writes();
     }
 
     /// Drains the underlay.
@@ -315,8 +310,8 @@ impl Driver {
         self.look_at_bridges(false);
         self.watch_move(tick.now);
         self.retry_moves();
-        self.follow_roots(tick);
-        self.save_state();
+        self.follow_roots();
+        self.save_state(tick);
         self.forget_strangers(tick);
         self.renew_allocations(tick);
         self.renew_permits(tick.now);
@@ -369,27 +364,6 @@ impl Driver {
         if self.peers.len() != before {
             self.peers_changed = true;
             self.fib_stale = true;
-        }
-    }
-
-    /// Saves what a restart needs, where it has changed.
-    pub(crate) fn save_state(&mut self) {
-        let start = Instant::now();
-        self.save_directories();
-        self.save_peers();
-        self.save_handshake_time();
-        let took = start.elapsed();
-        self.next_save = start + took * SAVE_SHARE;
-    }
-
-    fn save_handshake_time(&mut self) {
-        let timestamp = self.tunnels.last_timestamp();
-        if timestamp == self.saved_timestamp {
-            return;
-        }
-        match self.state.save_handshake_time(timestamp) {
-            Ok(()) => self.saved_timestamp = timestamp,
-            Err(error) => tracing::error!(%error, "the handshake time was not saved"),
         }
     }
 

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use control_plane::{ControlEvent, ControlHandle};
+use node_core::store::Refused;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::{Fib, NetIndex};
 use tap_bridge::{FdbNews, FdbWatch, HostWatch};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use super::answers::Answer;
 use super::asking::carry_out;
@@ -20,12 +22,14 @@ use super::flood::{Flood, release_free_memory};
 use super::generation::TimeWatch;
 use super::host::next_change;
 use super::interfaces::Outcome;
+use super::leaving::Leaving;
 use super::node::Tick;
 use super::run::Driver;
+use super::storing::StoreThread;
 use super::taps::Taps;
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::notify;
-use crate::control_socket::api::Response;
+use crate::control_socket::api::{Request, Response};
 use crate::control_socket::server::ControlCall;
 use crate::workers::{Punt, SlowSender, WorkerPool};
 
@@ -35,6 +39,9 @@ const PUNT_BATCH: usize = 64;
 
 /// How often it is looked whether time goes on as it should.
 const TIME_LOOK: Duration = Duration::from_secs(1);
+
+/// How long what waits for the disk may take when the node ends.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// How long the control plane may take to close its connections.
 const STOP: Duration = Duration::from_secs(2);
@@ -70,6 +77,7 @@ pub(crate) struct Outside {
     pub(crate) fib: Arc<ArcSwap<Fib>>,
     pub(crate) taps: Taps,
     pub(crate) firewall: FirewallWatch,
+    pub(crate) store: StoreThread,
 }
 
 /// Users who wait for their answers. Bound: the control socket's connections; whoever has gone is forgotten with the
@@ -121,7 +129,7 @@ impl Shell {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut punts = Vec::with_capacity(PUNT_BATCH);
-        let (mut left, mut flood) = (false, Flood::default());
+        let mut flood = Flood::default();
         loop {
             let due = self.driver.next_wakeup(Instant::now());
             let sleep = tokio::time::sleep_until(due.min(self.next_time_look).into());
@@ -145,8 +153,7 @@ impl Shell {
                     self.driver.handle_answer(Tick::read(), answer);
                 }
                 Some((request, answer)) = inputs.calls.recv() => {
-                    let call = self.calls.put(answer);
-                    self.driver.handle_call(Tick::read(), call, request);
+                    self.handle_call(Tick::read(), request, answer);
                 }
                 Some(outcome) = inputs.interfaces.recv() => {
                     self.driver.handle_kept(Tick::read(), outcome);
@@ -165,12 +172,27 @@ impl Shell {
             if flood.is_over(tick.now) {
                 release_free_memory();
             }
-            if self.driver.has_left(tick) {
-                left = true;
+            if self.driver.leaving.as_ref().is_some_and(Leaving::is_over) {
                 break;
             }
         }
-        self.stop(left).await;
+        self.stop(&mut inputs.answers).await;
+    }
+
+    /// A user asks; `answer` gets what there is to say, now or later.
+    pub(crate) fn handle_call(
+        &mut self,
+        tick: Tick,
+        request: Request,
+        answer: oneshot::Sender<Response>,
+    ) {
+        let call = self.open_call(answer);
+        self.driver.handle_call(tick, call, request);
+    }
+
+    /// From now on `answer` waits.
+    pub(crate) fn open_call(&mut self, answer: oneshot::Sender<Response>) -> CallId {
+        self.calls.put(answer)
     }
 
     /// A worker's word that a tap is gone may be late.
@@ -211,6 +233,12 @@ impl Shell {
                         // The slow path may have ended.
                         let _ = answers.send(Answer::Asked(id, asked.await)).await;
                     });
+                }
+                Effect::Keep(id, write) => {
+                    if !self.outside.store.begin(id, write) {
+                        let gone = Refused::Disk("the store has ended".to_owned());
+                        self.driver.store.handle_written(tick, id, Err(gone));
+                    }
                 }
                 Effect::Reply(call, response) => self.calls.answer(call, counted(response)),
             }
@@ -268,20 +296,44 @@ impl Shell {
 
     /// Saves what a restart needs; taps and bridges stay, so guests only see a pause. Members are
     /// not told: their sessions end by themselves, or with the first handshake after the restart.
-    async fn stop(mut self, left: bool) {
+    async fn stop(mut self, answers: &mut mpsc::Receiver<Answer>) {
         tracing::info!("stopping");
         notify("STOPPING=1");
         self.driver.say_goodbye(None);
-        if !left {
-            self.driver.save_state();
-        }
-        self.act(Tick::read());
+        self.finish_writes(answers).await;
         self.outside.workers.stop();
         if tokio::time::timeout(STOP, self.outside.control.stop())
             .await
             .is_err()
         {
             tracing::warn!("the control plane did not stop in time");
+        }
+    }
+
+    /// The node ends: what waits is written, as far as the disk takes it in [`LAST_WRITES`].
+    pub(crate) async fn finish_writes(&mut self, answers: &mut mpsc::Receiver<Answer>) {
+        let end = Instant::now() + LAST_WRITES;
+        self.driver.save_at_the_end(Tick::read());
+        loop {
+            let tick = Tick::read();
+            self.driver.take_written(tick);
+            self.driver.send_writes();
+            self.act(tick);
+            let left = self.driver.unwritten();
+            if left == 0 {
+                // Of those that had no room, or that the thread did not take.
+                self.driver.take_written(tick);
+                return self.act(tick);
+            }
+            match timeout_at(end.into(), answers.recv()).await {
+                Ok(Some(Answer::Written(id, outcome))) => {
+                    self.driver.store.handle_written(Tick::read(), id, outcome);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    return tracing::error!(left, "the disk is too slow: not all is saved");
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
@@ -15,6 +15,7 @@ use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Mu
 use nat_traversal::path::SocketId;
 use node_core::peer_turns::PeerTurns;
 use node_core::questions::{MAX_ASKED, Questions};
+use node_core::sequences::Sequences;
 use node_core::underlay::Underlay;
 use node_core::waiting_room::WaitingRoom;
 use overlay_proto::Entropy;
@@ -39,22 +40,27 @@ use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
 use super::operations::Operations;
 use super::permits::Permits;
-use super::revocations::{Followed, NodeShelf, is_out, showable};
+use super::revocations::{Followed, is_out, showable};
 use super::run::{Driver, HOUSEKEEPING};
-use super::sequences::Sequences;
 use super::shell::{Inputs, Outside, Punted, Shell};
+use super::storing::{self, Disk, Kept, NodeShelf, StoreThread};
 use super::taps::Taps;
 use super::twin::Twin;
 use super::warnings::Warnings;
+use super::written::Storing;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
-use crate::control_socket::server::ControlServer;
+use crate::control_socket::server::{ControlCall, ControlServer};
 use crate::state::{BoundPorts, OsEntropy, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
 const PUNT_QUEUE: usize = 4096;
+
+/// A handshake timestamp is on disk this long after it was to be saved, however slow the disk is and whatever is
+/// written before it.
+const SLOWEST_DISK: Duration = Duration::from_secs(55);
 
 /// Beacons on their way to the slow path: of a handful of nodes for each of 16 VLANs.
 const BEACON_QUEUE: usize = 64;
@@ -73,55 +79,16 @@ pub fn up(setup: NodeSetup) -> Result<()> {
 }
 
 async fn run(setup: NodeSetup) -> Result<()> {
-    let mut ports = setup.state.load_ports()?;
-    let sockets = bind_data_path(&setup.config, &mut ports)?;
     let control_server = ControlServer::bind(&setup.state.socket(), &setup.config.control.users)?;
-    let gate = Arc::new(member_gate(&setup)?);
-    let (control, control_events) = start_control(&setup, &mut ports, &gate).await?;
-    setup.state.save_ports(&ports)?;
-
-    let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
     let (call_sender, calls) = mpsc::channel(32);
-    let (interfaces, outcomes) = Interfaces::start();
     let tick = Tick::read();
-    let around = Around {
-        sockets: &sockets,
-        gate,
-        answers: answer_sender.clone(),
-        interfaces,
-    };
-    let mut driver = driver(&setup, around, tick)?;
-    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
-    let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &driver)?;
-    driver.workers = workers.len();
-    driver.add_networks(tick)?;
-    driver.recall_peers(tick);
-    driver.tell_incarnation();
-    driver.recall_looped_ports(tick);
-    let outside = Outside {
-        control,
-        answers: answer_sender,
-        sender: SlowSender::new(sockets),
-        workers,
-        fib,
-        taps: Taps::new(),
-        firewall: FirewallWatch::start(),
-    };
-    let mut shell = Shell::new(driver, outside, tick.now);
+    let (mut shell, mut inputs) = start(&setup, calls, storing::disk, tick).await?;
     attach_configured(&setup, &mut shell, tick).await?;
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");
     tracing::info!(node = %shell.driver.node.me, "the node is up");
-    let inputs = Inputs {
-        punted,
-        control: control_events,
-        answers,
-        calls,
-        interfaces: outcomes,
-        fdb: bridges::watch(),
-        host: host::watch(),
-    };
+    (inputs.fdb, inputs.host) = (bridges::watch(), host::watch());
     shell.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
@@ -144,6 +111,60 @@ async fn attach_configured(setup: &NodeSetup, shell: &mut Shell, tick: Tick) -> 
     Ok(())
 }
 
+/// A slow path with its networks, nothing attached; and its inputs, but for those from the kernel. `disk` makes what
+/// it writes by.
+pub(super) async fn start(
+    setup: &NodeSetup,
+    calls: mpsc::Receiver<ControlCall>,
+    disk: impl FnOnce(Arc<Kept>, Arc<MemberGate>) -> Disk,
+    tick: Tick,
+) -> Result<(Shell, Inputs)> {
+    let mut ports = setup.state.load_ports()?;
+    let sockets = bind_data_path(&setup.config, &mut ports)?;
+    let kept = Arc::new(Kept::new(setup.state.clone()));
+    let gate = Arc::new(member_gate(setup, &kept)?);
+    let (control, control_events) = start_control(setup, &mut ports, &gate).await?;
+    setup.state.save_ports(&ports)?;
+
+    let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
+    let (interfaces, outcomes) = Interfaces::start();
+    let store = StoreThread::start(disk(kept, Arc::clone(&gate)), answer_sender.clone())?;
+    let around = Around {
+        sockets: &sockets,
+        gate,
+        answers: answer_sender.clone(),
+        interfaces,
+    };
+    let mut driver = driver(setup, around, tick)?;
+    let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
+    let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &driver)?;
+    driver.workers = workers.len();
+    driver.add_networks(tick)?;
+    driver.recall_peers(tick);
+    driver.tell_incarnation();
+    driver.recall_looped_ports(tick);
+    let outside = Outside {
+        control,
+        answers: answer_sender,
+        sender: SlowSender::new(sockets),
+        workers,
+        fib,
+        taps: Taps::new(),
+        firewall: FirewallWatch::start(),
+        store,
+    };
+    let inputs = Inputs {
+        punted,
+        control: control_events,
+        answers,
+        calls,
+        interfaces: outcomes,
+        fdb: None,
+        host: None,
+    };
+    Ok((Shell::new(driver, outside, tick.now), inputs))
+}
+
 /// What a driver still reaches by itself.
 struct Around<'a> {
     sockets: &'a UdpSockets,
@@ -156,7 +177,10 @@ struct Around<'a> {
 fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
     let mut entropy = OsEntropy;
     let node = node(setup, tick.now, &mut entropy)?;
-    let mut sequences = Sequences::load(setup.state.clone())?;
+    let mut sequences = sequences(setup, tick.wall)?;
+    let first = sequences
+        .next(tick.wall)
+        .context("no number is left for this node's lists")?;
     Ok(Driver {
         tunnels: tunnels(setup, &node)?,
         node,
@@ -166,7 +190,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         answers: around.answers,
         asking: Questions::default(),
         permits: Permits::default(),
-        underlay: Underlay::new(socket_ports(around.sockets), sequences.next(tick.wall)?),
+        underlay: Underlay::new(socket_ports(around.sockets), first),
         effects: Effects::default(),
         listen: around.sockets.local_addrs(),
         workers: 0,
@@ -181,7 +205,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         networks: Vec::new(),
         for_session: WaitingRoom::new(super::run::SESSION_ROOM),
         next_frame_id: 0,
-        sequences,
+        store: Storing::new(sequences, tick.now),
         signal_inbox: overlay_proto::directory::SignalInbox::default(),
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
         open_questions: super::questions::OpenQuestions::default(),
@@ -192,10 +216,8 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         next_housekeeping: tick.now,
         expiry: Expiry::new(tick.now),
         peers_changed: false,
-        next_save: tick.now,
         revocations: Followed::new(around.gate.revocations()),
         gate: around.gate,
-        saved_timestamp: 0,
         looks: Looks::start(),
         host: HostLooks::start(),
         interfaces: around.interfaces,
@@ -208,6 +230,17 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         leaving: None,
         state: setup.state.clone(),
     })
+}
+
+/// The numbers of this node's lists, with a reserve on disk.
+fn sequences(setup: &NodeSetup, wall: UnixTime) -> Result<Sequences> {
+    let mut sequences = Sequences::restored(setup.state.load_sequences()?);
+    if let Some(bound) = sequences.poll_refill(wall) {
+        let saved = setup.state.save_sequences(bound);
+        saved.context("the numbers of this node's lists cannot be kept")?;
+        sequences.handle_written(true);
+    }
+    Ok(sequences)
 }
 
 /// The sockets of each worker. A kernel that does not let several share a port has one worker.
@@ -358,10 +391,10 @@ fn control_config(
     })
 }
 
-fn member_gate(setup: &NodeSetup) -> Result<MemberGate> {
+fn member_gate(setup: &NodeSetup, kept: &Arc<Kept>) -> Result<MemberGate> {
     let me = setup.key.peer_id();
     let state = member_state(&setup.membership, &setup.revocations, me)?;
-    let shelf = NodeShelf(setup.state.clone());
+    let shelf = NodeShelf(Arc::clone(kept));
     let revocations = Revocations::clone(&setup.revocations);
     Ok(MemberGate::new(state, revocations, Some(Arc::new(shelf))))
 }
@@ -477,9 +510,9 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
 
 /// A handshake timestamp, in nanoseconds, that no run before has reached, when `saved` is on disk and the clock
 /// says `clock`. A run that was killed has not saved its last handshakes; where the clock was ahead in it and is
-/// right now, only the time between two savings tells how far they went.
+/// right now, only the time between two savings, and that which the disk took for one, tell how far they went.
 fn above_all_before(saved: u64, clock: u64) -> u64 {
-    let unsaved = 2 * u64::try_from(HOUSEKEEPING.as_nanos()).unwrap_or(0);
+    let unsaved = u64::try_from((HOUSEKEEPING + SLOWEST_DISK).as_nanos()).unwrap_or(0);
     let reached = (saved > 0).then(|| saved.saturating_add(unsaved));
     clock.max(reached.unwrap_or(0))
 }
@@ -495,9 +528,11 @@ mod tests {
         let now = 1_800_000_000 * SECOND;
         assert_eq!(above_all_before(0, now), now, "the first run of all");
         assert_eq!(above_all_before(now - 60 * SECOND, now), now);
-        // Saved 5 s before its last handshake, two hours ahead.
+        // Saved 5 s before its last handshake, two hours ahead; or begun then, on a slow disk.
         let ahead = now + 7_200 * SECOND;
-        assert!(above_all_before(ahead - 5 * SECOND, now) > ahead);
+        for before in [5, 50] {
+            assert!(above_all_before(ahead - before * SECOND, now) > ahead);
+        }
         assert_eq!(above_all_before(u64::MAX, now), u64::MAX);
     }
 }

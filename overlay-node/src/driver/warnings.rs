@@ -56,6 +56,8 @@ pub(crate) enum Topic {
     Learned,
     /// The host's way out leads into the overlay.
     WayOut,
+    /// The state directory does not take what is to be kept.
+    Disk,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,630 @@
+//! A node whose disk waits for the test's word, refuses, or is slow: each row of the table of ADR 43.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use overlay_proto::SeededEntropy;
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{
+    AuthorityKey, Chain, InviteRequest, InviteUses, NetworkAuthority, NodeKey, OverlaySecret,
+    RevocationLine, Revoked, Rights, SignedEpoch, SignedRevocations, SignedRoot, issue_invite,
+};
+use overlay_proto::time::UnixTime;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::cli::NodeSetup;
+use crate::config::Config;
+use crate::control_socket::api::{Request, Response, SecretLine};
+use crate::driver::node::Tick;
+use crate::driver::shell::{Inputs, Shell};
+use crate::driver::startup;
+
+const FULL: &str = "no space is left on the device";
+
+/// Who rules the overlay that the node is in.
+struct Authority {
+    key: AuthorityKey,
+    roots: RootStore,
+    network: NetworkAuthority,
+    witness: NodeKey,
+}
+
+impl Authority {
+    fn list(&self, number: u32) -> SignedRevocations {
+        let list = Revocations::default();
+        let entry = Revoked::Node(PeerId([9; 32]));
+        let list = list.successor(number, entry).unwrap();
+        SignedRevocations::sign(&self.key, self.roots.overlay(), list)
+    }
+
+    fn next_root(&mut self) {
+        let new = AuthorityKey::generate(&mut SeededEntropy::new(77));
+        let next = self.roots.successor(&self.key, &new, wall_clock(), 1);
+        self.roots.advance(next).unwrap();
+        self.key = new;
+    }
+
+    fn epoch(&mut self) -> SignedEpoch {
+        let list = Revocations::default().number();
+        let network = &mut self.network;
+        network
+            .next_epoch(&self.key, &self.roots, list, wall_clock())
+            .unwrap()
+    }
+
+    fn line(&mut self) -> Request {
+        let version = self.roots.newest().version;
+        let line = RevocationLine {
+            roots: self.roots.above(0).to_vec(),
+            list: self.list(version),
+            epochs: vec![self.epoch().encode().into()],
+        };
+        Request::Apply {
+            line: SecretLine(line.to_text().to_string()),
+        }
+    }
+
+    fn receipt_of(&self, chain: &Chain) -> Chain {
+        let application = chain.apply(&self.roots, wall_clock()).unwrap();
+        let receipt = InviteUses::default()
+            .count(&application, wall_clock())
+            .unwrap();
+        let receipt = receipt.sign(&self.witness, self.roots.overlay());
+        chain.clone().with_receipt(receipt)
+    }
+}
+
+/// A node that joined in `dir`, and has no receipt.
+fn joined(dir: &Path) -> (Authority, NodeSetup) {
+    let mut entropy = SeededEntropy::new(8);
+    let now = wall_clock();
+    let key = AuthorityKey::generate(&mut entropy);
+    let roots = RootStore::from_roots([SignedRoot::first(&key, now)]).unwrap();
+    let secret = OverlaySecret::generate(&mut entropy);
+    let witness = NodeKey::generate(&mut entropy);
+    let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
+    let request = InviteRequest {
+        networks: vec![network.secret()],
+        rights: Rights::DEFAULT,
+        name: None,
+        join_until: UnixTime(now.0 + 3_600),
+        member_until: UnixTime(now.0 + 86_400),
+        max_nodes: 1,
+        witness: None,
+        // Nobody answers there.
+        bootstraps: vec![format!("/ip4/127.0.0.1/tcp/1/p2p/{}", witness.peer_id())],
+    };
+    let invite = issue_invite(&key, &roots, &secret, request, now, &mut entropy).unwrap();
+    let state = StateDir::at(dir);
+    state.create().unwrap();
+    let node = state.load_or_create_identity().unwrap();
+    let membership = invite.accept(&node, now).unwrap();
+    state.save_membership(&membership).unwrap();
+    let setup = NodeSetup {
+        lock: state.lock().unwrap(),
+        config: Config {
+            listen: vec!["127.0.0.1:0".to_owned().try_into().unwrap()],
+            ..Config::default()
+        },
+        key: node,
+        static_key: state.next_static_key().unwrap(),
+        membership,
+        revocations: Arc::default(),
+        name: "before".to_owned(),
+        state,
+    };
+    let authority = Authority {
+        key,
+        roots,
+        network,
+        witness,
+    };
+    (authority, setup)
+}
+
+/// What the disk is told to do with the write that it has in hand.
+enum Word {
+    Take,
+    Refuse,
+}
+
+struct House {
+    dir: tempfile::TempDir,
+    setup: NodeSetup,
+    shell: Shell,
+    inputs: Inputs,
+    /// What the disk has in hand, and what it is to do.
+    asked: Receiver<Write>,
+    word: Sender<Word>,
+}
+
+impl House {
+    async fn build() -> (Authority, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let (authority, setup) = joined(dir.path());
+        let ((asks, asked), (word, words)) = (channel(), channel());
+        let held = |kept, gate| -> Disk {
+            let mut disk = disk(kept, gate);
+            Box::new(move |write| {
+                let _ = asks.send(write.clone());
+                match words.recv() {
+                    Ok(Word::Take) => disk(write),
+                    _ => Err(Refused::Disk(FULL.to_owned())),
+                }
+            })
+        };
+        let (_, calls) = mpsc::channel(1);
+        let (shell, inputs) = startup::start(&setup, calls, held, Tick::read())
+            .await
+            .unwrap();
+        let house = Self {
+            dir,
+            setup,
+            shell,
+            inputs,
+            asked,
+            word,
+        };
+        (authority, house)
+    }
+
+    fn call(&mut self, request: Request) -> oneshot::Receiver<Response> {
+        let (reply, answer) = oneshot::channel();
+        self.shell.handle_call(Tick::read(), request, reply);
+        self.turn();
+        answer
+    }
+
+    fn turn(&mut self) {
+        let tick = Tick::read();
+        self.shell.driver.take_written(tick);
+        self.shell.driver.send_writes();
+        self.shell.act(tick);
+    }
+
+    /// The write that the disk has in hand.
+    fn in_hand(&self) -> Write {
+        self.asked.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    /// The disk does as it is told, and the node hears of it.
+    async fn tell(&mut self, word: Word) -> Write {
+        let write = self.in_hand();
+        self.word.send(word).unwrap();
+        loop {
+            if let Answer::Written(id, outcome) = self.inputs.answers.recv().await.unwrap() {
+                let tick = Tick::read();
+                self.shell
+                    .driver
+                    .handle_answer(tick, Answer::Written(id, outcome));
+                self.turn();
+                return write;
+            }
+        }
+    }
+
+    fn is_remembered(&self) -> bool {
+        let told = self.shell.driver.warnings.lines();
+        !told.into_iter().any(|line| line.contains(FULL))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.shell.driver.node.membership.networks()[0].epoch
+    }
+
+    fn on_disk(&self) -> overlay_proto::membership::Membership {
+        self.setup.state.require_membership().unwrap()
+    }
+}
+
+fn said(answer: &mut oneshot::Receiver<Response>) -> Result<String, String> {
+    match answer.try_recv().unwrap() {
+        Response::Done(line) => Ok(line),
+        Response::Error(line) => Err(line),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rename(name: &str) -> Request {
+    Request::Rename {
+        name: Some(name.to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn a_name_and_a_pin_count_when_they_are_written_and_else_the_user_is_told() {
+    let (_, mut house) = House::build().await;
+    let mut answer = house.call(rename("oak"));
+    assert!(answer.try_recv().is_err(), "the disk has not answered");
+    assert_eq!(house.shell.driver.node.name, "before");
+    // The slow path goes on meanwhile.
+    assert!(house.call(Request::Status).try_recv().is_ok());
+    house.tell(Word::Take).await;
+    assert_eq!(said(&mut answer).unwrap(), "this node is called oak now");
+    assert_eq!(house.shell.driver.node.name, "oak");
+
+    let mut answer = house.call(rename("elm"));
+    house.tell(Word::Refuse).await;
+    assert_eq!(said(&mut answer).unwrap_err(), FULL);
+    assert_eq!(house.shell.driver.node.name, "oak");
+
+    let pin = Pin {
+        network: "lab".parse().unwrap(),
+        vlan: overlay_proto::ethernet::VlanId::UNTAGGED,
+        mac: "52:54:00:00:00:01".parse().unwrap(),
+    };
+    let mut refused = house.call(Request::Pin(pin.clone()));
+    house.tell(Word::Refuse).await;
+    assert_eq!(said(&mut refused).unwrap_err(), FULL);
+    let mut pinned = house.call(Request::Pin(pin.clone()));
+    assert!(pinned.try_recv().is_err());
+    house.tell(Word::Take).await;
+    assert!(said(&mut pinned).unwrap().contains("is pinned"));
+    assert_eq!(pins::load(&house.setup.state).unwrap(), [pin]);
+    // What only the user asked for is no warning.
+    assert!(house.is_remembered());
+}
+
+#[tokio::test]
+async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
+    let (mut authority, mut house) = House::build().await;
+    authority.next_root();
+    let line = authority.line();
+    // The documents.
+    let mut answer = house.call(line.clone());
+    house.tell(Word::Refuse).await;
+    assert_eq!(said(&mut answer).unwrap_err(), FULL);
+    assert_eq!(
+        house.shell.driver.node.membership.roots().newest().version,
+        1
+    );
+    // The documents are there, the epochs refused: in between the list, which counts.
+    let mut answer = house.call(line.clone());
+    house.tell(Word::Take).await;
+    assert_eq!(
+        house.shell.driver.node.membership.roots().newest().version,
+        2
+    );
+    assert!(
+        !house
+            .shell
+            .driver
+            .revocations
+            .held
+            .names_node(PeerId([9; 32]))
+    );
+    let list = house.tell(Word::Take).await;
+    assert!(matches!(list, Write::Revocations { from: None, .. }));
+    assert!(
+        house
+            .shell
+            .driver
+            .revocations
+            .held
+            .names_node(PeerId([9; 32]))
+    );
+    house.tell(Word::Refuse).await;
+    assert_eq!(said(&mut answer).unwrap_err(), FULL);
+    assert_eq!((house.epoch(), house.on_disk().networks()[0].epoch), (1, 1));
+    // All of it; what is saved because of the list goes behind.
+    let mut answer = house.call(line);
+    while !matches!(house.tell(Word::Take).await, Write::Revocations { .. }) {}
+    assert!(answer.try_recv().is_err());
+    let epochs = house.tell(Word::Take).await;
+    assert!(matches!(epochs, Write::Edit(Edit::ApplyEpochs(_))));
+    let told = said(&mut answer).unwrap();
+    assert!(told.contains("new keys for: lab"), "{told}");
+    assert_eq!((house.epoch(), house.on_disk().networks()[0].epoch), (2, 2));
+}
+
+#[tokio::test]
+async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
+    let (authority, mut house) = House::build().await;
+    let (peer, names) = (PeerId([1; 32]), |house: &House| {
+        house.shell.driver.revocations.held.number().0
+    });
+    let list = authority.list(1).encode();
+    assert!(house.shell.driver.learn_list(peer, &list[1..]).is_err());
+    house.shell.driver.learn_list(peer, &list).unwrap();
+    house.shell.driver.learn_list(peer, &list).unwrap();
+    house.turn();
+    house.in_hand();
+    let gate = Arc::clone(&house.shell.driver.gate);
+    assert_eq!((names(&house), gate.revocations().number().0), (0, 0));
+    std::fs::remove_dir_all(house.dir.path()).unwrap();
+    house.word.send(Word::Take).unwrap();
+    loop {
+        if let Answer::Written(id, outcome) = house.inputs.answers.recv().await.unwrap() {
+            house
+                .shell
+                .driver
+                .handle_answer(Tick::read(), Answer::Written(id, outcome));
+            break;
+        }
+    }
+    house.turn();
+    let number = gate.revocations().number().0;
+    assert!(number > 0, "the gate goes by it");
+    assert_eq!(names(&house), number);
+    // It is known now; what is in hand and what comes next are savings.
+    house.shell.driver.learn_list(peer, &list).unwrap();
+    for _ in 0..2 {
+        let next = house.tell(Word::Refuse).await;
+        assert!(!matches!(next, Write::Revocations { .. }), "{next:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_refuses() {
+    let (mut authority, mut house) = House::build().await;
+    let shown = |house: &House| {
+        house
+            .shell
+            .driver
+            .node
+            .membership
+            .chain()
+            .unwrap()
+            .has_receipt()
+    };
+    let chain = house.on_disk().chain().unwrap().clone();
+    let receipt = Edit::TakeReceipt(Box::new(authority.receipt_of(&chain)));
+    house.shell.driver.store.put(Write::Edit(receipt));
+    house.turn();
+    assert!(!shown(&house), "not before it is on disk");
+    house.tell(Word::Refuse).await;
+    assert!(shown(&house) && !house.on_disk().chain().unwrap().has_receipt());
+    assert!(!house.is_remembered());
+    // The disk has room again: the epoch is there, and the receipt after it.
+    let epoch = Edit::TakeEpoch(Box::new(authority.epoch()));
+    house.shell.driver.store.put(Write::Edit(epoch));
+    house.turn();
+    assert_eq!(house.epoch(), 1);
+    house.tell(Word::Take).await;
+    assert_eq!(house.epoch(), 2);
+    assert!(shown(&house), "what came from the disk has no receipt");
+    // That it is on disk at last changes nothing more: no card is laid down anew.
+    let later = Some(Instant::now() + Duration::from_secs(99));
+    house.shell.driver.networks[0].register_at = later;
+    house.tell(Word::Take).await;
+    assert!(house.on_disk().chain().unwrap().has_receipt());
+    assert!(shown(&house) && house.is_remembered());
+    assert_eq!(house.shell.driver.networks[0].register_at, later);
+}
+
+#[tokio::test]
+async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
+    for word in [Word::Take, Word::Refuse] {
+        let (_, mut house) = House::build().await;
+        // No such port: the kernel says so as soon as it is asked.
+        let shut = |house: &mut House| {
+            let port = "nowhere".to_owned();
+            house.shell.driver.shut_port(Tick::read(), 999_999, port);
+            house.turn();
+        };
+        shut(&mut house);
+        let kept = house.in_hand();
+        assert!(matches!(kept, Write::LoopedPorts(_)));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(house.inputs.answers.try_recv().is_err(), "before its time");
+        house.word.send(word).unwrap();
+        let mut set = false;
+        while !set {
+            let answer = house.inputs.answers.recv().await.unwrap();
+            set = matches!(answer, Answer::PortSet(_));
+            house.shell.driver.handle_answer(Tick::read(), answer);
+            house.turn();
+        }
+    }
+}
+
+#[tokio::test]
+async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written() {
+    let (_, mut house) = House::build().await;
+    house.shell.driver.save_state(Tick::read());
+    house.turn();
+    // The timestamp is before the directory; a user before the directory, too.
+    let mut answer = house.call(rename("oak"));
+    assert!(matches!(
+        house.tell(Word::Refuse).await,
+        Write::HandshakeTime(_)
+    ));
+    assert!(!house.is_remembered());
+    assert_eq!(
+        house.tell(Word::Take).await,
+        Write::Name(Some("oak".into()))
+    );
+    assert!(said(&mut answer).is_ok());
+    assert!(matches!(
+        house.tell(Word::Refuse).await,
+        Write::Directory { .. }
+    ));
+    // What the disk refused comes again with the next saving, and no sooner.
+    assert!(
+        house
+            .asked
+            .recv_timeout(Duration::from_millis(100))
+            .is_err()
+    );
+    house.shell.driver.save_state(Tick::read());
+    house.turn();
+    assert!(matches!(
+        house.tell(Word::Take).await,
+        Write::HandshakeTime(_)
+    ));
+    // A saving meanwhile is none.
+    house.shell.driver.peers_changed = true;
+    house.shell.driver.save_state(Tick::read());
+    assert!(matches!(
+        house.tell(Word::Take).await,
+        Write::Directory { .. }
+    ));
+    assert!(house.is_remembered());
+    assert!(
+        house
+            .asked
+            .recv_timeout(Duration::from_millis(100))
+            .is_err()
+    );
+    assert!(house.shell.driver.peers_changed);
+}
+
+#[tokio::test]
+async fn numbers_come_from_what_is_on_disk() {
+    let (_, mut house) = House::build().await;
+    let later = UnixTime(wall_clock().0 + 400);
+    let on_disk = house.setup.state.load_sequences().unwrap();
+    let tick = Tick {
+        wall: later,
+        ..Tick::read()
+    };
+    house.shell.driver.refill_sequences(tick);
+    house.turn();
+    // Nobody waits: the other half is there.
+    let sequences = &mut house.shell.driver.store.sequences;
+    assert!(sequences.next(later).unwrap() <= on_disk);
+    let Write::Sequences(bound) = house.tell(Word::Refuse).await else {
+        panic!("no numbers");
+    };
+    assert!(bound > on_disk);
+    let sequences = &mut house.shell.driver.store.sequences;
+    assert!(sequences.next(UnixTime(later.0 + 900)).unwrap() <= on_disk);
+    house.shell.driver.refill_sequences(tick);
+    house.turn();
+    let Write::Sequences(bound) = house.tell(Word::Take).await else {
+        panic!("no numbers");
+    };
+    let sequences = &mut house.shell.driver.store.sequences;
+    assert!(sequences.next(UnixTime(later.0 + 500)).unwrap() > on_disk);
+    assert_eq!(house.setup.state.load_sequences().unwrap(), bound);
+}
+
+#[tokio::test]
+async fn leaving_is_the_last_write() {
+    let (authority, mut house) = House::build().await;
+    let mut renamed = house.call(rename("oak"));
+    let (reply, mut answer) = oneshot::channel();
+    let tick = Tick::read();
+    let call = house.shell.open_call(reply);
+    house.shell.driver.linger(tick, call);
+    house.shell.driver.forget_when_due(tick.now);
+    assert!(
+        house
+            .shell
+            .driver
+            .leaving
+            .as_ref()
+            .unwrap()
+            .poll_timeout()
+            .is_some()
+    );
+    house
+        .shell
+        .driver
+        .forget_when_due(tick.now + Duration::from_secs(2));
+    house.shell.driver.save_state(tick);
+    house.turn();
+    house.tell(Word::Take).await;
+    assert!(said(&mut renamed).is_ok());
+    assert!(answer.try_recv().is_err(), "it is not forgotten yet");
+    assert!(!house.shell.driver.leaving.as_ref().unwrap().is_over());
+    assert_eq!(house.tell(Word::Take).await, Write::Leave);
+    assert!(said(&mut answer).unwrap().contains("has ended"));
+    assert!(house.shell.driver.leaving.as_ref().unwrap().is_over());
+    // Neither the node nor the gate writes any more.
+    let list = authority.list(1).encode();
+    house.shell.driver.gate.take_revocations(&list).unwrap();
+    house.shell.driver.save_state(tick);
+    house.shell.finish_writes(&mut house.inputs.answers).await;
+    assert!(house.asked.try_recv().is_err());
+    let entries = std::fs::read_dir(house.dir.path()).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["edit.lock", "lock", "name", "ports"]);
+}
+
+#[tokio::test]
+async fn a_slow_disk_holds_up_nobody_and_all_is_written_at_the_end() {
+    const EACH: Duration = Duration::from_secs(1);
+    let dir = tempfile::tempdir().unwrap();
+    let (_, setup) = joined(dir.path());
+    let (caller, calls) = mpsc::channel(4);
+    let slow = |kept, gate| -> Disk {
+        let mut disk = disk(kept, gate);
+        Box::new(move |write| {
+            std::thread::sleep(EACH);
+            disk(write)
+        })
+    };
+    let (shell, inputs) = startup::start(&setup, calls, slow, Tick::read())
+        .await
+        .unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ask = async |request| {
+        let (reply, answer) = oneshot::channel();
+        caller.send((request, reply)).await.unwrap();
+        answer.await.unwrap()
+    };
+    let script = async {
+        let start = Instant::now();
+        let looks = async {
+            let mut longest = Duration::ZERO;
+            while start.elapsed() < EACH * 2 {
+                let asked = Instant::now();
+                ask(Request::Status).await;
+                longest = longest.max(asked.elapsed());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            longest
+        };
+        let (longest, renamed) = tokio::join!(looks, ask(rename("oak")));
+        assert!(matches!(renamed, Response::Done(_)), "{renamed:?}");
+        assert!(longest < EACH * 3 / 4, "status took {longest:?}");
+        let waits = ask(rename("elm"));
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stop.send(()).unwrap();
+        };
+        let (renamed, ()) = tokio::join!(waits, end);
+        assert!(matches!(renamed, Response::Done(_)), "{renamed:?}");
+    };
+    let run = shell.run(inputs, async {
+        let _ = stopped.await;
+    });
+    tokio::join!(run, script);
+    assert_eq!(setup.state.load_name().unwrap().unwrap(), "elm");
+    let blobs = std::fs::read_dir(dir.path()).unwrap();
+    let has_directory = blobs.flatten().any(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("blob-directory-")
+    });
+    assert!(has_directory);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_does_not_keep_the_node_from_ending() {
+    let (_, mut house) = House::build().await;
+    let start = Instant::now();
+    house.shell.finish_writes(&mut house.inputs.answers).await;
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(20));
+}
+
+#[test]
+fn what_the_gate_learns_is_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut authority, setup) = joined(dir.path());
+    let shelf = NodeShelf(Arc::new(Kept::new(setup.state.clone())));
+    authority.next_root();
+    shelf.keep_roots(&authority.roots);
+    let kept = setup.state.require_membership().unwrap();
+    assert_eq!(kept.roots().newest(), authority.roots.newest());
+    let mut all = Revocations::default();
+    all.take(authority.list(2), &authority.roots).unwrap();
+    shelf.keep_revocations(&all);
+    assert_eq!(setup.state.load_revocations(&authority.roots).unwrap(), all);
+}
