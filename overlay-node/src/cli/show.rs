@@ -86,10 +86,9 @@ pub fn networks_on_disk(
 ) -> Vec<NetworkReport> {
     let report = |network: &NetworkSecret| {
         let mut attached = attached.iter();
-        NetworkReport::of(
-            network,
-            attached.find(|record| record.network == network.name),
-        )
+        let record = attached.find(|record| record.network == network.name);
+        let attached = record.map(|record| (record, attachments::port(&record.tap)));
+        NetworkReport::of(network, attached)
     };
     membership.networks().iter().map(report).collect()
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TIMEOUT;
 pub use super::names::{MemberReport, ShownName};
-use crate::attachments::{self, AttachmentRecord};
+use crate::attachments::{AttachmentRecord, TapPort};
 use crate::pins::Pin;
 
 pub use super::shared_lan::SharedLanReport;
@@ -187,12 +187,15 @@ pub struct AttachRequest {
 }
 
 impl NetworkReport {
-    /// Of a network of this member, and what is attached to it here.
+    /// Of a network of this member, and what is attached to it here, with its tap as it is now.
     #[must_use]
-    pub fn of(network: &NetworkSecret, attached: Option<&AttachmentRecord>) -> Self {
+    pub fn of(
+        network: &NetworkSecret,
+        attached: Option<(&AttachmentRecord, Option<TapPort>)>,
+    ) -> Self {
+        let (attached, port) = attached.map_or((None, None), |(record, port)| (Some(record), port));
         let vms = attached.map_or(&[][..], |record| &record.vms);
         let nic = attached.and_then(|record| record.nic.as_ref());
-        let port = attached.and_then(|record| attachments::port(&record.tap));
         Self {
             name: network.name.clone(),
             tap: attached.map(|record| record.tap.clone()),

@@ -11,8 +11,9 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{MacKey, NetIndex};
 
-use super::bridges::BridgeLook;
-use super::effects::Effect;
+use super::bridge_looks::BridgeLook;
+use super::effects::{CallId, Effect};
+use super::interface_looks::Outcome as Kept;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::run::Driver;
@@ -29,8 +30,14 @@ pub(crate) enum Answer {
     Written(WriteId, written::Outcome),
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
+    /// Taps and bridges were compared with the record.
+    Interfaces(Kept),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
     PortSet(PortSet),
+    /// Entries of other hosts' MACs are written; those that the kernel refused.
+    RemoteMacs(NetIndex, Vec<MacKey>),
+    /// Moved addresses stay, with what to tell the user; or why not.
+    Confirmed(CallId, anyhow::Result<String>),
     /// What a user asked for is done, with what to tell; or why not.
     Operated(anyhow::Result<String>),
     /// It was tried to bring moved addresses back; the record says whether they are.
@@ -89,9 +96,12 @@ impl Driver {
             Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
             Answer::Written(id, outcome) => self.store.handle_written(tick, id, outcome),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
+            Answer::Interfaces(outcome) => self.handle_kept(tick, outcome),
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Operated(done) => self.handle_operated(tick, done),
-            Answer::MoveEnded => self.note_move(tick.now),
+            Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),
+            Answer::Confirmed(call, done) => self.handle_confirmed(call, done),
+            Answer::MoveEnded => self.look_at_move(),
             Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),
         }
     }

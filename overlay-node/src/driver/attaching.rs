@@ -8,8 +8,8 @@ use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::NetIndex;
 
-use super::answers::Answer;
 use super::effects::{CallId, Effect};
+use super::host_tasks::HostTask;
 use super::network::{NEVER_SAVED, Network};
 use super::node::Tick;
 use super::requests::response;
@@ -18,7 +18,7 @@ use super::segments::new_segment;
 use super::taps::Tap;
 use super::warnings::Topic;
 use super::written::Awaited;
-use crate::attachments;
+use crate::attachments::AttachmentRecord;
 use crate::control_socket::api::AttachRequest;
 
 /// How long after its deadline a move is left to its watcher.
@@ -149,14 +149,19 @@ impl Driver {
         self.apply_host(tick.now);
         self.look_at_host();
         self.fib_stale = true;
-        self.look_at_bridges(true);
+        self.look_at_bridges(tick.now, true);
         Ok(())
     }
 
     /// A move of addresses may wait for a confirmation: the watcher undoes it, and this node looks
     /// after the watcher.
-    pub(crate) fn note_move(&mut self, now: Instant) {
-        self.move_due = match attachments::waits(self.state.path()) {
+    pub(crate) fn look_at_move(&mut self) {
+        self.effects.push(Effect::LookAtMove);
+    }
+
+    /// How long a move still waits; `None`: there is none.
+    pub(crate) fn handle_move(&mut self, now: Instant, left: Result<Option<Duration>>) {
+        self.move_due = match left {
             Ok(left) => left.map(|left| now + left + WATCHER_GRACE),
             Err(error) => {
                 tracing::error!("whether a move waits for a confirmation is unknown: {error:#}");
@@ -167,14 +172,15 @@ impl Driver {
 
     /// Moves the addresses of a NIC, beside the slow path, that had none yet when the node started.
     pub(crate) fn retry_moves(&mut self) {
-        // While a move waits for its confirmation nothing is made whole.
-        if self.move_due.is_some() || !self.some_nic_waits() {
-            return;
+        // While a move waits for its confirmation nothing is made whole. The watcher may have undone the move; only
+        // the disk tells.
+        if self.move_due.is_none() && self.some_nic_waits() {
+            self.effects.push(Effect::LookAtRecords);
         }
-        // The watcher may have undone the move; only the disk tells.
-        let Ok(records) = attachments::load(self.state.path()) else {
-            return;
-        };
+    }
+
+    /// The attachments as they are on disk.
+    pub(crate) fn handle_records(&mut self, records: &[AttachmentRecord]) {
         for attached in self.networks.iter_mut().filter_map(|n| n.attached.as_mut()) {
             let now = records.iter().find(|one| one.network == attached.network);
             if let Some(now) = now.filter(|now| now.tap == attached.tap) {
@@ -182,44 +188,34 @@ impl Driver {
             }
         }
         self.fib_stale = true;
-        if !self.some_nic_waits() {
-            return;
+        if self.some_nic_waits() {
+            self.effects.push(Effect::Host(HostTask::Ensure));
         }
-        let dir = self.state.path().to_owned();
-        tokio::spawn(async move {
-            match attachments::ensure(&dir).await {
-                Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
-                Err(error) => tracing::error!("the NIC is not on its network: {error:#}"),
-            }
-        });
     }
 
     fn some_nic_waits(&self) -> bool {
         let mut records = self.networks.iter().filter_map(|n| n.attached.as_ref());
-        records.any(attachments::nic_waits)
+        records.any(|record| self.sight.nic_waits(record))
     }
 
     /// Brings moved addresses back, beside the slow path, if the watcher has not.
     pub(crate) fn watch_move(&mut self, now: Instant) {
-        if self.move_due.take_if(|due| *due <= now).is_none() {
-            return;
+        if self.move_due.take_if(|due| *due <= now).is_some() {
+            self.effects.push(Effect::Host(HostTask::RollBack));
         }
-        let (dir, answers) = (self.state.path().to_owned(), self.answers.clone());
-        tokio::spawn(async move {
-            match attachments::roll_back(&dir, false).await {
-                Ok(lines) => lines.iter().for_each(|line| tracing::warn!("{line}")),
-                Err(error) => tracing::error!("moved addresses were not brought back: {error:#}"),
-            }
-            // The driver may have ended.
-            let _ = answers.send(Answer::MoveEnded).await;
-        });
     }
 
     /// `farlan confirm` while the node runs.
-    pub(crate) fn confirm(&mut self) -> Result<String> {
-        let line = attachments::confirm(self.state.path())?;
-        self.move_due = None;
-        Ok(line)
+    pub(crate) fn confirm(&mut self, call: CallId) {
+        self.effects.push(Effect::Host(HostTask::Confirm(call)));
+    }
+
+    /// What came of it.
+    pub(crate) fn handle_confirmed(&mut self, call: CallId, done: Result<String>) {
+        if done.is_ok() {
+            self.move_due = None;
+        }
+        self.effects.reply(call, response(done));
     }
 
     /// Before `farlan attach` changes the host.
@@ -234,7 +230,7 @@ impl Driver {
         if is_lan(request) {
             self.listen_first(tick.now, &request.network);
         }
-        self.note_move(tick.now);
+        self.look_at_move();
         self.open_taps();
     }
 
@@ -274,8 +270,7 @@ impl Driver {
         }
         tracing::warn!(network = %name, "the tap is gone; it is made again");
         self.withdraw_all(tick, &name);
-        self.interfaces.look_soon();
-        self.keep_interfaces(tick.now);
+        self.effects.push(Effect::LookAtInterfaces);
     }
 
     /// Nothing of this network is attached here any more.

@@ -14,26 +14,23 @@ use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
-use tap_bridge::{FdbEntry, FdbNews, FdbWatch, Link, Links};
+use tap_bridge::{FdbEntry, FdbNews, FdbWatch};
 
-use super::answers::Answer;
-use super::bridge_orders::{BridgeOrder, BridgeOrders};
+use super::bridge_looks::BridgeLook;
+use super::bridge_orders::BridgeOrder;
+use super::effects::Effect;
 use super::group_queries::GroupQueries;
+use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::remote_macs::RemoteMacs;
 use super::run::Driver;
 use super::warnings::Topic;
-use crate::attachments::overlay_port;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
 const MAX_LEARNED: usize = tap_bridge::FDB_MAX_LEARNED as usize;
 
 /// Entries of one bridge's database that are looked at: those of our own guests and of all others.
-const MAX_DUMPED: usize = 4 * MAX_LEARNED;
-
-/// Time for the kernel to finish what it began when it told of a change, and the shortest time
-/// between two looks.
-const SETTLE: Duration = Duration::from_millis(50);
+pub(super) const MAX_DUMPED: usize = 4 * MAX_LEARNED;
 
 /// Between two looks at the whole database because news of it were lost: a guest that makes MACs up
 /// overruns them all the time, and each look costs the kernel and us a walk through what it made up.
@@ -42,9 +39,6 @@ const WHOLE_EVERY: Duration = Duration::from_secs(30);
 /// The look that is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
-    /// `None` where the kernel gives no netlink socket: then only frames tell.
-    links: Option<Links>,
-    orders: BridgeOrders,
     under_way: bool,
     /// Another one is wanted after it; `Some(true)`: with the whole database.
     next: Option<bool>,
@@ -73,54 +67,12 @@ impl Paced {
     }
 }
 
-impl Looks {
-    /// Must be called within a tokio runtime.
-    pub(crate) fn start() -> Self {
-        let links = Links::connect();
-        if let Err(error) = &links {
-            tracing::warn!(%error, "the bridges cannot be watched");
-        }
-        let links = links.ok();
-        Self {
-            orders: BridgeOrders::start(links.clone()),
-            links,
-            ..Self::default()
-        }
-    }
-
-    /// The way to the kernel, where there is one.
-    pub(crate) fn links(&self) -> Option<Links> {
-        self.links.clone()
-    }
-}
-
 /// Starts to listen to what the bridges learn. Must be called within a tokio runtime, and at most
-/// [`SETTLE`] after the first look at the whole database was asked for: nothing falls between then.
+/// a moment after the first look at the whole database was asked for: nothing falls between then.
 pub(crate) fn watch() -> Option<FdbWatch> {
     FdbWatch::start()
         .inspect_err(|error| tracing::warn!(%error, "the bridges cannot be watched"))
         .ok()
-}
-
-/// What one look saw of one network's bridge.
-#[derive(Debug)]
-pub(crate) struct BridgeLook {
-    pub(super) net: NetIndex,
-    pub(super) bridge: u32,
-    pub(super) tap: u32,
-    /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
-    untagged: Option<VlanId>,
-    /// Ports with carrier, without our tap.
-    ports: BTreeSet<u32>,
-    /// The whole database, if it was asked for.
-    pub(super) fdb: Option<Vec<FdbEntry>>,
-    /// The database has more entries than are looked at.
-    more: bool,
-    /// The MACs of the bridge and its ports.
-    pub(super) own: BTreeSet<MacAddr>,
-    pub(super) snoops: bool,
-    /// What our tap should be as a port and cannot be made, a line each.
-    pub(super) wrong: Vec<String>,
 }
 
 /// A bridge as last seen, and the MACs behind its ports.
@@ -245,7 +197,7 @@ impl Driver {
                 if bridge.learn(&entry) {
                     // A port that came up after the last look.
                     if !bridge.ports.contains(&entry.port) {
-                        self.look_at_bridges(false);
+                        self.look_at_bridges(tick.now, false);
                     }
                     self.feed_learned(tick, net, key);
                 }
@@ -258,7 +210,7 @@ impl Driver {
             }
             FdbNews::Overrun => {
                 self.looks.lost_news.owed = true;
-                self.look_at_bridges(false);
+                self.look_at_bridges(tick.now, false);
             }
         }
     }
@@ -279,19 +231,16 @@ impl Driver {
         let local = network.local.keys().copied();
         let doubtful: Vec<MacKey> = local.filter(|one| bridge.slot(*one) == key).collect();
         network.directory.handle_port_doubt(tick.now, &doubtful);
-        self.look_at_bridges(false);
+        self.look_at_bridges(tick.now, false);
     }
 
     /// Looks at the ports of the bridges, with `whole`, or when news were lost, at all they have learnt,
     /// too. One look at a time; a wish meanwhile is granted after it.
-    pub(crate) fn look_at_bridges(&mut self, whole: bool) {
+    pub(crate) fn look_at_bridges(&mut self, now: Instant, whole: bool) {
         if self.looks.under_way {
             self.looks.next = Some(whole || self.looks.next == Some(true));
             return;
         }
-        let Some(links) = self.looks.links.clone() else {
-            return;
-        };
         let wanted: Vec<(NetIndex, String, String)> = self
             .networks
             .iter()
@@ -302,17 +251,9 @@ impl Driver {
             return;
         }
         self.looks.under_way = true;
-        let whole = self.looks.lost_news.take(Instant::now()) || whole;
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await;
-            let seen = look(&links, &wanted, whole).await;
-            if let Err(error) = &seen {
-                tracing::warn!(%error, "the bridges could not be looked at");
-            }
-            // The driver may have ended.
-            let _ = answers.send(Answer::Bridges(seen.ok())).await;
-        });
+        let whole = self.looks.lost_news.take(now) || whole;
+        let look = HostTask::LookAtBridges { wanted, whole };
+        self.effects.push(Effect::Host(look));
     }
 
     /// What a look saw; `None`: nothing.
@@ -324,7 +265,7 @@ impl Driver {
         }
         self.forget_port_warnings();
         if let Some(whole) = self.looks.next.take() {
-            self.look_at_bridges(whole);
+            self.look_at_bridges(tick.now, whole);
         }
     }
 
@@ -461,11 +402,9 @@ impl Driver {
         }
     }
 
-    /// Without the change the bridge keeps what it has until it hears more, as switches do.
+    /// Refused, the bridge keeps what it has until it hears more, as switches do; it is looked at.
     fn order(&mut self, order: BridgeOrder) {
-        if !self.looks.orders.give(order) {
-            self.look_at_bridges(true);
-        }
+        self.effects.push(Effect::Order(order));
     }
 
     /// `key` has come to this host: it is no longer behind our tap.
@@ -502,50 +441,6 @@ impl Driver {
         let network = self.networks.get_mut(usize::from(net.0))?;
         Some(&mut network.bridge)
     }
-}
-
-async fn look(
-    links: &Links,
-    wanted: &[(NetIndex, String, String)],
-    whole: bool,
-) -> Result<Vec<BridgeLook>, tap_bridge::Error> {
-    let all = links.all().await?;
-    let find = |name: &str| all.iter().find(|link| link.name == name);
-    let mut seen = Vec::new();
-    for (net, bridge, tap) in wanted {
-        let (Some(bridge), Some(tap)) = (find(bridge), find(tap)) else {
-            continue;
-        };
-        let lives = |link: &&Link| link.master == Some(bridge.index) && link.up && link.carrier;
-        let ports = all
-            .iter()
-            .filter(lives)
-            .filter(|link| link.index != tap.index);
-        let wrong = overlay_port::set(links, &all, bridge, tap).await;
-        let own = all
-            .iter()
-            .filter(|link| link.index == bridge.index || link.master == Some(bridge.index));
-        let settings = bridge.bridge.unwrap_or_default();
-        let (fdb, more) = if whole {
-            let (entries, more) = tap_bridge::read_fdb(bridge.index, MAX_DUMPED).await?;
-            (Some(entries), more)
-        } else {
-            (None, false)
-        };
-        seen.push(BridgeLook {
-            net: *net,
-            bridge: bridge.index,
-            tap: tap.index,
-            untagged: VlanId::new(settings.default_pvid).filter(|_| settings.filters_vlans),
-            own: own.map(|link| link.mac).collect(),
-            snoops: settings.snoops,
-            wrong,
-            ports: ports.map(|link| link.index).collect(),
-            fdb,
-            more,
-        });
-    }
-    Ok(seen)
 }
 
 #[cfg(test)]

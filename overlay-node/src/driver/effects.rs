@@ -14,6 +14,9 @@ use node_core::store::{Write, WriteId};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
 
+use super::bridge_orders::BridgeOrder;
+use super::host_tasks::HostTask;
+use super::operations::Operation;
 use crate::attachments::AttachmentRecord;
 use crate::control_socket::api::Response;
 
@@ -70,6 +73,19 @@ pub(crate) enum Effect {
     KeepTaps(Vec<AttachmentRecord>),
     /// Rules of the host's firewall that are missing for an own bridge are put back, if there is a reason to look.
     KeepPassage,
+    /// The host is changed; answered by [`Answer::Operated`](super::answers::Answer). One at a time.
+    Operate(Operation),
+    /// Answered as it says.
+    Host(HostTask),
+    /// Refused: the bridges are looked at.
+    Order(BridgeOrder),
+    /// How long a move of addresses still waits for its confirmation:
+    /// [`Driver::handle_move`](super::run::Driver::handle_move).
+    LookAtMove,
+    /// The attachments as they are on disk: [`Driver::handle_records`](super::run::Driver::handle_records).
+    LookAtRecords,
+    /// Taps and bridges are compared with the record, now.
+    LookAtInterfaces,
     /// Answered by [`Answer::Asked`](super::answers::Answer).
     Ask(QuestionId, Question),
     /// Is to be on disk; answered by [`Answer::Written`](super::answers::Answer). One at a time.

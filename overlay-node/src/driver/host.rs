@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use nat_traversal::host::{AttachedNetwork, BridgeRole, HostView, LocalAddresses, LostWay, WayOut};
 use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
-use tap_bridge::{HostWatch, Links};
+use tap_bridge::HostWatch;
 
-use super::answers::Answer;
+use super::effects::Effect;
+use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
@@ -28,15 +29,12 @@ const LOOK_SHARE: u32 = 100;
 /// A look without any news, in case they got lost.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 
-/// How long the kernel may take for a look.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Bootstrap addresses whose way is asked for.
 const MAX_WAYS: usize = 8;
 
 /// Stand for "anywhere" while no bootstrap is known. Nothing is sent there; documentation (RFC 5737,
 /// RFC 3849).
-const ANYWHERE: [IpAddr; 2] = [
+pub(super) const ANYWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
@@ -44,8 +42,6 @@ const ANYWHERE: [IpAddr; 2] = [
 /// The looks at the host's network.
 #[derive(Debug, Default)]
 pub(crate) struct HostLooks {
-    /// `None` where the kernel gives no netlink socket.
-    links: Option<Links>,
     under_way: bool,
     /// Another one is wanted after it.
     again: bool,
@@ -62,18 +58,6 @@ pub(crate) struct HostLooks {
 }
 
 impl HostLooks {
-    /// Must be called within a tokio runtime.
-    pub(crate) fn start() -> Self {
-        let links = Links::connect();
-        if let Err(error) = &links {
-            tracing::warn!(%error, "the host's addresses cannot be listed");
-        }
-        Self {
-            links: links.ok(),
-            ..Self::default()
-        }
-    }
-
     /// Takes over what follows from the newest look. `true`: the host gets out another way than before.
     fn note(&mut self, local: &LocalAddresses, before: &HostView) -> bool {
         self.lost.clone_from(&local.lost_way);
@@ -168,16 +152,6 @@ pub(crate) async fn next_change(watch: &mut Option<HostWatch>) -> Option<()> {
     }
 }
 
-async fn look(links: &Links, toward: &[IpAddr]) -> Option<(HostView, Duration)> {
-    let start = Instant::now();
-    match tokio::time::timeout(LOOK_TIMEOUT, links.host_view(toward)).await {
-        Ok(Ok(view)) => return Some((view, start.elapsed())),
-        Ok(Err(error)) => tracing::warn!(%error, "the host's addresses could not be listed"),
-        Err(_) => tracing::warn!("listing the host's addresses took too long"),
-    }
-    None
-}
-
 impl Driver {
     /// Looks at the host's network, beside the slow path. One look at a time; a wish meanwhile is granted
     /// after it.
@@ -186,28 +160,11 @@ impl Driver {
             self.host.again = true;
             return;
         }
-        let Some(links) = self.host.links.clone() else {
-            return;
-        };
         self.host.under_way = true;
         let pause = SETTLE.max(self.host.took * LOOK_SHARE);
         let toward = self.toward();
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let seen = look(&links, &toward).await.map(Box::new);
-            // The driver may have ended.
-            let _ = answers.send(Answer::Host(seen)).await;
-        });
-    }
-
-    /// As [`Self::look_at_host`], and waits for it: before the node starts.
-    pub(crate) async fn look_at_host_first(&mut self, now: Instant) {
-        if let Some(links) = self.host.links.clone()
-            && let Some((view, took)) = look(&links, &ANYWHERE).await
-        {
-            self.take_view(now, view, took);
-        }
+        self.effects
+            .push(Effect::Host(HostTask::LookAtHost { toward, pause }));
     }
 
     fn toward(&self) -> Vec<IpAddr> {
@@ -234,7 +191,7 @@ impl Driver {
         }
     }
 
-    fn take_view(&mut self, now: Instant, view: HostView, took: Duration) -> bool {
+    pub(crate) fn take_view(&mut self, now: Instant, view: HostView, took: Duration) -> bool {
         self.host.looked = Some(now);
         self.host.took = took;
         let before = std::mem::replace(&mut self.host.view, view);

@@ -12,9 +12,10 @@ use overlay_proto::segment::teaching_frame;
 use overlay_proto::switching::NetIndex;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
-use tap_bridge::port_state::{PortState, bridge_of, index_of, live_ports, port_behind, port_state};
+use tap_bridge::port_state::PortState;
 
-use super::answers::Answer;
+use super::effects::Effect;
+use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 use super::storing::LOOPED_PORTS;
@@ -64,9 +65,9 @@ impl ShutPort {
 /// What became of setting a port.
 #[derive(Debug)]
 pub(crate) struct PortSet {
-    name: String,
-    forwards: bool,
-    refused: bool,
+    pub(crate) name: String,
+    pub(crate) forwards: bool,
+    pub(crate) refused: bool,
 }
 
 impl LoopedPorts {
@@ -86,20 +87,15 @@ impl Driver {
             return;
         };
         let machine = &network.lan.machine;
-        let found = port_behind(&record.bridge, machine.id().mac());
-        let Some(port) = found.ok().flatten().filter(|port| *port != record.tap) else {
+        let found = self.sight.port_behind(&record.bridge, machine.id().mac());
+        let Some(port) = found.filter(|port| *port != record.tap) else {
             // The beacon has just gone out again; the next one that comes back tells.
             return;
         };
-        let (Some(index), first) = (index_of(&port), machine.is_first(tick.now, vlan)) else {
+        let (Some(index), first) = (self.sight.index_of(&port), machine.is_first(tick.now, vlan))
+        else {
             return;
         };
-        if self.shut_again(tick.now, &port) {
-            return;
-        }
-        if !self.looped.machine.handle_return(tick.now, index, first) {
-            return;
-        }
         let text = format!(
             "network {}: {port} is part of a loop: what this host sends into {} comes back by it; \
              {port} is shut for {} minutes and then tried again; unplug it, or take it out of the \
@@ -108,6 +104,12 @@ impl Driver {
             record.bridge,
             SHUT_FOR.as_secs() / 60,
         );
+        if self.shut_again(tick.now, &port) {
+            return;
+        }
+        if !self.looped.machine.handle_return(tick.now, index, first) {
+            return;
+        }
         self.warnings.raise(tick.now, Topic::Loop, &port, text);
         if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
             network.lan.machine.handle_port_shut(tick.now);
@@ -147,16 +149,19 @@ impl Driver {
 
     /// Shuts the ports again that were shut and forward all the same. `true` if one did, or if `returned` is
     /// one of them: then no other port is to be shut for what came back.
-    fn shut_again(&self, now: Instant, returned: &str) -> bool {
-        let mut known = false;
+    fn shut_again(&mut self, now: Instant, returned: &str) -> bool {
+        let (mut known, mut open) = (false, Vec::new());
         for port in &self.looped.shut {
             known |= port.name == returned;
-            if !port.refused && port_state(&port.name) == Some(PortState::Other) {
+            if !port.refused && self.sight.port_state(&port.name) == Some(PortState::Other) {
                 known = true;
                 if !port.is_awaiting(now) {
-                    self.set_forwarding(port.index, &port.name, false);
+                    open.push((port.index, port.name.clone()));
                 }
             }
+        }
+        for (index, name) in open {
+            self.set_forwarding(index, &name, false);
         }
         known
     }
@@ -167,15 +172,15 @@ impl Driver {
         let bridges: BTreeSet<String> = looped
             .shut
             .iter()
-            .filter_map(|port| bridge_of(&port.name))
+            .filter_map(|port| self.sight.bridge_of(&port.name))
             .collect();
         let mut beside = BTreeMap::new();
         for bridge in bridges {
-            let mut ports = live_ports(&bridge);
+            let mut ports = self.sight.live_ports(&bridge);
             let before = looped.beside.get(&bridge);
             if before.is_some_and(|before| !before.is_subset(&ports)) {
                 for port in &looped.shut {
-                    if bridge_of(&port.name).as_ref() == Some(&bridge) {
+                    if self.sight.bridge_of(&port.name).as_ref() == Some(&bridge) {
                         looped.machine.hasten(now, port.index);
                     }
                 }
@@ -193,8 +198,9 @@ impl Driver {
             return;
         }
         self.shut_again(now, "");
+        let sight = &self.sight;
         let is_gone = |port: &ShutPort| {
-            index_of(&port.name) != Some(port.index) || port_state(&port.name).is_none()
+            sight.index_of(&port.name) != Some(port.index) || sight.port_state(&port.name).is_none()
         };
         let (gone, stays) = std::mem::take(&mut self.looped.shut)
             .into_iter()
@@ -239,7 +245,7 @@ impl Driver {
         };
         let shut: Vec<ShutPort> = postcard::from_bytes(&bytes).unwrap_or_default();
         for port in shut {
-            if index_of(&port.name) == Some(port.index) {
+            if self.sight.index_of(&port.name) == Some(port.index) {
                 let left = Duration::from_secs(port.until.seconds_since(tick.wall));
                 let name = &port.name;
                 let text = format!(
@@ -255,34 +261,22 @@ impl Driver {
         }
     }
 
-    fn set_forwarding(&self, index: u32, name: &str, forwards: bool) {
-        let (Some(links), name) = (self.looks.links(), name.to_owned()) else {
-            return;
-        };
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let set = links.set_forwarding(index, forwards).await;
-            if let Err(error) = &set {
-                tracing::error!(%error, port = name, forwards, "the port stays as it is");
-            }
-            let refused = set.is_err();
-            let set = PortSet {
-                name,
-                forwards,
-                refused,
-            };
-            // The driver may have ended.
-            let _ = answers.send(Answer::PortSet(set)).await;
-        });
+    fn set_forwarding(&mut self, index: u32, name: &str, forwards: bool) {
+        self.effects.push(Effect::Host(HostTask::SetForwarding {
+            index,
+            name: name.to_owned(),
+            forwards,
+        }));
     }
 
     /// The kernel has shut or opened a port, or will not.
     pub(crate) fn handle_port_set(&mut self, tick: Tick, set: &PortSet) {
-        let bridge = bridge_of(&set.name);
+        let bridge = self.sight.bridge_of(&set.name);
         let mut shut = self.looped.shut.iter_mut();
         if let Some(port) = shut.find(|port| port.name == set.name) {
             // A port that is down is refused, too; the kernel opens it when it comes up.
-            port.refused = set.refused && port_state(&port.name) == Some(PortState::Other);
+            port.refused =
+                set.refused && self.sight.port_state(&port.name) == Some(PortState::Other);
         }
         for index in 0..self.networks.len() {
             let Some(network) = self.networks.get_mut(index) else {
@@ -310,9 +304,10 @@ impl Driver {
         let Some(record) = &network.attached else {
             return;
         };
-        let mut ports = live_ports(&record.bridge);
+        let mut ports = self.sight.live_ports(&record.bridge);
         ports.remove(&record.tap);
-        for port in ports.iter().filter_map(|name| index_of(name)) {
+        let ports = ports.iter().filter_map(|name| self.sight.index_of(name));
+        for port in ports.collect::<Vec<_>>() {
             self.flush_port(port);
         }
         let Some(network) = self.networks.get(usize::from(net.0)) else {

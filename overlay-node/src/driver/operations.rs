@@ -6,17 +6,13 @@
 
 use std::collections::VecDeque;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use overlay_proto::ids::NetworkName;
-use overlay_proto::membership::Membership;
 
-use super::answers::Answer;
-use super::effects::CallId;
+use super::effects::{CallId, Effect};
 use super::node::Tick;
 use super::run::Driver;
-use crate::cli::{attach_now, detach_all, detach_now};
 use crate::control_socket::api::{AttachRequest, Response};
-use crate::state::StateDir;
 
 /// Operations that wait for the one under way; each has a user who waits at a terminal.
 const MAX_WAITING: usize = 16;
@@ -118,14 +114,7 @@ impl Driver {
             Operation::Detach(_) => {}
             Operation::Leave => self.say_goodbye(None),
         }
-        let (state, membership) = (self.state.clone(), self.node.membership.clone());
-        let answers = self.answers.clone();
-        tokio::spawn(async move {
-            let done = tokio::spawn(carry_out(state, membership, operation)).await;
-            let done = done.unwrap_or_else(|error| Err(anyhow!("the change broke off: {error}")));
-            // The driver may have ended.
-            let _ = answers.send(Answer::Operated(done)).await;
-        });
+        self.effects.push(Effect::Operate(operation));
     }
 
     /// The operation under way is over: what it told the user, or why it was not done.
@@ -192,19 +181,6 @@ impl Driver {
         );
         self.effects.reply(call, response);
         self.begin_operation(tick);
-    }
-}
-
-/// Changes the host.
-async fn carry_out(
-    state: StateDir,
-    membership: Membership,
-    operation: Operation,
-) -> Result<String> {
-    match operation {
-        Operation::Attach(request) => attach_now(&state, &membership, &request).await,
-        Operation::Detach(request) => detach_now(&state, &request).await,
-        Operation::Leave => detach_all(&state).await.map(|()| String::new()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use tap_bridge::FdbNews;
 
-use super::bridges::BridgeLook;
+use super::bridge_looks::BridgeLook;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;

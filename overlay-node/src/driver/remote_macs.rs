@@ -13,11 +13,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::{MacAddr, VlanId};
-use overlay_proto::switching::MacKey;
-use tap_bridge::{FdbEntry, Links};
-use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
+use overlay_proto::switching::{MacKey, NetIndex};
+use tap_bridge::FdbEntry;
 
+use super::effects::Effect;
+use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 
@@ -27,9 +27,6 @@ const HOLD: Duration = Duration::from_secs(1);
 
 /// An entry that the kernel refused is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether changes under way are made: a few hundred take this long.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The entries as the kernel should have them. In the kernel's terms: a bridge that does not filter
 /// VLANs has every MAC untagged.
@@ -44,9 +41,9 @@ struct Table {
 
 /// What to change.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Changes {
-    remove: Vec<MacKey>,
-    write: Vec<MacKey>,
+pub(crate) struct Changes {
+    pub(crate) remove: Vec<MacKey>,
+    pub(crate) write: Vec<MacKey>,
 }
 
 impl Changes {
@@ -95,8 +92,8 @@ pub(crate) struct RemoteMacs {
     table: Table,
     /// The version of the directory that the table shows; `None`: look at it again.
     version: Option<u64>,
-    /// Changes that a task makes now; it sends what the kernel refused.
-    under_way: Option<oneshot::Receiver<Vec<MacKey>>>,
+    /// Changes are being made.
+    under_way: bool,
 }
 
 impl RemoteMacs {
@@ -149,34 +146,25 @@ impl RemoteMacs {
         }
     }
 
-    /// What came of the changes under way; `true` while they still are.
-    fn is_busy(&mut self, now: Instant) -> bool {
-        let Some(under_way) = &mut self.under_way else {
-            return false;
-        };
-        match under_way.try_recv() {
-            Err(TryRecvError::Empty) => return true,
-            Ok(refused) => {
-                for key in refused {
-                    self.table.lost(key, now + AGAIN);
-                }
-            }
-            Err(TryRecvError::Closed) => {}
+    /// The changes under way are made, but for what the kernel refused.
+    fn handle_written(&mut self, now: Instant, refused: Vec<MacKey>) {
+        self.under_way = false;
+        for key in refused {
+            self.table.lost(key, now + AGAIN);
         }
-        self.under_way = None;
-        false
     }
 
     fn is_due(&self, now: Instant, version: u64) -> bool {
+        if self.under_way {
+            return false;
+        }
         let held = self.table.not_before.values().any(|at| *at <= now);
         self.place.1 != 0 && (self.version != Some(version) || held)
     }
 
-    fn next(&self, now: Instant) -> Option<Instant> {
-        if self.under_way.is_some() {
-            return Some(now + LOOK);
-        }
-        self.table.not_before.values().min().copied()
+    fn next(&self) -> Option<Instant> {
+        let held = self.table.not_before.values().min().copied();
+        held.filter(|_| !self.under_way)
     }
 }
 
@@ -218,17 +206,11 @@ const fn key_of(entry: &FdbEntry) -> MacKey {
 impl Driver {
     /// Lets the bridges know the MACs of other hosts as the directories do, beside the slow path.
     pub(crate) fn tell_bridges_of_remote_macs(&mut self, tick: Tick) {
-        let Some(links) = self.looks.links() else {
-            return;
-        };
         for network in &mut self.networks {
             let version = network.directory.version();
             let untagged = network.bridge.untagged();
             let remote = &mut network.bridge.remote;
-            if network.attached.is_none()
-                || remote.is_busy(tick.now)
-                || !remote.is_due(tick.now, version)
-            {
+            if network.attached.is_none() || !remote.is_due(tick.now, version) {
                 continue;
             }
             remote.version = Some(version);
@@ -245,38 +227,30 @@ impl Driver {
             if changes.is_empty() {
                 continue;
             }
-            let (sender, receiver) = oneshot::channel();
-            remote.under_way = Some(receiver);
-            let (links, port) = (links.clone(), remote.place.1);
-            tokio::spawn(async move {
-                // The driver may have ended.
-                let _ = sender.send(make(&links, port, changes).await);
-            });
+            remote.under_way = true;
+            let (net, port) = (network.index, remote.place.1);
+            let task = HostTask::Remote { net, port, changes };
+            self.effects.push(Effect::Host(task));
+        }
+    }
+
+    /// What came of changes of the entries of `net`.
+    pub(crate) fn handle_remote_written(
+        &mut self,
+        tick: Tick,
+        net: NetIndex,
+        refused: Vec<MacKey>,
+    ) {
+        if let Some(bridge) = self.bridge_mut(net) {
+            bridge.remote.handle_written(tick.now, refused);
         }
     }
 
     /// When to look at the bridges' entries again.
-    pub(crate) fn next_remote_macs(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_remote_macs(&self) -> Option<Instant> {
         let attached = self.networks.iter().filter(|n| n.attached.is_some());
-        attached.filter_map(|n| n.bridge.remote.next(now)).min()
+        attached.filter_map(|n| n.bridge.remote.next()).min()
     }
-}
-
-/// Makes the changes; returns what the kernel refused to write.
-async fn make(links: &Links, port: u32, changes: Changes) -> Vec<MacKey> {
-    for key in changes.remove {
-        if let Err(error) = links.fdb_delete(port, key.mac, key.vlan).await {
-            tracing::debug!(%error, "a forwarding entry stays");
-        }
-    }
-    let mut refused = Vec::new();
-    for key in changes.write {
-        if let Err(error) = links.fdb_keep(port, key.mac, key.vlan).await {
-            tracing::debug!(%error, "a forwarding entry is missing");
-            refused.push(key);
-        }
-    }
-    refused
 }
 
 #[cfg(test)]
@@ -353,14 +327,14 @@ mod tests {
         remote.learnt(now, &entry(9, key(0, 1)));
         assert!(remote.is_due(now, 3));
         assert!(remote.table.plan(now, &wanted).is_empty());
-        assert_eq!(remote.next(now), Some(now + HOLD));
+        assert_eq!(remote.next(), Some(now + HOLD));
         let later = now + HOLD;
         assert_eq!(remote.table.plan(later, &wanted).write, [key(0, 1)]);
         // Claimed here meanwhile: nothing to write, and nothing is held.
         remote.learnt(later, &entry(9, key(0, 1)));
         let changes = remote.table.plan(later + HOLD, &set(&[key(0, 2)]));
         assert!(changes.is_empty());
-        assert_eq!(remote.next(later), None);
+        assert_eq!(remote.next(), None);
     }
 
     #[test]
@@ -400,14 +374,16 @@ mod tests {
     #[test]
     fn what_the_kernel_refused_is_tried_again() {
         let now = Instant::now();
-        let mut remote = RemoteMacs::default();
+        let mut remote = RemoteMacs {
+            place: (1, TAP),
+            ..RemoteMacs::default()
+        };
         let wanted = set(&[key(0, 1)]);
         remote.table.plan(now, &wanted);
-        let (sender, receiver) = oneshot::channel();
-        remote.under_way = Some(receiver);
-        assert!(remote.is_busy(now));
-        sender.send(vec![key(0, 1)]).unwrap();
-        assert!(!remote.is_busy(now));
+        remote.under_way = true;
+        assert!(!remote.is_due(now, 1), "one change after the other");
+        remote.handle_written(now, vec![key(0, 1)]);
+        assert!(remote.is_due(now, 1));
         assert!(remote.table.plan(now, &wanted).is_empty());
         assert_eq!(remote.table.plan(now + AGAIN, &wanted).write, [key(0, 1)]);
     }

@@ -94,7 +94,13 @@ impl Driver {
             .iter()
             .map(|network| NetworkReport {
                 shared: self.shared_reports(network),
-                ..NetworkReport::of(&network.secret, network.attached.as_ref())
+                ..NetworkReport::of(
+                    &network.secret,
+                    network
+                        .attached
+                        .as_ref()
+                        .map(|record| (record, self.sight.tap_port(&record.tap))),
+                )
             })
             .collect()
     }

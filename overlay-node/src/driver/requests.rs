@@ -49,7 +49,7 @@ impl Driver {
             Request::Detach(request) => {
                 return self.operate(tick, Operation::Detach(request), call);
             }
-            Request::Confirm => response(self.confirm()),
+            Request::Confirm => return self.confirm(call),
             Request::Leave => return self.operate(tick, Operation::Leave, call),
             Request::Reload => return self.reload(call),
             Request::Rename { name } => return self.rename(name, call),

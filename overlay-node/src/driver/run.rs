@@ -16,9 +16,7 @@ use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::tunnels::Tunnels;
-use tokio::sync::mpsc;
 
-use super::answers::Answer;
 use super::bridges::Looks;
 use super::effects::{Datagram, Effect, Effects};
 use super::expiry::Expiry;
@@ -34,6 +32,7 @@ use super::permits::Permits;
 use super::pings::Pings;
 use super::questions::OpenQuestions;
 use super::revocations::Followed;
+use super::sight::HostSight;
 use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
@@ -65,7 +64,6 @@ pub(crate) struct Driver {
     pub(crate) entropy: OsEntropy,
     pub(crate) replication: bool,
     pub(crate) claim_ttl: Duration,
-    pub(crate) answers: mpsc::Sender<Answer>,
     pub(crate) asking: Questions,
     pub(crate) permits: Permits,
     /// Bootstraps that are connected now.
@@ -82,6 +80,8 @@ pub(crate) struct Driver {
     /// What the workers go by.
     pub(crate) published: Arc<Fib>,
     pub(crate) fib_stale: bool,
+    /// What can be seen of the host at once.
+    pub(crate) sight: Box<dyn HostSight>,
     pub(crate) drops: Arc<DropCounters>,
     /// How many datagrams the kernel had refused as too large at the last look.
     pub(super) refused: u64,
@@ -139,7 +139,7 @@ impl Driver {
             self.underlay.poll_timeout(now),
             self.for_session.next_expiry(),
             self.next_probe_look(now),
-            self.next_remote_macs(now),
+            self.next_remote_macs(),
             self.next_group_query(),
             self.open_questions.poll_timeout(),
             self.asking.poll_timeout(),
@@ -228,7 +228,6 @@ impl Driver {
     fn look(&mut self, tick: Tick) {
         self.ask_sizes_again(tick);
         self.watch_way_out(tick.now);
-        self.keep_interfaces(tick.now);
         let mut talkers = Vec::new();
         for peer in self.peers.values_mut() {
             if peer.look_at_traffic(tick.now) {
@@ -307,7 +306,7 @@ impl Driver {
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
         self.check_firewall();
-        self.look_at_bridges(false);
+        self.look_at_bridges(tick.now, false);
         self.watch_move(tick.now);
         self.retry_moves();
         self.follow_roots();

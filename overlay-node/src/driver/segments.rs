@@ -21,11 +21,11 @@ use overlay_proto::segment::{
     teaching_frame,
 };
 use overlay_proto::switching::{MacKey, NetIndex, VlanSet};
-use tap_bridge::port_state::port_behind;
 
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;
+use super::sight::HostSight;
 use super::warnings::Topic;
 use crate::attachments::AttachmentRecord;
 use crate::control_socket::api::SharedLanReport;
@@ -477,7 +477,7 @@ impl Driver {
         };
         SharedLanReport {
             vlan: report.vlan.get(),
-            port: port_of(network, report),
+            port: port_of(&*self.sight, network, report),
             forwarder,
             others: report
                 .others
@@ -507,13 +507,13 @@ fn neighbours(network: &Network, vlan: VlanId) -> Vec<PeerId> {
 }
 
 /// The port by which the others are heard; if the bridge does not tell, the NIC or the bridge.
-fn port_of(network: &Network, report: &SegmentReport) -> String {
+fn port_of(sight: &dyn HostSight, network: &Network, report: &SegmentReport) -> String {
     let Some(record) = &network.attached else {
         return String::new();
     };
     let mut macs = report.others.iter().map(|(id, _)| id.mac());
     let port = macs.find_map(|mac| {
-        let port = port_behind(&record.bridge, mac).ok().flatten();
+        let port = sight.port_behind(&record.bridge, mac);
         port.filter(|port| *port != record.tap)
     });
     let nic = record.nic.as_ref().map(|nic| nic.name.clone());

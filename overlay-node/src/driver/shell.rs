@@ -20,10 +20,12 @@ use super::effects::{CallId, Datagram, Effect, TapFrame};
 use super::firewall_watch::FirewallWatch;
 use super::flood::{Flood, release_free_memory};
 use super::generation::TimeWatch;
-use super::host::next_change;
-use super::interfaces::Outcome;
+use super::host::{ANYWHERE, next_change};
+use super::host_tasks::HostTasks;
+use super::interface_looks::InterfaceLooks;
 use super::leaving::Leaving;
 use super::node::Tick;
+use super::operating;
 use super::run::Driver;
 use super::storing::StoreThread;
 use super::taps::Taps;
@@ -37,8 +39,8 @@ use crate::workers::{Punt, SlowSender, WorkerPool};
 /// enough that a flood of punts does not hold up a handshake.
 const PUNT_BATCH: usize = 64;
 
-/// How often it is looked whether time goes on as it should.
-const TIME_LOOK: Duration = Duration::from_secs(1);
+/// How often the clocks and the interfaces are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long what waits for the disk may take when the node ends.
 const LAST_WRITES: Duration = Duration::from_secs(5);
@@ -60,8 +62,6 @@ pub(crate) struct Inputs {
     pub(crate) control: mpsc::Receiver<ControlEvent>,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) calls: mpsc::Receiver<ControlCall>,
-    /// What the looks at the interfaces brought.
-    pub(crate) interfaces: mpsc::Receiver<Outcome>,
     /// News of the bridges; `None` where there are none to be had.
     pub(crate) fdb: Option<FdbWatch>,
     /// News of the host's addresses and routes; `None` where there are none to be had.
@@ -78,6 +78,8 @@ pub(crate) struct Outside {
     pub(crate) taps: Taps,
     pub(crate) firewall: FirewallWatch,
     pub(crate) store: StoreThread,
+    pub(crate) host: HostTasks,
+    pub(crate) interfaces: InterfaceLooks,
 }
 
 /// Users who wait for their answers. Bound: the control socket's connections; whoever has gone is forgotten with the
@@ -111,7 +113,7 @@ pub(crate) struct Shell {
     outside: Outside,
     calls: Calls,
     time: TimeWatch,
-    next_time_look: Instant,
+    next_look: Instant,
 }
 
 impl Shell {
@@ -121,7 +123,7 @@ impl Shell {
             outside,
             calls: Calls::default(),
             time: TimeWatch::start(),
-            next_time_look: now,
+            next_look: now,
         }
     }
 
@@ -132,7 +134,7 @@ impl Shell {
         let mut flood = Flood::default();
         loop {
             let due = self.driver.next_wakeup(Instant::now());
-            let sleep = tokio::time::sleep_until(due.min(self.next_time_look).into());
+            let sleep = tokio::time::sleep_until(due.min(self.next_look).into());
             tokio::select! {
                 () = &mut stop => break,
                 n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
@@ -149,14 +151,9 @@ impl Shell {
                 Some(event) = inputs.control.recv() => {
                     self.driver.handle_control_event(Tick::read(), event);
                 }
-                Some(answer) = inputs.answers.recv() => {
-                    self.driver.handle_answer(Tick::read(), answer);
-                }
+                Some(answer) = inputs.answers.recv() => self.handle_answer(Tick::read(), answer),
                 Some((request, answer)) = inputs.calls.recv() => {
                     self.handle_call(Tick::read(), request, answer);
-                }
-                Some(outcome) = inputs.interfaces.recv() => {
-                    self.driver.handle_kept(Tick::read(), outcome);
                 }
                 Some(news) = next_news(&mut inputs.fdb) => {
                     flood.note(1);
@@ -166,7 +163,7 @@ impl Shell {
                 () = sleep => {}
             }
             let tick = Tick::read();
-            self.look_at_time(tick);
+            self.look(tick);
             self.driver.take_turn(tick);
             self.act(tick);
             if flood.is_over(tick.now) {
@@ -203,14 +200,38 @@ impl Shell {
         }
     }
 
-    fn look_at_time(&mut self, tick: Tick) {
-        if tick.now < self.next_time_look {
+    pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
+        if matches!(answer, Answer::Interfaces(_)) {
+            self.outside.interfaces.end();
+        }
+        self.driver.handle_answer(tick, answer);
+    }
+
+    /// What is looked at every second: does time go on as it should, are taps and bridges as they should be?
+    fn look(&mut self, tick: Tick) {
+        if tick.now < self.next_look {
             return;
         }
-        self.next_time_look = tick.now + TIME_LOOK;
+        self.next_look = tick.now + LOOK;
+        self.look_at_interfaces(tick.now);
         if let Some(why) = self.time.look() {
             self.driver.end_all_sessions(tick, why);
         }
+    }
+
+    /// Looks at the host's addresses and ways out before the node starts.
+    pub(crate) async fn look_at_host_first(&mut self, now: Instant) {
+        if let Some((view, took)) = self.outside.host.look_at_host(&ANYWHERE).await {
+            self.driver.take_view(now, view, took);
+        }
+    }
+
+    fn look_at_interfaces(&mut self, now: Instant) {
+        let driver = &self.driver;
+        let node = (&driver.state, &driver.node.membership);
+        let waiting = driver.interfaces.waiting();
+        let answers = &self.outside.answers;
+        self.outside.interfaces.look(now, node, waiting, answers);
     }
 
     /// Does what the slow path wants. What comes of it at once may make it want more.
@@ -225,6 +246,32 @@ impl Shell {
                 Effect::KeepPassage => {
                     let dir = self.driver.state.path();
                     self.outside.firewall.check(tick.now, dir);
+                }
+                Effect::Operate(operation) => {
+                    let driver = &self.driver;
+                    let (state, membership) =
+                        (driver.state.clone(), driver.node.membership.clone());
+                    let answers = self.outside.answers.clone();
+                    operating::begin(state, membership, operation, answers);
+                }
+                Effect::Host(task) => self.outside.host.begin(task),
+                Effect::Order(order) => {
+                    if !self.outside.host.order(order) {
+                        self.driver.look_at_bridges(tick.now, true);
+                    }
+                }
+                Effect::LookAtMove => {
+                    let left = attachments::waits(self.driver.state.path());
+                    self.driver.handle_move(tick.now, left);
+                }
+                Effect::LookAtRecords => {
+                    if let Ok(records) = attachments::load(self.driver.state.path()) {
+                        self.driver.handle_records(&records);
+                    }
+                }
+                Effect::LookAtInterfaces => {
+                    self.outside.interfaces.look_soon();
+                    self.look_at_interfaces(tick.now);
                 }
                 Effect::Ask(id, question) => {
                     let asked = carry_out(self.outside.control.clone(), question);

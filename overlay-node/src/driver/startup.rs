@@ -29,12 +29,13 @@ use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::answers::Answer;
 use super::bridges::{self, Looks};
 use super::effects::Effects;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::host::{self, HostLooks};
+use super::host_tasks::HostTasks;
+use super::interface_looks::InterfaceLooks;
 use super::interfaces::Interfaces;
 use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
@@ -43,6 +44,7 @@ use super::permits::Permits;
 use super::revocations::{Followed, is_out, showable};
 use super::run::{Driver, HOUSEKEEPING};
 use super::shell::{Inputs, Outside, Punted, Shell};
+use super::sight::Kernel;
 use super::storing::{self, Disk, Kept, NodeShelf, StoreThread};
 use super::taps::Taps;
 use super::twin::Twin;
@@ -105,9 +107,10 @@ async fn attach_configured(setup: &NodeSetup, shell: &mut Shell, tick: Tick) -> 
         tracing::info!("{line}");
     }
     shell.driver.interfaces.wait_for(waiting);
-    shell.driver.note_move(tick.now);
+    shell.driver.look_at_move();
     shell.open_recorded(tick)?;
-    shell.driver.look_at_host_first(tick.now).await;
+    shell.look_at_host_first(tick.now).await;
+    shell.act(tick);
     Ok(())
 }
 
@@ -127,13 +130,10 @@ pub(super) async fn start(
     setup.state.save_ports(&ports)?;
 
     let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
-    let (interfaces, outcomes) = Interfaces::start();
     let store = StoreThread::start(disk(kept, Arc::clone(&gate)), answer_sender.clone())?;
     let around = Around {
         sockets: &sockets,
         gate,
-        answers: answer_sender.clone(),
-        interfaces,
     };
     let mut driver = driver(setup, around, tick)?;
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
@@ -143,7 +143,10 @@ pub(super) async fn start(
     driver.recall_peers(tick);
     driver.tell_incarnation();
     driver.recall_looped_ports(tick);
+    let dir = setup.state.path().to_owned();
     let outside = Outside {
+        host: HostTasks::start(answer_sender.clone(), dir),
+        interfaces: InterfaceLooks::start(),
         control,
         answers: answer_sender,
         sender: SlowSender::new(sockets),
@@ -158,7 +161,6 @@ pub(super) async fn start(
         control: control_events,
         answers,
         calls,
-        interfaces: outcomes,
         fdb: None,
         host: None,
     };
@@ -169,8 +171,6 @@ pub(super) async fn start(
 struct Around<'a> {
     sockets: &'a UdpSockets,
     gate: Arc<MemberGate>,
-    answers: mpsc::Sender<Answer>,
-    interfaces: Interfaces,
 }
 
 /// The driver, without networks yet.
@@ -187,7 +187,6 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         entropy,
         replication: setup.config.directory.replication,
         claim_ttl: setup.config.directory.claim_ttl(),
-        answers: around.answers,
         asking: Questions::default(),
         permits: Permits::default(),
         underlay: Underlay::new(socket_ports(around.sockets), first),
@@ -218,9 +217,10 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         peers_changed: false,
         revocations: Followed::new(around.gate.revocations()),
         gate: around.gate,
-        looks: Looks::start(),
-        host: HostLooks::start(),
-        interfaces: around.interfaces,
+        looks: Looks::default(),
+        host: HostLooks::default(),
+        sight: Box::new(Kernel),
+        interfaces: Interfaces::default(),
         site_mtus: super::site_mtus::SiteMtus::default(),
         looped: LoopedPorts::default(),
         warnings: Warnings::default(),

@@ -1,0 +1,211 @@
+//! Carries out what the slow path wants of the host and waits for: looks at its links, changes of its bridges and
+//! attachments. Each in a task of its own, but for the orders to the bridges, which are done in one line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nat_traversal::host::HostView;
+use overlay_proto::switching::{MacKey, NetIndex};
+use tap_bridge::Links;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::answers::Answer;
+use super::bridge_looks::look_at_bridges;
+use super::bridge_orders::{BridgeOrder, BridgeOrders};
+use super::effects::CallId;
+use super::looped_ports::PortSet;
+use super::remote_macs::Changes;
+use crate::attachments;
+
+/// Time for the kernel to finish what it began when it told of a change of a bridge, and the shortest time between two
+/// looks.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How long the kernel may take for a look at the host.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something that the slow path wants of the host.
+#[derive(Debug)]
+pub(crate) enum HostTask {
+    /// A look at the bridges and the overlay's ports of these networks, by their names; with `whole` at all they have
+    /// learnt. Answered by [`Answer::Bridges`].
+    LookAtBridges {
+        wanted: Vec<(NetIndex, String, String)>,
+        whole: bool,
+    },
+    /// A look at the host's addresses and its ways toward these, after a pause. Answered by [`Answer::Host`].
+    LookAtHost {
+        toward: Vec<IpAddr>,
+        pause: Duration,
+    },
+    /// A port, by its interface index, forwards or does not. Answered by [`Answer::PortSet`].
+    SetForwarding {
+        index: u32,
+        name: String,
+        forwards: bool,
+    },
+    /// Entries of other hosts' MACs at the overlay's port. Answered by [`Answer::RemoteMacs`].
+    Remote {
+        net: NetIndex,
+        port: u32,
+        changes: Changes,
+    },
+    /// Moved addresses are brought back. Answered by [`Answer::MoveEnded`].
+    RollBack,
+    /// What is recorded and not made is made. Nothing answers; a look at the interfaces tells.
+    Ensure,
+    /// What was moved stays. Answered by [`Answer::Confirmed`].
+    Confirm(CallId),
+}
+
+/// The way to the kernel.
+#[derive(Debug)]
+pub(crate) struct HostTasks {
+    /// `None` where the kernel gives no netlink socket.
+    links: Option<Links>,
+    orders: BridgeOrders,
+    answers: mpsc::Sender<Answer>,
+    /// The state directory.
+    dir: PathBuf,
+}
+
+impl HostTasks {
+    /// Must be called within a tokio runtime.
+    pub(crate) fn start(answers: mpsc::Sender<Answer>, dir: PathBuf) -> Self {
+        let links = Links::connect()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the host's addresses and bridges cannot be watched");
+            })
+            .ok();
+        Self {
+            orders: BridgeOrders::start(links.clone()),
+            links,
+            answers,
+            dir,
+        }
+    }
+
+    /// Gives an order to the bridges; `false`: too many wait.
+    #[must_use]
+    pub(crate) fn order(&self, order: BridgeOrder) -> bool {
+        self.orders.give(order)
+    }
+
+    /// Begins `task`. Without a way to the kernel, what needs one is answered with nothing seen.
+    pub(crate) fn begin(&self, task: HostTask) {
+        let (links, dir, answers) = (self.links.clone(), self.dir.clone(), self.answers.clone());
+        tokio::spawn(async move {
+            if let Some(answer) = carry_out(links, dir, task).await {
+                // The slow path may have ended.
+                let _ = answers.send(answer).await;
+            }
+        });
+    }
+
+    /// A look at the host before the node starts.
+    pub(crate) async fn look_at_host(&self, toward: &[IpAddr]) -> Option<(HostView, Duration)> {
+        look_at_host(self.links.as_ref()?, toward).await
+    }
+}
+
+async fn carry_out(links: Option<Links>, dir: PathBuf, task: HostTask) -> Option<Answer> {
+    let answer = match task {
+        HostTask::LookAtBridges { wanted, whole } => {
+            sleep(SETTLE).await;
+            let seen = match links {
+                Some(links) => look_at_bridges(&links, &wanted, whole).await,
+                None => Ok(Vec::new()),
+            };
+            if let Err(error) = &seen {
+                tracing::warn!(%error, "the bridges could not be looked at");
+            }
+            Answer::Bridges(seen.ok())
+        }
+        HostTask::LookAtHost { toward, pause } => {
+            sleep(pause).await;
+            let seen = match links {
+                Some(links) => look_at_host(&links, &toward).await,
+                None => None,
+            };
+            Answer::Host(seen.map(Box::new))
+        }
+        HostTask::SetForwarding {
+            index,
+            name,
+            forwards,
+        } => Answer::PortSet(PortSet {
+            refused: !set_forwarding(links, index, &name, forwards).await,
+            name,
+            forwards,
+        }),
+        HostTask::Remote { net, port, changes } => {
+            let refused = match links {
+                Some(links) => write_remote(&links, port, changes).await,
+                None => changes.write,
+            };
+            Answer::RemoteMacs(net, refused)
+        }
+        HostTask::RollBack => {
+            match attachments::roll_back(&dir, false).await {
+                Ok(lines) => lines.iter().for_each(|line| tracing::warn!("{line}")),
+                Err(error) => tracing::error!("moved addresses were not brought back: {error:#}"),
+            }
+            Answer::MoveEnded
+        }
+        HostTask::Ensure => {
+            match attachments::ensure(&dir).await {
+                Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                Err(error) => tracing::error!("the NIC is not on its network: {error:#}"),
+            }
+            return None;
+        }
+        HostTask::Confirm(call) => Answer::Confirmed(call, confirm(dir).await),
+    };
+    Some(answer)
+}
+
+async fn look_at_host(links: &Links, toward: &[IpAddr]) -> Option<(HostView, Duration)> {
+    let start = Instant::now();
+    match timeout(LOOK_TIMEOUT, links.host_view(toward)).await {
+        Ok(Ok(view)) => return Some((view, start.elapsed())),
+        Ok(Err(error)) => tracing::warn!(%error, "the host's addresses could not be listed"),
+        Err(_) => tracing::warn!("listing the host's addresses took too long"),
+    }
+    None
+}
+
+async fn set_forwarding(links: Option<Links>, index: u32, port: &str, forwards: bool) -> bool {
+    let Some(links) = links else {
+        return false;
+    };
+    let set = links.set_forwarding(index, forwards).await;
+    if let Err(error) = &set {
+        tracing::error!(%error, port, forwards, "the port stays as it is");
+    }
+    set.is_ok()
+}
+
+/// Makes the changes; returns what the kernel refused to write.
+async fn write_remote(links: &Links, port: u32, changes: Changes) -> Vec<MacKey> {
+    for key in changes.remove {
+        if let Err(error) = links.fdb_delete(port, key.mac, key.vlan).await {
+            tracing::debug!(%error, "a forwarding entry stays");
+        }
+    }
+    let mut refused = Vec::new();
+    for key in changes.write {
+        if let Err(error) = links.fdb_keep(port, key.mac, key.vlan).await {
+            tracing::debug!(%error, "a forwarding entry is missing");
+            refused.push(key);
+        }
+    }
+    refused
+}
+
+/// Waits for whoever else changes attachments.
+async fn confirm(dir: PathBuf) -> anyhow::Result<String> {
+    let confirmed = tokio::task::spawn_blocking(move || attachments::confirm(&dir)).await;
+    confirmed.unwrap_or_else(|error| Err(anyhow::anyhow!("it broke off: {error}")))
+}
