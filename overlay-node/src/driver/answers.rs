@@ -8,9 +8,10 @@ use node_core::questions::{Answered, Failure, Outcome, Question, QuestionId};
 use node_core::reasons::Greeted;
 use node_core::store::WriteId;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::attaching::Recalled;
 use super::bridge_looks::BridgeLook;
 use super::effects::{CallId, Effect};
 use super::interface_looks::Outcome as Kept;
@@ -36,6 +37,8 @@ pub(crate) enum Answer {
     PortSet(PortSet),
     /// Entries of other hosts' MACs are written; those that the kernel refused.
     RemoteMacs(NetIndex, Vec<MacKey>),
+    /// What the disk knows of a network.
+    Recalled(NetworkId, anyhow::Result<Recalled>),
     /// Moved addresses stay, with what to tell the user; or why not.
     Confirmed(CallId, anyhow::Result<String>),
     /// What a user asked for is done, with what to tell; or why not.
@@ -100,6 +103,7 @@ impl Driver {
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Operated(done) => self.handle_operated(tick, done),
             Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),
+            Answer::Recalled(id, kept) => self.handle_recalled(tick, id, kept),
             Answer::Confirmed(call, done) => self.handle_confirmed(call, done),
             Answer::MoveEnded => self.look_at_move(),
             Answer::Host(seen) => self.handle_host(tick, seen.map(|seen| *seen)),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use node_core::store::{Edit, Edited, Write};
 use overlay_proto::directory::{Directory, DirectoryConfig};
 use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::switching::NetIndex;
+use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::effects::{CallId, Effect};
 use super::host_tasks::HostTask;
@@ -24,55 +24,75 @@ use crate::control_socket::api::AttachRequest;
 /// How long after its deadline a move is left to its watcher.
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
 
-/// The blob of one network's directory: own generations and the roster.
-pub(super) fn blob_name(network: &NetworkId) -> String {
-    let NetworkId([a, b, c, d, ..]) = network;
-    format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
+/// What the disk knows of one network.
+#[derive(Debug, Default)]
+pub(crate) struct Recalled {
+    /// Own generations and the roster.
+    pub(crate) directory: Option<Vec<u8>>,
+    /// What the operator says is here.
+    pub(crate) pins: Vec<MacKey>,
 }
 
 impl Driver {
-    /// Makes a directory for each network of the membership that has none yet.
-    pub(crate) fn add_networks(&mut self, tick: Tick) -> Result<()> {
-        let secrets = self.node.membership.networks().to_vec();
-        for secret in secrets {
-            if self
-                .networks
-                .iter()
-                .any(|network| network.secret.id == secret.id)
-            {
-                continue;
+    /// Networks of the membership that are new here: what the disk knows of them is asked for first.
+    pub(crate) fn add_networks(&mut self) {
+        for secret in self.node.membership.networks() {
+            let mut known = self.networks.iter();
+            if !known.any(|network| network.secret.id == secret.id) {
+                let recall = HostTask::Recall(secret.id, secret.name.clone());
+                self.effects.push(Effect::Host(recall));
             }
-            let index = u16::try_from(self.networks.len()).context("too many networks")?;
-            let config = DirectoryConfig {
-                overlay: self.node.membership.overlay(),
-                network: secret.id,
-                epoch_key: secret.epoch_key,
-                old_epoch_key: None,
-                birth: self.node.membership.roots().born(),
-                may_send: false,
-                chain: self.node.chain.clone(),
-                replication: self.replication,
-                claim_ttl: self.claim_ttl,
-            };
-            let mut directory = Directory::new(
-                tick.now,
-                tick.wall,
-                config,
-                self.node.key.clone(),
-                &mut self.entropy,
-            );
-            if let Some(blob) = self.state.load_blob(&blob_name(&secret.id))?
-                && let Err(reason) = directory.restore(tick.now, &blob)
-            {
-                tracing::warn!(network = %secret.name, reason = reason.name(), "the saved directory is unreadable; starting without it");
-            }
-            let lan = new_segment(tick.now, &secret, self.node.me, &mut self.entropy);
-            self.networks
-                .push(Network::new(NetIndex(index), secret, directory, lan));
-            self.show_own_chain(tick, usize::from(index))?;
-            self.recall_pins(NetIndex(index));
         }
+    }
+
+    /// What the disk knows of a network.
+    pub(crate) fn handle_recalled(&mut self, tick: Tick, id: NetworkId, kept: Result<Recalled>) {
+        let added = kept.and_then(|kept| self.add_network(tick, id, &kept));
+        if let Err(error) = added {
+            tracing::error!("a network is not used: {error:#}");
+        }
+    }
+
+    /// Makes the directory of a network of the membership, unless there is one.
+    ///
+    /// # Errors
+    /// There are too many, or none of the own certificates is for it.
+    pub(crate) fn add_network(&mut self, tick: Tick, id: NetworkId, kept: &Recalled) -> Result<()> {
+        let is_known = self.networks.iter().any(|network| network.secret.id == id);
+        let mut secrets = self.node.membership.networks().iter();
+        let Some(secret) = secrets.find(|secret| secret.id == id && !is_known).cloned() else {
+            return Ok(());
+        };
+        let index = u16::try_from(self.networks.len()).context("too many networks")?;
+        let config = DirectoryConfig {
+            overlay: self.node.membership.overlay(),
+            network: secret.id,
+            epoch_key: secret.epoch_key,
+            old_epoch_key: None,
+            birth: self.node.membership.roots().born(),
+            may_send: false,
+            chain: self.node.chain.clone(),
+            replication: self.replication,
+            claim_ttl: self.claim_ttl,
+        };
+        let (key, entropy) = (self.node.key.clone(), &mut self.entropy);
+        let mut directory = Directory::new(tick.now, tick.wall, config, key, entropy);
+        if let Some(blob) = &kept.directory
+            && let Err(reason) = directory.restore(tick.now, blob)
+        {
+            tracing::warn!(network = %secret.name, reason = reason.name(), "the saved directory is unreadable; starting without it");
+        }
+        for pin in &kept.pins {
+            if let Err(reason) = directory.restore_pin(*pin) {
+                tracing::error!(mac = %pin.mac, "is not pinned: {}", reason.meaning());
+            }
+        }
+        let lan = new_segment(tick.now, &secret, self.node.me, &mut self.entropy);
+        self.networks
+            .push(Network::new(NetIndex(index), secret, directory, lan));
+        self.show_own_chain(tick, usize::from(index))?;
         self.follow_epochs(tick);
+        // Whatever else goes by the certificate is told with the others.
         self.fib_stale = true;
         Ok(())
     }
@@ -287,7 +307,7 @@ impl Driver {
     /// A second `farlan join` added networks.
     pub(crate) fn reload(&mut self, call: CallId) {
         let look = Write::Edit(Edit::Look);
-        let before = self.networks.len();
+        let before = self.node.membership.networks().len();
         self.store.put_for(look, Awaited::Reloaded(call, before));
     }
 
@@ -317,7 +337,8 @@ impl Driver {
         for infra in self.infra.clone() {
             self.ask_for_receipts(infra);
         }
-        Ok(format!("{} networks added", self.networks.len() - before))
+        let added = self.node.membership.networks().len() - before;
+        Ok(format!("{added} networks added"))
     }
 }
 

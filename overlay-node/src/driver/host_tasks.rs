@@ -2,10 +2,10 @@
 //! attachments. Each in a task of its own, but for the orders to the bridges, which are done in one line.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nat_traversal::host::HostView;
+use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::{MacKey, NetIndex};
 use tap_bridge::Links;
 use tokio::sync::mpsc;
@@ -17,7 +17,9 @@ use super::bridge_orders::{BridgeOrder, BridgeOrders};
 use super::effects::CallId;
 use super::looped_ports::PortSet;
 use super::remote_macs::Changes;
+use super::storing::recall;
 use crate::attachments;
+use crate::state::StateDir;
 
 /// Time for the kernel to finish what it began when it told of a change of a bridge, and the shortest time between two
 /// looks.
@@ -54,6 +56,8 @@ pub(crate) enum HostTask {
     },
     /// Moved addresses are brought back. Answered by [`Answer::MoveEnded`].
     RollBack,
+    /// What the disk knows of a network. Answered by [`Answer::Recalled`].
+    Recall(NetworkId, NetworkName),
     /// What is recorded and not made is made. Nothing answers; a look at the interfaces tells.
     Ensure,
     /// What was moved stays. Answered by [`Answer::Confirmed`].
@@ -67,13 +71,12 @@ pub(crate) struct HostTasks {
     links: Option<Links>,
     orders: BridgeOrders,
     answers: mpsc::Sender<Answer>,
-    /// The state directory.
-    dir: PathBuf,
+    state: StateDir,
 }
 
 impl HostTasks {
     /// Must be called within a tokio runtime.
-    pub(crate) fn start(answers: mpsc::Sender<Answer>, dir: PathBuf) -> Self {
+    pub(crate) fn start(answers: mpsc::Sender<Answer>, state: StateDir) -> Self {
         let links = Links::connect()
             .inspect_err(|error| {
                 tracing::warn!(%error, "the host's addresses and bridges cannot be watched");
@@ -83,7 +86,7 @@ impl HostTasks {
             orders: BridgeOrders::start(links.clone()),
             links,
             answers,
-            dir,
+            state,
         }
     }
 
@@ -95,9 +98,10 @@ impl HostTasks {
 
     /// Begins `task`. Without a way to the kernel, what needs one is answered with nothing seen.
     pub(crate) fn begin(&self, task: HostTask) {
-        let (links, dir, answers) = (self.links.clone(), self.dir.clone(), self.answers.clone());
+        let (links, state, answers) =
+            (self.links.clone(), self.state.clone(), self.answers.clone());
         tokio::spawn(async move {
-            if let Some(answer) = carry_out(links, dir, task).await {
+            if let Some(answer) = carry_out(links, state, task).await {
                 // The slow path may have ended.
                 let _ = answers.send(answer).await;
             }
@@ -110,7 +114,7 @@ impl HostTasks {
     }
 }
 
-async fn carry_out(links: Option<Links>, dir: PathBuf, task: HostTask) -> Option<Answer> {
+async fn carry_out(links: Option<Links>, state: StateDir, task: HostTask) -> Option<Answer> {
     let answer = match task {
         HostTask::LookAtBridges { wanted, whole } => {
             sleep(SETTLE).await;
@@ -148,20 +152,28 @@ async fn carry_out(links: Option<Links>, dir: PathBuf, task: HostTask) -> Option
             Answer::RemoteMacs(net, refused)
         }
         HostTask::RollBack => {
-            match attachments::roll_back(&dir, false).await {
+            match attachments::roll_back(state.path(), false).await {
                 Ok(lines) => lines.iter().for_each(|line| tracing::warn!("{line}")),
                 Err(error) => tracing::error!("moved addresses were not brought back: {error:#}"),
             }
             Answer::MoveEnded
         }
         HostTask::Ensure => {
-            match attachments::ensure(&dir).await {
+            match attachments::ensure(state.path()).await {
                 Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
                 Err(error) => tracing::error!("the NIC is not on its network: {error:#}"),
             }
             return None;
         }
-        HostTask::Confirm(call) => Answer::Confirmed(call, confirm(dir).await),
+        HostTask::Recall(id, name) => {
+            let looked = move || recall(&state, &id, &name);
+            Answer::Recalled(id, in_thread(looked).await)
+        }
+        HostTask::Confirm(call) => {
+            // Waits for whoever else changes attachments.
+            let confirm = move || attachments::confirm(state.path());
+            Answer::Confirmed(call, in_thread(confirm).await)
+        }
     };
     Some(answer)
 }
@@ -204,8 +216,10 @@ async fn write_remote(links: &Links, port: u32, changes: Changes) -> Vec<MacKey>
     refused
 }
 
-/// Waits for whoever else changes attachments.
-async fn confirm(dir: PathBuf) -> anyhow::Result<String> {
-    let confirmed = tokio::task::spawn_blocking(move || attachments::confirm(&dir)).await;
-    confirmed.unwrap_or_else(|error| Err(anyhow::anyhow!("it broke off: {error}")))
+/// Beside the runtime, since it waits for the disk.
+async fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(anyhow::anyhow!("it broke off: {error}")))
 }

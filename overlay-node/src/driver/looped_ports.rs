@@ -18,7 +18,6 @@ use super::effects::Effect;
 use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::run::Driver;
-use super::storing::LOOPED_PORTS;
 use super::warnings::Topic;
 
 /// How often it is looked whether ports that were shut still are: the kernel opens one when its carrier
@@ -239,11 +238,8 @@ impl Driver {
     }
 
     /// Ports that an earlier run shut, and did not live to open.
-    pub(crate) fn recall_looped_ports(&mut self, tick: Tick) {
-        let Ok(Some(bytes)) = self.state.load_blob(LOOPED_PORTS) else {
-            return;
-        };
-        let shut: Vec<ShutPort> = postcard::from_bytes(&bytes).unwrap_or_default();
+    pub(crate) fn recall_looped_ports(&mut self, tick: Tick, saved: &[u8]) {
+        let shut: Vec<ShutPort> = postcard::from_bytes(saved).unwrap_or_default();
         for port in shut {
             if self.sight.index_of(&port.name) == Some(port.index) {
                 let left = Duration::from_secs(port.until.seconds_since(tick.wall));

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::introductions::MAX_PEERS;
 use super::node::Tick;
 use super::run::Driver;
-use super::storing::PEERS;
 
 /// A list of another version is not read: peers are then met through a bootstrap, as at first.
 const VERSION: u8 = 3;
@@ -54,8 +53,7 @@ impl Driver {
     }
 
     /// Takes the peers of the run before; the first housekeeping dials them.
-    pub(crate) fn recall_peers(&mut self, tick: Tick) {
-        let saved = self.state.load_blob(PEERS).map_err(anyhow::Error::from);
+    pub(crate) fn recall_peers(&mut self, tick: Tick, saved: Result<Option<Vec<u8>>>) {
         let peers = match saved.and_then(|bytes| bytes.map_or(Ok(Vec::new()), |b| decode(&b))) {
             Ok(peers) => peers,
             Err(error) => {

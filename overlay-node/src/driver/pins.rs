@@ -3,7 +3,6 @@
 use anyhow::{Result, anyhow, bail};
 use node_core::store::Write;
 use overlay_proto::ids::NetworkName;
-use overlay_proto::membership::NetworkSecret;
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::effects::CallId;
@@ -132,23 +131,6 @@ impl Driver {
             self.touch_network(net);
         }
         Ok(unpinned(pin))
-    }
-
-    /// Takes the pins of a network from the disk; they count once it is attached.
-    pub(crate) fn recall_pins(&mut self, net: NetIndex) {
-        let pins = match pins::load(&self.state) {
-            Ok(pins) => pins,
-            Err(error) => return tracing::error!("no MAC is pinned: {error:#}"),
-        };
-        let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
-            return;
-        };
-        let NetworkSecret { name, .. } = &network.secret;
-        for pin in pins.iter().filter(|pin| pin.network == *name) {
-            if let Err(reason) = network.directory.restore_pin(pin.key()) {
-                tracing::error!(mac = %pin.mac, "is not pinned: {}", reason.meaning());
-            }
-        }
     }
 
     fn network_named(&self, name: &NetworkName) -> Result<NetIndex> {

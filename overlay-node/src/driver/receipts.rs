@@ -122,7 +122,8 @@ impl Driver {
         let bootstraps = bootstraps.iter().map(ToString::to_string);
         self.asking
             .put(Question::SetBootstraps(bootstraps.collect()));
-        self.add_networks(tick)?;
+        self.add_networks();
+        self.follow_epochs(tick);
         for index in 0..self.networks.len() {
             self.show_own_chain(tick, index)?;
         }

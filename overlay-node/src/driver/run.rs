@@ -37,7 +37,7 @@ use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
 use super::written::Storing;
-use crate::state::{OsEntropy, StateDir};
+use crate::state::OsEntropy;
 
 /// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
 /// lost datagrams.
@@ -60,7 +60,8 @@ const ACQUAINTANCE: Duration = Duration::from_secs(60);
 /// The slow path. See the [module](super) for the order of things.
 pub(crate) struct Driver {
     pub(crate) node: Node,
-    pub(crate) state: StateDir,
+    /// The state directory, for people.
+    pub(crate) state_dir: String,
     pub(crate) entropy: OsEntropy,
     pub(crate) replication: bool,
     pub(crate) claim_ttl: Duration,

@@ -33,6 +33,7 @@ use crate::attachments::{self, AttachmentRecord};
 use crate::cli::notify;
 use crate::control_socket::api::{Request, Response};
 use crate::control_socket::server::ControlCall;
+use crate::state::StateDir;
 use crate::workers::{Punt, SlowSender, WorkerPool};
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
@@ -78,6 +79,7 @@ pub(crate) struct Outside {
     pub(crate) taps: Taps,
     pub(crate) firewall: FirewallWatch,
     pub(crate) store: StoreThread,
+    pub(crate) state: StateDir,
     pub(crate) host: HostTasks,
     pub(crate) interfaces: InterfaceLooks,
 }
@@ -228,7 +230,7 @@ impl Shell {
 
     fn look_at_interfaces(&mut self, now: Instant) {
         let driver = &self.driver;
-        let node = (&driver.state, &driver.node.membership);
+        let node = (&self.outside.state, &driver.node.membership);
         let waiting = driver.interfaces.waiting();
         let answers = &self.outside.answers;
         self.outside.interfaces.look(now, node, waiting, answers);
@@ -244,13 +246,12 @@ impl Shell {
                 Effect::OpenTaps => self.open_taps(tick),
                 Effect::KeepTaps(ready) => self.keep_taps(tick, &ready),
                 Effect::KeepPassage => {
-                    let dir = self.driver.state.path();
+                    let dir = self.outside.state.path();
                     self.outside.firewall.check(tick.now, dir);
                 }
                 Effect::Operate(operation) => {
-                    let driver = &self.driver;
-                    let (state, membership) =
-                        (driver.state.clone(), driver.node.membership.clone());
+                    let state = self.outside.state.clone();
+                    let membership = self.driver.node.membership.clone();
                     let answers = self.outside.answers.clone();
                     operating::begin(state, membership, operation, answers);
                 }
@@ -261,11 +262,11 @@ impl Shell {
                     }
                 }
                 Effect::LookAtMove => {
-                    let left = attachments::waits(self.driver.state.path());
+                    let left = attachments::waits(self.outside.state.path());
                     self.driver.handle_move(tick.now, left);
                 }
                 Effect::LookAtRecords => {
-                    if let Ok(records) = attachments::load(self.driver.state.path()) {
+                    if let Ok(records) = attachments::load(self.outside.state.path()) {
                         self.driver.handle_records(&records);
                     }
                 }
@@ -330,7 +331,7 @@ impl Shell {
     pub(crate) fn open_recorded(&mut self, tick: Tick) -> anyhow::Result<()> {
         let networks = self.networks();
         let (taps, workers) = (&mut self.outside.taps, &self.outside.workers);
-        let opened = attachments::load(self.driver.state.path())
+        let opened = attachments::load(self.outside.state.path())
             .and_then(|records| taps.open(workers, &networks, &records));
         self.driver.handle_taps(tick, opened)
     }

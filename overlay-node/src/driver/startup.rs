@@ -53,7 +53,7 @@ use super::written::Storing;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::{ControlCall, ControlServer};
-use crate::state::{BoundPorts, OsEntropy, clock_readings};
+use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
@@ -139,13 +139,10 @@ pub(super) async fn start(
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &driver)?;
     driver.workers = workers.len();
-    driver.add_networks(tick)?;
-    driver.recall_peers(tick);
+    recall(&setup.state, &mut driver, tick)?;
     driver.tell_incarnation();
-    driver.recall_looped_ports(tick);
-    let dir = setup.state.path().to_owned();
     let outside = Outside {
-        host: HostTasks::start(answer_sender.clone(), dir),
+        host: HostTasks::start(answer_sender.clone(), setup.state.clone()),
         interfaces: InterfaceLooks::start(),
         control,
         answers: answer_sender,
@@ -155,6 +152,7 @@ pub(super) async fn start(
         taps: Taps::new(),
         firewall: FirewallWatch::start(),
         store,
+        state: setup.state.clone(),
     };
     let inputs = Inputs {
         punted,
@@ -165,6 +163,23 @@ pub(super) async fn start(
         host: None,
     };
     Ok((Shell::new(driver, outside, tick.now), inputs))
+}
+
+/// What the runs before have left on disk.
+///
+/// # Errors
+/// The directory of a network is unreadable, or a network cannot be used.
+fn recall(state: &StateDir, driver: &mut Driver, tick: Tick) -> Result<()> {
+    for secret in driver.node.membership.networks().to_vec() {
+        let kept = storing::recall(state, &secret.id, &secret.name)?;
+        driver.add_network(tick, secret.id, &kept)?;
+    }
+    let peers = state.load_blob(storing::PEERS).map_err(anyhow::Error::from);
+    driver.recall_peers(tick, peers);
+    if let Ok(Some(ports)) = state.load_blob(storing::LOOPED_PORTS) {
+        driver.recall_looped_ports(tick, &ports);
+    }
+    Ok(())
 }
 
 /// What a driver still reaches by itself.
@@ -228,7 +243,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         move_due: None,
         operations: Operations::default(),
         leaving: None,
-        state: setup.state.clone(),
+        state_dir: setup.state.path().display().to_string(),
     })
 }
 

@@ -10,10 +10,12 @@ use anyhow::{Context, Result};
 use control_plane::admission::MemberGate;
 use control_plane::{Gatekeeper, Shelf};
 use node_core::store::{Done, Edit, Edited, Refused, Write, WriteId};
+use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::{Revocations, RootStore};
 use tokio::sync::mpsc;
 
 use super::answers::Answer;
+use super::attaching::Recalled;
 use crate::pins::{self, Pin};
 use crate::state::{StateDir, StateError, wall_clock};
 
@@ -24,7 +26,25 @@ pub(super) const PEERS: &str = "peers";
 pub(super) const LOOPED_PORTS: &str = "looped-ports";
 
 /// The blob of one network's directory: own generations and the roster.
-pub(super) use super::attaching::blob_name;
+pub(super) fn blob_name(network: &NetworkId) -> String {
+    let NetworkId([a, b, c, d, ..]) = network;
+    format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
+}
+
+/// What is on disk of a network.
+///
+/// # Errors
+/// It is unreadable, or damaged.
+pub(super) fn recall(state: &StateDir, id: &NetworkId, name: &NetworkName) -> Result<Recalled> {
+    let directory = state.load_blob(&blob_name(id))?;
+    let pins = pins::load(state).unwrap_or_else(|error| {
+        tracing::error!("no MAC is pinned: {error:#}");
+        Vec::new()
+    });
+    let pins = pins.iter().filter(|pin| pin.network == *name);
+    let pins = pins.map(Pin::key).collect();
+    Ok(Recalled { directory, pins })
+}
 
 /// Puts one write on the disk. Tests have one that is slow, or refuses.
 pub(crate) type Disk = Box<dyn FnMut(&Write) -> Result<Done, Refused> + Send>;

@@ -40,7 +40,7 @@ impl Driver {
     /// A bootstrap sees this node at `ours`, and another machine with the same identity at `theirs`.
     pub(crate) fn handle_twin(&mut self, tick: Tick, ours: SocketAddr, theirs: SocketAddr) {
         self.twin.note(tick.now);
-        let state = self.state.path().display();
+        let state = &self.state_dir;
         let text = format!(
             "another machine has this node's identity: this one is seen at {ours}, the other at {theirs}, and \
              they throw each other off. Was this host cloned, restored from a snapshot, or {state} copied? \
