@@ -3,6 +3,9 @@
 //! It is being moved here from `overlay-node`, which still owns and drives its parts. Each takes inputs by `handle_*`
 //! and `set_*`, is polled for outputs, and says when it is due; times are arguments.
 //!
+//! - [`api`]: the words on the control socket, whose reports are what `--json` prints. [`attachment`], [`pin`]: what is
+//!   here by the operator's word.
+//! - [`punt`]: what the fast path hands to the slow path.
 //! - [`questions`]: what is asked of the control plane, as data (ADR 40).
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
 //! - [`waiting_room`]: frames that wait for something.
@@ -11,7 +14,11 @@
 //! - [`store`]: what is to be on disk, as data, in its order.
 //! - [`sequences`]: numbers that only grow, over restarts.
 
+pub mod api;
+pub mod attachment;
 pub mod peer_turns;
+pub mod pin;
+pub mod punt;
 pub mod questions;
 pub mod reasons;
 pub mod sequences;

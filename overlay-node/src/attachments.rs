@@ -30,11 +30,12 @@ use crate::state::{StateDir, StateError, StateLock};
 pub use detaching::{detach, detach_nic, detach_vm, in_use};
 use making::{clear, interfaces, make_whole};
 pub use moving::{CONFIRM_WITHIN, confirm, roll_back, waits};
+pub use node_core::attachment::{Attachment, Switches, TapPort};
 pub use passage::keep_open;
 pub use plan::Finding;
 pub use reconcile::{Kept, Memory, reconcile};
 use store::Book;
-pub use store::{AttachmentRecord, Moved, NicPort, Pending, Switches, VmTap};
+pub use store::{AttachmentRecord, Moved, NicPort, Pending, VmTap};
 use watcher::Watcher;
 
 /// The guests' IP MTU unless the network says otherwise, in bytes.
@@ -204,8 +205,8 @@ pub async fn ensure(dir: &Path) -> anyhow::Result<Vec<String>> {
 /// Does the NIC of this record wait for its addresses, so that they can move to the bridge? After a
 /// reboot the host's network may be configured later than this node starts: [`ensure`] again then.
 #[must_use]
-pub fn nic_waits(record: &AttachmentRecord) -> bool {
-    let Some(nic) = record.nic.as_ref().filter(|nic| nic.moved.is_some()) else {
+pub fn nic_waits(attached: &Attachment) -> bool {
+    let Some(nic) = attached.nic.as_ref().filter(|nic| nic.is_moved) else {
         return false;
     };
     let link = Path::new("/sys/class/net").join(&nic.name);
@@ -340,15 +341,6 @@ async fn add_extras(links: &Links, book: &mut Book, spec: &AttachSpec) -> anyhow
         });
     }
     Ok(())
-}
-
-/// A tap as the kernel has it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TapPort {
-    /// The bridge it is a port of.
-    pub bridge: Option<String>,
-    /// Bytes of payload.
-    pub mtu: u16,
 }
 
 /// How the tap `name` is now; `None` if it is not there.

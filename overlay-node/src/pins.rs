@@ -1,10 +1,7 @@
 //! Pinned MACs on disk: what the operator says is on this host.
 
 use anyhow::{Context, Result, bail};
-use overlay_proto::ethernet::{MacAddr, VlanId};
-use overlay_proto::ids::NetworkName;
-use overlay_proto::switching::MacKey;
-use serde::{Deserialize, Serialize};
+pub use node_core::pin::Pin;
 
 use crate::state::StateDir;
 
@@ -13,38 +10,6 @@ const BLOB: &str = "pins";
 
 /// Pins of one host: each is a claim that is never given up for silence.
 const MAX_PINS: usize = 256;
-
-/// A MAC that stays on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    /// The network.
-    pub network: NetworkName,
-    /// The VLAN, 0 for untagged.
-    pub vlan: VlanId,
-    /// The address.
-    pub mac: MacAddr,
-}
-
-impl Pin {
-    /// `key` of `network`.
-    #[must_use]
-    pub const fn new(network: NetworkName, key: MacKey) -> Self {
-        Self {
-            network,
-            vlan: key.vlan,
-            mac: key.mac,
-        }
-    }
-
-    /// VLAN and MAC.
-    #[must_use]
-    pub const fn key(&self) -> MacKey {
-        MacKey {
-            vlan: self.vlan,
-            mac: self.mac,
-        }
-    }
-}
 
 /// The pins of this host.
 ///
@@ -95,19 +60,9 @@ pub fn remove(state: &StateDir, pin: &Pin) -> Result<()> {
     let before = pins.len();
     pins.retain(|one| one != pin);
     if pins.len() == before {
-        bail!("{} is not pinned in {}", shown(pin), pin.network);
+        bail!("{} is not pinned in {}", pin.shown(), pin.network);
     }
     save(state, &pins)
-}
-
-/// MAC and VLAN as people read them.
-#[must_use]
-pub fn shown(pin: &Pin) -> String {
-    if pin.vlan == VlanId::UNTAGGED {
-        pin.mac.to_string()
-    } else {
-        format!("{} (VLAN {})", pin.mac, pin.vlan.get())
-    }
 }
 
 fn save(state: &StateDir, pins: &[Pin]) -> Result<()> {
@@ -116,6 +71,8 @@ fn save(state: &StateDir, pins: &[Pin]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use overlay_proto::ethernet::{MacAddr, VlanId};
+
     use super::*;
 
     fn pin(last: u8, vlan: u16) -> Pin {

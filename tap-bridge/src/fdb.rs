@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use overlay_proto::ethernet::bridge::{FdbEntry, FdbNews};
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tokio::io::unix::AsyncFd;
 
@@ -31,30 +32,6 @@ const ANSWER_BYTES: usize = 32 * 1024;
 const HEADER_LEN: usize = 16;
 const NDMSG_LEN: usize = 12;
 const ATTRIBUTE_LEN: usize = 4;
-
-/// A MAC behind a port of a bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FdbEntry {
-    /// The kernel's number of the bridge.
-    pub bridge: u32,
-    /// The kernel's number of the port.
-    pub port: u32,
-    /// The address.
-    pub mac: MacAddr,
-    /// The VLAN, where the bridge filters VLANs; else untagged.
-    pub vlan: VlanId,
-}
-
-/// What changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FdbNews {
-    /// A MAC was learnt, or moved to this port.
-    Learned(FdbEntry),
-    /// A MAC was forgotten: it aged, or the port is gone.
-    Gone(FdbEntry),
-    /// News were lost: read the whole database again ([`read_fdb`]).
-    Overrun,
-}
 
 /// Reads the news of all bridges in the network namespace of the thread that started it.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use overlay_proto::ethernet::bridge::FDB_MAX_LEARNED;
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 
@@ -58,9 +59,6 @@ pub struct Link {
     /// It is a port of a bridge that learns there.
     pub learns: bool,
 }
-
-/// MACs that a bridge of our own learns: as many as one network may hold.
-pub const FDB_MAX_LEARNED: u32 = 4096;
 
 /// A connection to the kernel's routing socket, in the network namespace of the thread that made
 /// it. Cheap to clone.
@@ -162,7 +160,7 @@ impl Links {
             .stp_state(BridgeStpState::Disabled)
             .forward_delay(0)
             .mcast_snooping(false)
-            .append_info_data(InfoBridge::FdbMaxLearned(FDB_MAX_LEARNED))
+            .append_info_data(InfoBridge::FdbMaxLearned(FDB_MAX_LEARNED.into()))
             .build();
         let added = self.0.link().add(message).execute().await;
         added.map_err(|error| match errno(&error) {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ethernet::bridge::PortState;
 use rtnetlink::packet_core::DefaultNla;
 
 use crate::error::Error;
@@ -58,15 +59,6 @@ pub fn port_behind(bridge: &str, mac: MacAddr) -> io::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// What a bridge lets pass at one of its ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortState {
-    /// Nothing.
-    Disabled,
-    /// Anything else.
-    Other,
 }
 
 /// What the bridge lets pass at its port `name`; `None` if that is no port of a bridge.

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use common::{MARK, in_namespace, overlay_tap};
 
+use overlay_proto::ethernet::bridge::{FdbEntry, FdbNews};
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{
-    Error, FdbEntry, FdbNews, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame, read_fdb,
-};
+use tap_bridge::{Error, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame, read_fdb};
 
 fn sysctl(file: &str) -> String {
     let path = format!("/proc/sys/net/{file}");

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use node_core::attachment::{AttachedNic, Attachment, Switches};
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use serde::{Deserialize, Serialize};
@@ -49,34 +50,22 @@ pub struct AttachmentRecord {
     pub switches: Switches,
 }
 
-/// What the data path does for an attached network unless it is switched off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Switches {
-    /// The kernel may hand over super-frames and partial checksums, and gets them (`--no-offload`).
-    pub offload: bool,
-    /// The MSS of SYNs is lowered to what one datagram carries (`--no-clamp`).
-    pub clamp: bool,
-    /// BPDUs are carried (`--bpdu pass`).
-    #[serde(default)]
-    pub bpdu: bool,
-}
-
-impl Default for Switches {
-    fn default() -> Self {
+impl From<&AttachmentRecord> for Attachment {
+    fn from(record: &AttachmentRecord) -> Self {
+        let nic = record.nic.as_ref().map(|nic| AttachedNic {
+            name: nic.name.clone(),
+            is_moved: nic.moved.is_some(),
+        });
         Self {
-            offload: true,
-            clamp: true,
-            bpdu: false,
+            network: record.network.clone(),
+            tap: record.tap.clone(),
+            bridge: record.bridge.clone(),
+            bridge_is_ours: record.bridge_is_ours,
+            addresses: record.addresses.clone(),
+            nic,
+            vms: record.vms.iter().map(|vm| vm.name.clone()).collect(),
+            switches: record.switches,
         }
-    }
-}
-
-impl Switches {
-    /// Throws the switches that something is said of; the others stay.
-    pub fn throw(&mut self, offload: Option<bool>, clamp: Option<bool>, bpdu: Option<bool>) {
-        self.offload = offload.unwrap_or(self.offload);
-        self.clamp = clamp.unwrap_or(self.clamp);
-        self.bpdu = bpdu.unwrap_or(self.bpdu);
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::output::{print, print_json};
 use super::who::{self, Unclear};
 use super::{Globals, WrongUsage, tables};
-use crate::attachments::{self, AttachmentRecord};
+use crate::attachments::{self, Attachment, AttachmentRecord};
 use crate::control_socket::api::{MacOrIp, MacReport, NetworkReport, Request, Response, ShownName};
 use crate::control_socket::client::{self, ClientError};
 
@@ -87,7 +87,10 @@ pub fn networks_on_disk(
     let report = |network: &NetworkSecret| {
         let mut attached = attached.iter();
         let record = attached.find(|record| record.network == network.name);
-        let attached = record.map(|record| (record, attachments::port(&record.tap)));
+        let attached = record.map(Attachment::from);
+        let attached = attached
+            .as_ref()
+            .map(|attached| (attached, attachments::port(&attached.tap)));
         NetworkReport::of(network, attached)
     };
     membership.networks().iter().map(report).collect()

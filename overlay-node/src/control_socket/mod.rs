@@ -4,16 +4,10 @@
 //! say. The group `farlan` may read; root, the owner of the socket and the users that the configuration
 //! lists may change things.
 
-pub mod api;
 pub mod client;
-pub mod names;
 pub mod server;
-mod shared_lan;
 
-use std::time::Duration;
+pub use node_core::api::{self, TIMEOUT};
 
 /// The longest line, in bytes: 4,096 claims as JSON are below it.
 pub const MAX_LINE: usize = 1 << 20;
-
-/// How long either side waits for the other's line.
-pub const TIMEOUT: Duration = Duration::from_secs(5);

@@ -14,7 +14,6 @@ use overlay_proto::switching::{MacKey, NetIndex};
 use super::attaching::Recalled;
 use super::bridge_looks::BridgeLook;
 use super::effects::{CallId, Effect};
-use super::interface_looks::Outcome as Kept;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::run::Driver;
@@ -31,8 +30,6 @@ pub(crate) enum Answer {
     Written(WriteId, written::Outcome),
     /// What the bridges look like; `None` if the kernel did not tell.
     Bridges(Option<Vec<BridgeLook>>),
-    /// Taps and bridges were compared with the record.
-    Interfaces(Kept),
     /// A port that is part of a loop was shut or opened, or the kernel refused.
     PortSet(PortSet),
     /// Entries of other hosts' MACs are written; those that the kernel refused.
@@ -99,7 +96,6 @@ impl Driver {
             Answer::Asked(id, outcome) => self.asking.handle_outcome(tick.now, id, outcome),
             Answer::Written(id, outcome) => self.store.handle_written(tick, id, outcome),
             Answer::Bridges(seen) => self.handle_looks(tick, seen),
-            Answer::Interfaces(outcome) => self.handle_kept(tick, outcome),
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Operated(done) => self.handle_operated(tick, done),
             Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),

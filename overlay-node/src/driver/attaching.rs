@@ -18,8 +18,8 @@ use super::segments::new_segment;
 use super::taps::Tap;
 use super::warnings::Topic;
 use super::written::Awaited;
-use crate::attachments::AttachmentRecord;
-use crate::control_socket::api::AttachRequest;
+use node_core::api::AttachRequest;
+use node_core::attachment::Attachment;
 
 /// How long after its deadline a move is left to its watcher.
 const WATCHER_GRACE: Duration = Duration::from_secs(2);
@@ -200,7 +200,7 @@ impl Driver {
     }
 
     /// The attachments as they are on disk.
-    pub(crate) fn handle_records(&mut self, records: &[AttachmentRecord]) {
+    pub(crate) fn handle_records(&mut self, records: &[Attachment]) {
         for attached in self.networks.iter_mut().filter_map(|n| n.attached.as_mut()) {
             let now = records.iter().find(|one| one.network == attached.network);
             if let Some(now) = now.filter(|now| now.tap == attached.tap) {

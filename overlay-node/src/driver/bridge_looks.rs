@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use overlay_proto::ethernet::bridge::FdbEntry;
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::switching::NetIndex;
-use tap_bridge::{Error, FdbEntry, Link, Links};
+use tap_bridge::{Error, Link, Links};
 
 use super::bridges::MAX_DUMPED;
 use crate::attachments::overlay_port;

@@ -12,9 +12,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use overlay_proto::ethernet::bridge::{FDB_MAX_LEARNED, FdbEntry, FdbNews};
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
-use tap_bridge::{FdbEntry, FdbNews, FdbWatch};
 
 use super::bridge_looks::BridgeLook;
 use super::bridge_orders::BridgeOrder;
@@ -27,7 +27,7 @@ use super::run::Driver;
 use super::warnings::Topic;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
-const MAX_LEARNED: usize = tap_bridge::FDB_MAX_LEARNED as usize;
+const MAX_LEARNED: usize = FDB_MAX_LEARNED as usize;
 
 /// Entries of one bridge's database that are looked at: those of our own guests and of all others.
 pub(super) const MAX_DUMPED: usize = 4 * MAX_LEARNED;
@@ -65,14 +65,6 @@ impl Paced {
         (self.owed, self.last) = (false, Some(now));
         true
     }
-}
-
-/// Starts to listen to what the bridges learn. Must be called within a tokio runtime, and at most
-/// a moment after the first look at the whole database was asked for: nothing falls between then.
-pub(crate) fn watch() -> Option<FdbWatch> {
-    FdbWatch::start()
-        .inspect_err(|error| tracing::warn!(%error, "the bridges cannot be watched"))
-        .ok()
 }
 
 /// A bridge as last seen, and the MACs behind its ports.

@@ -11,7 +11,7 @@ use overlay_proto::ids::PeerId;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
-use crate::control_socket::api::{BootstrapReport, BootstrapState};
+use node_core::api::{BootstrapReport, BootstrapState};
 
 /// Clocks that differ by more are worth a warning; memberships bear 10 minutes.
 const CLOCK_WARNING_S: i64 = 120;

@@ -17,8 +17,7 @@ use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
 use super::bridge_orders::BridgeOrder;
 use super::host_tasks::HostTask;
 use super::operations::Operation;
-use crate::attachments::AttachmentRecord;
-use crate::control_socket::api::Response;
+use node_core::api::Response;
 
 /// Names a request of the control socket until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +68,6 @@ pub(crate) enum Effect {
     /// The taps are opened as the record on disk says, and answered by
     /// [`Driver::handle_taps`](super::run::Driver::handle_taps).
     OpenTaps,
-    /// The same, if one of these is not open.
-    KeepTaps(Vec<AttachmentRecord>),
     /// Rules of the host's firewall that are missing for an own bridge are put back, if there is a reason to look.
     KeepPassage,
     /// The host is changed; answered by [`Answer::Operated`](super::answers::Answer). One at a time.

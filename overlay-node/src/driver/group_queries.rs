@@ -13,7 +13,7 @@ use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::node::Tick;
 use super::run::Driver;
-use crate::attachments::AttachmentRecord;
+use node_core::attachment::Attachment;
 
 /// Between the two queries: the guest answers within half of it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ impl Driver {
             return;
         };
         // Bridges that Farlan makes do not snoop; a switch behind a NIC may.
-        let has_nic = |record: &AttachmentRecord| record.nic.is_some();
+        let has_nic = |record: &Attachment| record.nic.is_some();
         if network.bridge.snoops || network.attached.as_ref().is_some_and(has_nic) {
             network.bridge.queries.ask(tick.now, key);
         }

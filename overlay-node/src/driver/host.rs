@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use nat_traversal::host::{AttachedNetwork, BridgeRole, HostView, LocalAddresses, LostWay, WayOut};
 use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
-use tap_bridge::HostWatch;
 
 use super::effects::Effect;
 use super::host_tasks::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
-use crate::attachments::AttachmentRecord;
+use node_core::attachment::Attachment;
 
 /// Time for the kernel to finish what it began when it told of a change, and the shortest time between
 /// two looks.
@@ -119,8 +118,8 @@ impl HostLooks {
     }
 }
 
-fn network_of(record: &AttachmentRecord) -> AttachedNetwork {
-    let moved = record.nic.as_ref().is_some_and(|nic| nic.moved.is_some());
+fn network_of(record: &Attachment) -> AttachedNetwork {
+    let moved = record.nic.as_ref().is_some_and(|nic| nic.is_moved);
     AttachedNetwork {
         tap: record.tap.clone(),
         bridge: record.bridge.clone(),
@@ -130,25 +129,6 @@ fn network_of(record: &AttachmentRecord) -> AttachedNetwork {
             (false, false) => BridgeRole::Users,
         },
         given: record.addresses.iter().map(ipnet::IpNet::addr).collect(),
-    }
-}
-
-/// Starts to listen to changes of the host's network. Must be called within a tokio runtime.
-pub(crate) fn watch() -> Option<HostWatch> {
-    HostWatch::start()
-        .inspect_err(|error| tracing::warn!(%error, "the host's addresses cannot be watched"))
-        .ok()
-}
-
-/// The next change; `None` once there will be no more.
-pub(crate) async fn next_change(watch: &mut Option<HostWatch>) -> Option<()> {
-    match watch.as_mut()?.changed().await {
-        Ok(()) => Some(()),
-        Err(error) => {
-            tracing::warn!(%error, "the host's addresses are no longer watched");
-            *watch = None;
-            None
-        }
     }
 }
 

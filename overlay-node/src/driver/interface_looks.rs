@@ -11,12 +11,12 @@ use overlay_proto::membership::Membership;
 use tap_bridge::Links;
 use tokio::sync::{Mutex, mpsc};
 
-use super::answers::Answer;
+use super::interfaces;
 use super::kernel_events::KernelEvents;
-use crate::attachments::{self, Kept, Memory};
+use crate::attachments::{self, Attachment, Kept, Memory};
 use crate::cli::attach_now;
-use crate::control_socket::api::AttachRequest;
 use crate::state::StateDir;
+use node_core::api::AttachRequest;
 
 /// A look without any news, in case they were not for us: what hinders a step is not always a link.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub(crate) struct InterfaceLooks {
     events: Option<KernelEvents>,
     links: Option<Links>,
     memory: Arc<Mutex<Memory>>,
+    outcomes: mpsc::Sender<Outcome>,
     /// Since when a look is under way.
     under_way: Option<Instant>,
     /// When the last one began.
@@ -47,23 +48,26 @@ pub(crate) struct InterfaceLooks {
 
 impl InterfaceLooks {
     /// From now on. Must be called within a tokio runtime.
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start() -> (Self, mpsc::Receiver<Outcome>) {
         let events = KernelEvents::listen(libc::NETLINK_ROUTE, LINK_GROUP);
         if let Err(error) = &events {
             tracing::debug!(%error, "changes of interfaces are not heard");
         }
-        Self {
+        let (outcomes, receiver) = mpsc::channel(1);
+        let looks = Self {
             events: events.ok(),
             links: Links::connect().ok(),
-            ..Self::without_news()
-        }
+            ..Self::without_news(outcomes)
+        };
+        (looks, receiver)
     }
 
-    fn without_news() -> Self {
+    fn without_news(outcomes: mpsc::Sender<Outcome>) -> Self {
         Self {
             events: None,
             links: None,
             memory: Arc::default(),
+            outcomes,
             under_way: None,
             looked: None,
             changed: true,
@@ -105,7 +109,6 @@ impl InterfaceLooks {
         now: Instant,
         (state, membership): (&StateDir, &Membership),
         waiting: &[AttachRequest],
-        answers: &mpsc::Sender<Answer>,
     ) {
         if !self.is_due(now) {
             return;
@@ -114,7 +117,7 @@ impl InterfaceLooks {
             return;
         };
         self.under_way = Some(now);
-        let (memory, answers) = (Arc::clone(&self.memory), answers.clone());
+        let (memory, outcomes) = (Arc::clone(&self.memory), self.outcomes.clone());
         let (state, membership) = (state.clone(), membership.clone());
         let waiting = waiting.to_vec();
         tokio::spawn(async move {
@@ -136,8 +139,24 @@ impl InterfaceLooks {
                 Kept { done, ..kept }
             });
             // The driver may have ended.
-            let _ = answers.send(Answer::Interfaces(outcome)).await;
+            let _ = outcomes.send(outcome).await;
         });
+    }
+}
+
+/// What of a look matters to the slow path.
+pub(crate) fn of_record(kept: Kept) -> interfaces::Kept {
+    let findings = kept.findings.into_iter();
+    let findings = findings.map(|(network, finding)| {
+        let about = format!("{network} {}", finding.interface);
+        (about, finding.text)
+    });
+    interfaces::Kept {
+        done: kept.done,
+        findings: findings.collect(),
+        recorded: kept.recorded,
+        mtus: kept.mtus,
+        ready: kept.ready.iter().map(Attachment::from).collect(),
     }
 }
 
@@ -147,7 +166,7 @@ mod tests {
 
     #[test]
     fn without_news_it_is_seldom_due() {
-        let mut looks = InterfaceLooks::without_news();
+        let mut looks = InterfaceLooks::without_news(mpsc::channel(1).0);
         let now = Instant::now();
         assert!(looks.is_due(now), "never looked");
         assert!(!looks.is_due(now + Duration::from_secs(1)));
@@ -159,7 +178,7 @@ mod tests {
 
     #[test]
     fn one_look_at_a_time_and_news_are_not_lost() {
-        let mut looks = InterfaceLooks::without_news();
+        let mut looks = InterfaceLooks::without_news(mpsc::channel(1).0);
         let now = Instant::now();
         assert!(looks.is_due(now));
         looks.under_way = Some(now);

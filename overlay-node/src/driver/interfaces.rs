@@ -8,13 +8,26 @@ use std::time::Instant;
 
 use overlay_proto::ids::NetworkName;
 
-use super::effects::Effect;
-use super::interface_looks::Outcome;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
-use crate::attachments::AttachmentRecord;
-use crate::control_socket::api::AttachRequest;
+use node_core::api::AttachRequest;
+use node_core::attachment::Attachment;
+
+/// How taps and bridges are after a look.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// What was done, a line each.
+    pub(crate) done: Vec<String>,
+    /// What is wrong and stays so: by network and interface, a line each that says what, why, what to do.
+    pub(crate) findings: BTreeMap<String, String>,
+    /// All that is recorded.
+    pub(crate) recorded: Vec<NetworkName>,
+    /// The MTUs of the taps that are there.
+    pub(crate) mtus: Vec<(NetworkName, u32)>,
+    /// The attachments whose own tap is there and could be opened.
+    pub(crate) ready: Vec<Attachment>,
+}
 
 /// What is known of taps and bridges, and what is missing.
 #[derive(Debug, Default)]
@@ -47,7 +60,7 @@ impl Interfaces {
 
 impl Driver {
     /// What a look brought.
-    pub(crate) fn handle_kept(&mut self, tick: Tick, outcome: Outcome) {
+    pub(crate) fn handle_kept(&mut self, tick: Tick, outcome: Result<Kept, String>) {
         let kept = match outcome {
             Ok(kept) => kept,
             Err(error) => {
@@ -59,10 +72,7 @@ impl Driver {
         for line in &kept.done {
             tracing::info!("{line}");
         }
-        let mut found = BTreeMap::new();
-        for (network, finding) in kept.findings {
-            found.insert(format!("{network} {}", finding.interface), finding.text);
-        }
+        let found = kept.findings;
         self.warnings
             .retain(Topic::Interface, |about| found.contains_key(about));
         for (about, text) in &found {
@@ -71,7 +81,6 @@ impl Driver {
         }
         self.note_own_mtus(tick, &kept.mtus);
         self.warn_of_waiting(tick.now, &kept.ready, |about| found.contains_key(about));
-        self.effects.push(Effect::KeepTaps(kept.ready));
         if !kept.done.is_empty() {
             self.look_at_bridges(tick.now, true);
         }
@@ -81,7 +90,7 @@ impl Driver {
     fn warn_of_waiting(
         &mut self,
         now: Instant,
-        ready: &[AttachmentRecord],
+        ready: &[Attachment],
         is_told: impl Fn(&str) -> bool,
     ) {
         let made = |request: &AttachRequest| {
@@ -91,10 +100,7 @@ impl Driver {
                         .bridge
                         .as_ref()
                         .is_none_or(|name| *name == record.bridge)
-                    && request
-                        .vm
-                        .as_ref()
-                        .is_none_or(|vm| record.vms.iter().any(|one| one.name == *vm))
+                    && request.vm.as_ref().is_none_or(|vm| record.vms.contains(vm))
             })
         };
         self.interfaces.waiting.retain(|request| !made(request));

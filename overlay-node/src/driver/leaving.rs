@@ -15,7 +15,7 @@ use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
 use super::written::Outcome;
-use crate::control_socket::api::Response;
+use node_core::api::Response;
 
 /// Time for the last word to arrive: several round trips around the world, and a repetition.
 const LINGER: Duration = Duration::from_millis(1500);

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use node_core::store::{Write, WriteId};
+use overlay_proto::ethernet::bridge::PortState;
 use overlay_proto::ethernet::{ArpPacket, MacAddr, NeighborSolicitation, VlanId, multicast_mac};
 use overlay_proto::segment::shut::{SHUT_FOR, ShutPorts};
 use overlay_proto::segment::teaching_frame;
 use overlay_proto::switching::NetIndex;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
-use tap_bridge::port_state::PortState;
 
 use super::effects::Effect;
 use super::host_tasks::HostTask;

@@ -104,6 +104,7 @@ mod taps;
 mod twin;
 mod undelivered;
 mod warnings;
+mod watches;
 mod written;
 
 pub(crate) use names::signed_name_stays;

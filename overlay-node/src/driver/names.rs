@@ -20,8 +20,8 @@ use super::peer::Peer;
 use super::requests::response;
 use super::run::Driver;
 use super::written::{Awaited, Outcome};
-use crate::control_socket::api::{Response, ShownName};
 use crate::state::host_name;
+use node_core::api::{Response, ShownName};
 
 /// Peers that are told of a new name at once; the others see it in the next card.
 const TOLD_AT_ONCE: usize = 64;

@@ -13,7 +13,7 @@ use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
 use super::bridges::Bridge;
 use super::directory::LocalProbe;
 use super::segments::SharedLan;
-use crate::attachments::{AttachmentRecord, Switches};
+use node_core::attachment::{Attachment, Switches};
 
 /// Frames for a MAC that is being looked up (DIRECTORY.md, Storage and lookup).
 const LOOKUP_ROOM: Bounds = Bounds {
@@ -60,7 +60,7 @@ pub(crate) struct Network {
     /// Roster and claims.
     pub(crate) directory: Directory,
     /// Tap and bridge, when the network is attached.
-    pub(crate) attached: Option<AttachmentRecord>,
+    pub(crate) attached: Option<Attachment>,
     /// The bridge, as last seen.
     pub(crate) bridge: Bridge,
     /// Other nodes on the LAN behind it.

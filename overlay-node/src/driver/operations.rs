@@ -12,7 +12,7 @@ use overlay_proto::ids::NetworkName;
 use super::effects::{CallId, Effect};
 use super::node::Tick;
 use super::run::Driver;
-use crate::control_socket::api::{AttachRequest, Response};
+use node_core::api::{AttachRequest, Response};
 
 /// Operations that wait for the one under way; each has a user who waits at a terminal.
 const MAX_WAITING: usize = 16;

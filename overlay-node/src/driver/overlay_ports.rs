@@ -1,7 +1,7 @@
 //! What looks and news of the bridges mean for the overlay's own port: the entries that the node wrote,
 //! MACs that are here and elsewhere, and how the port is set.
 
-use tap_bridge::FdbNews;
+use overlay_proto::ethernet::bridge::FdbNews;
 
 use super::bridge_looks::BridgeLook;
 use super::network::Network;

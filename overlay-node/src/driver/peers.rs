@@ -15,7 +15,7 @@ use overlay_proto::wire::{
 use super::node::Tick;
 use super::peer::{ListSource, Peer};
 use super::run::Driver;
-use crate::workers::Punt;
+use node_core::punt::Punt;
 
 /// The slow path's lane (TRUST.md 12).
 const SLOW_LANE: Lane = Lane(0);

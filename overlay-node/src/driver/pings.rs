@@ -12,7 +12,7 @@ use overlay_proto::ids::{NetworkName, PeerId};
 use super::effects::CallId;
 use super::node::Tick;
 use super::run::Driver;
-use crate::control_socket::api::{MacOrIp, PeerReport, PingReport, Response};
+use node_core::api::{MacOrIp, PeerReport, PingReport, Response};
 
 /// Challenges on their way at once; above it a user is refused.
 const MAX_PINGS: usize = 32;

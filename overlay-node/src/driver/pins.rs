@@ -10,14 +10,14 @@ use super::node::Tick;
 use super::requests::response;
 use super::run::Driver;
 use super::written::{Awaited, Outcome};
-use crate::control_socket::api::AttachRequest;
-use crate::pins::{self, Pin};
+use node_core::api::AttachRequest;
+use node_core::pin::Pin;
 
 impl Driver {
     /// `farlan announce`: the MAC is here now.
     pub(crate) fn announce(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
-        let shown = pins::shown(pin);
+        let shown = pin.shown();
         if !pin.mac.is_claimable() {
             bail!("{shown} is a group or zero address; nobody can hold it");
         }
@@ -102,7 +102,7 @@ impl Driver {
         let Some(network) = self.networks.get_mut(usize::from(net.0)) else {
             bail!("network {} is gone", pin.network);
         };
-        let shown = pins::shown(pin);
+        let shown = pin.shown();
         let cannot = |reason: overlay_proto::drop_reason::DropReason| {
             anyhow!(
                 "{shown} is pinned, but not claimed now: {}",
@@ -143,13 +143,13 @@ impl Driver {
 
 /// What `pin` says where the network has no tap yet.
 pub(crate) fn pinned_later(pin: &Pin) -> String {
-    let (shown, name) = (pins::shown(pin), &pin.network);
+    let (shown, name) = (pin.shown(), &pin.network);
     format!("{shown} is pinned to this host; it counts once {name} is attached and the node runs")
 }
 
 /// What `unpin` says.
 pub(crate) fn unpinned(pin: &Pin) -> String {
-    let shown = pins::shown(pin);
+    let shown = pin.shown();
     format!("{shown} is not pinned in {} any more", pin.network)
 }
 

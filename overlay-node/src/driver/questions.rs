@@ -7,7 +7,7 @@ use overlay_proto::ids::NetworkName;
 use super::effects::{CallId, Effects};
 use super::node::Tick;
 use super::run::Driver;
-use crate::control_socket::api::{MacOrIp, Response};
+use node_core::api::{MacOrIp, Response};
 
 /// Longer than a look-up takes (2 s), shorter than the patience of the control socket (5 s).
 const PATIENCE: Duration = Duration::from_millis(2500);

@@ -12,9 +12,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use overlay_proto::ethernet::bridge::FdbEntry;
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
-use tap_bridge::FdbEntry;
 
 use super::effects::Effect;
 use super::host_tasks::HostTask;

@@ -16,7 +16,7 @@ use super::network::Network;
 use super::node::Tick;
 use super::peer::Peer;
 use super::run::Driver;
-use crate::control_socket::api::{
+use node_core::api::{
     MacOrIp, MacReport, MemberReport, NatReport, NetworkReport, PathReport, PeerReport, ShownName,
     StatusReport, UnknownMacReport,
 };

@@ -8,7 +8,7 @@ use super::effects::CallId;
 use super::node::Tick;
 use super::operations::Operation;
 use super::run::Driver;
-use crate::control_socket::api::{MacOrIp, Request, Response};
+use node_core::api::{MacOrIp, Request, Response};
 
 impl Driver {
     /// Answers one request. A `where` for a MAC that is not known here is answered once the look-up is done, a

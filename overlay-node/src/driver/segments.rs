@@ -27,8 +27,8 @@ use super::node::Tick;
 use super::run::Driver;
 use super::sight::HostSight;
 use super::warnings::Topic;
-use crate::attachments::AttachmentRecord;
-use crate::control_socket::api::SharedLanReport;
+use node_core::api::SharedLanReport;
+use node_core::attachment::Attachment;
 
 /// Claims of a VLAN that was shut are withdrawn after this; by then the forwarder has taken them over.
 const HAND_OVER: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ impl SharedLan {
 }
 
 /// May this attachment have a port to a LAN that others are on as well? VM taps have none.
-pub(crate) fn is_exposed(record: &AttachmentRecord) -> bool {
+pub(crate) fn is_exposed(record: &Attachment) -> bool {
     record.nic.is_some() || !record.bridge_is_ours
 }
 

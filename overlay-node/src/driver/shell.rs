@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use control_plane::{ControlEvent, ControlHandle};
+use node_core::attachment::Attachment;
 use node_core::store::Refused;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::{Fib, NetIndex};
-use tap_bridge::{FdbNews, FdbWatch, HostWatch};
+use tap_bridge::{FdbWatch, HostWatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
@@ -20,21 +21,22 @@ use super::effects::{CallId, Datagram, Effect, TapFrame};
 use super::firewall_watch::FirewallWatch;
 use super::flood::{Flood, release_free_memory};
 use super::generation::TimeWatch;
-use super::host::{ANYWHERE, next_change};
+use super::host::ANYWHERE;
 use super::host_tasks::HostTasks;
-use super::interface_looks::InterfaceLooks;
+use super::interface_looks::{InterfaceLooks, Outcome, of_record};
 use super::leaving::Leaving;
 use super::node::Tick;
 use super::operating;
 use super::run::Driver;
 use super::storing::StoreThread;
 use super::taps::Taps;
+use super::watches::{next_change, next_news};
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::notify;
-use crate::control_socket::api::{Request, Response};
 use crate::control_socket::server::ControlCall;
 use crate::state::StateDir;
 use crate::workers::{Punt, SlowSender, WorkerPool};
+use node_core::api::{Request, Response};
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
 /// enough that a flood of punts does not hold up a handshake.
@@ -63,6 +65,8 @@ pub(crate) struct Inputs {
     pub(crate) control: mpsc::Receiver<ControlEvent>,
     pub(crate) answers: mpsc::Receiver<Answer>,
     pub(crate) calls: mpsc::Receiver<ControlCall>,
+    /// What the looks at the interfaces brought.
+    pub(crate) interfaces: mpsc::Receiver<Outcome>,
     /// News of the bridges; `None` where there are none to be had.
     pub(crate) fdb: Option<FdbWatch>,
     /// News of the host's addresses and routes; `None` where there are none to be had.
@@ -153,7 +157,10 @@ impl Shell {
                 Some(event) = inputs.control.recv() => {
                     self.driver.handle_control_event(Tick::read(), event);
                 }
-                Some(answer) = inputs.answers.recv() => self.handle_answer(Tick::read(), answer),
+                Some(answer) = inputs.answers.recv() => {
+                    self.driver.handle_answer(Tick::read(), answer);
+                }
+                Some(outcome) = inputs.interfaces.recv() => self.handle_looked(Tick::read(), outcome),
                 Some((request, answer)) = inputs.calls.recv() => {
                     self.handle_call(Tick::read(), request, answer);
                 }
@@ -202,11 +209,14 @@ impl Shell {
         }
     }
 
-    pub(crate) fn handle_answer(&mut self, tick: Tick, answer: Answer) {
-        if matches!(answer, Answer::Interfaces(_)) {
-            self.outside.interfaces.end();
-        }
-        self.driver.handle_answer(tick, answer);
+    /// Taps and bridges were compared with the record; a tap that was made again is opened again.
+    fn handle_looked(&mut self, tick: Tick, outcome: Outcome) {
+        self.outside.interfaces.end();
+        let ready = outcome
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |kept| kept.ready.clone());
+        self.driver.handle_kept(tick, outcome.map(of_record));
+        self.keep_taps(tick, &ready);
     }
 
     /// What is looked at every second: does time go on as it should, are taps and bridges as they should be?
@@ -232,8 +242,7 @@ impl Shell {
         let driver = &self.driver;
         let node = (&self.outside.state, &driver.node.membership);
         let waiting = driver.interfaces.waiting();
-        let answers = &self.outside.answers;
-        self.outside.interfaces.look(now, node, waiting, answers);
+        self.outside.interfaces.look(now, node, waiting);
     }
 
     /// Does what the slow path wants. What comes of it at once may make it want more.
@@ -244,7 +253,6 @@ impl Shell {
                 Effect::Send(datagram) => self.send(tick, &datagram),
                 Effect::Write(frame) => self.write(&frame),
                 Effect::OpenTaps => self.open_taps(tick),
-                Effect::KeepTaps(ready) => self.keep_taps(tick, &ready),
                 Effect::KeepPassage => {
                     let dir = self.outside.state.path();
                     self.outside.firewall.check(tick.now, dir);
@@ -267,6 +275,7 @@ impl Shell {
                 }
                 Effect::LookAtRecords => {
                     if let Ok(records) = attachments::load(self.outside.state.path()) {
+                        let records: Vec<_> = records.iter().map(Attachment::from).collect();
                         self.driver.handle_records(&records);
                     }
                 }
@@ -394,16 +403,4 @@ fn counted(response: Response) -> Response {
     status.tasks = tokio::runtime::Handle::try_current()
         .map_or(0, |runtime| runtime.metrics().num_alive_tasks());
     Response::Status(status)
-}
-
-/// The next piece of news of the bridges; `None` once there will be no more.
-async fn next_news(watch: &mut Option<FdbWatch>) -> Option<FdbNews> {
-    match watch.as_mut()?.next().await {
-        Ok(news) => Some(news),
-        Err(error) => {
-            tracing::warn!(%error, "the bridges are no longer watched");
-            *watch = None;
-            None
-        }
-    }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use node_core::attachment::{Attachment, TapPort};
 use overlay_proto::ethernet::MacAddr;
-use tap_bridge::port_state::{self, PortState};
+use overlay_proto::ethernet::bridge::PortState;
+use tap_bridge::port_state;
 
-use crate::attachments::{self, AttachmentRecord, TapPort};
+use crate::attachments;
 
 /// What can be seen of the host's bridges and their ports, by name.
 pub(crate) trait HostSight: std::fmt::Debug + Send {
@@ -27,8 +29,8 @@ pub(crate) trait HostSight: std::fmt::Debug + Send {
     /// How the tap `name` is now; `None` if it is not there.
     fn tap_port(&self, name: &str) -> Option<TapPort>;
 
-    /// Does the NIC of `record` wait for its addresses, so that they can move to the bridge?
-    fn nic_waits(&self, record: &AttachmentRecord) -> bool;
+    /// Does the NIC of `attached` wait for its addresses, so that they can move to the bridge?
+    fn nic_waits(&self, attached: &Attachment) -> bool;
 }
 
 /// The kernel here.
@@ -60,7 +62,7 @@ impl HostSight for Kernel {
         attachments::port(name)
     }
 
-    fn nic_waits(&self, record: &AttachmentRecord) -> bool {
-        attachments::nic_waits(record)
+    fn nic_waits(&self, attached: &Attachment) -> bool {
+        attachments::nic_waits(attached)
     }
 }

@@ -29,11 +29,11 @@ use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::bridges::{self, Looks};
+use super::bridges::Looks;
 use super::effects::Effects;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
-use super::host::{self, HostLooks};
+use super::host::HostLooks;
 use super::host_tasks::HostTasks;
 use super::interface_looks::InterfaceLooks;
 use super::interfaces::Interfaces;
@@ -49,6 +49,7 @@ use super::storing::{self, Disk, Kept, NodeShelf, StoreThread};
 use super::taps::Taps;
 use super::twin::Twin;
 use super::warnings::Warnings;
+use super::watches;
 use super::written::Storing;
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
@@ -90,7 +91,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     let stop = stop_signal()?;
     notify("READY=1");
     tracing::info!(node = %shell.driver.node.me, "the node is up");
-    (inputs.fdb, inputs.host) = (bridges::watch(), host::watch());
+    (inputs.fdb, inputs.host) = (watches::of_bridges(), watches::of_host());
     shell.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
     drop(setup.lock);
@@ -141,9 +142,10 @@ pub(super) async fn start(
     driver.workers = workers.len();
     recall(&setup.state, &mut driver, tick)?;
     driver.tell_incarnation();
+    let (interfaces, looked) = InterfaceLooks::start();
     let outside = Outside {
         host: HostTasks::start(answer_sender.clone(), setup.state.clone()),
-        interfaces: InterfaceLooks::start(),
+        interfaces,
         control,
         answers: answer_sender,
         sender: SlowSender::new(sockets),
@@ -159,6 +161,7 @@ pub(super) async fn start(
         control: control_events,
         answers,
         calls,
+        interfaces: looked,
         fdb: None,
         host: None,
     };

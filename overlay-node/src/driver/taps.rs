@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::{Context, Result};
+use node_core::attachment::Attachment;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::NetIndex;
@@ -16,7 +17,7 @@ use crate::workers::{TapSet, TapWriter, WorkerPool};
 #[derive(Debug)]
 pub(crate) enum Tap {
     /// It is open as recorded.
-    Open(Box<AttachmentRecord>),
+    Open(Box<Attachment>),
     /// The network is not attached here, or the interface is missing: the look that misses it says why.
     None,
     /// It cannot be opened; with the reason, for people.
@@ -109,9 +110,9 @@ impl Taps {
                         taps.push((*net, Box::new(queue)));
                     }
                     own.push((*net, Box::new(writer)));
-                    let record = Box::new(tap.record.clone());
+                    let attached = Box::new(Attachment::from(&tap.record));
                     self.open.insert(*net, tap);
-                    Tap::Open(record)
+                    Tap::Open(attached)
                 }
                 Ok(None) => Tap::None,
                 Err(error) if is_missing_right(&error) => return Err(error),

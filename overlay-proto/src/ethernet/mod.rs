@@ -5,6 +5,7 @@
 
 mod addr;
 mod arp;
+pub mod bridge;
 pub mod checksum;
 mod evidence;
 mod frame;

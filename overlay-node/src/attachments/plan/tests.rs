@@ -1,5 +1,6 @@
+use super::super::Switches;
 use super::super::ports::Port;
-use super::super::store::{NicPort, Switches, VmTap};
+use super::super::store::{NicPort, VmTap};
 use super::*;
 use overlay_proto::ethernet::MacAddr;
 

@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cli::NodeSetup;
 use crate::config::Config;
-use crate::control_socket::api::{Request, Response, SecretLine};
 use crate::driver::node::Tick;
 use crate::driver::shell::{Inputs, Shell};
 use crate::driver::startup;
+use node_core::api::{Request, Response, SecretLine};
 
 const FULL: &str = "no space is left on the device";
 

@@ -1,6 +1,9 @@
 //! The words on the control socket. The reports serialize to the JSON that `--json` prints,
 //! on which other programs depend: add fields, never change those there are.
 
+mod names;
+mod shared_lan;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,12 +18,11 @@ use overlay_proto::membership::NetworkSecret;
 use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
-use super::TIMEOUT;
-pub use super::names::{MemberReport, ShownName};
-use crate::attachments::{AttachmentRecord, TapPort};
-use crate::pins::Pin;
+pub use self::names::{MemberReport, ShownName};
+use crate::attachment::{Attachment, TapPort};
+use crate::pin::Pin;
 
-pub use super::shared_lan::SharedLanReport;
+pub use self::shared_lan::SharedLanReport;
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +101,9 @@ impl std::fmt::Debug for SecretLine {
         f.write_str("SecretLine(..)")
     }
 }
+
+/// How long either side of the control socket waits for the other's line.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A report, or a word to the node.
 const LOOK: Duration = TIMEOUT.saturating_mul(2);
@@ -189,10 +194,7 @@ pub struct AttachRequest {
 impl NetworkReport {
     /// Of a network of this member, and what is attached to it here, with its tap as it is now.
     #[must_use]
-    pub fn of(
-        network: &NetworkSecret,
-        attached: Option<(&AttachmentRecord, Option<TapPort>)>,
-    ) -> Self {
+    pub fn of(network: &NetworkSecret, attached: Option<(&Attachment, Option<TapPort>)>) -> Self {
         let (attached, port) = attached.map_or((None, None), |(record, port)| (Some(record), port));
         let vms = attached.map_or(&[][..], |record| &record.vms);
         let nic = attached.and_then(|record| record.nic.as_ref());
@@ -204,7 +206,7 @@ impl NetworkReport {
                 None => attached.map(|record| record.bridge.clone()),
             },
             nic: nic.map(|nic| nic.name.clone()),
-            vms: vms.iter().map(|vm| vm.name.clone()).collect(),
+            vms: vms.to_vec(),
             mtu: port.map_or(network.mtu, |port| port.mtu),
             epoch: network.epoch,
             offload: attached.map(|record| record.switches.offload),
