@@ -64,6 +64,8 @@ mod frames;
 mod generation;
 mod group_queries;
 mod host;
+#[cfg(test)]
+mod house;
 mod interfaces;
 mod introductions;
 mod kernel_events;
