@@ -4,6 +4,8 @@
 //! and `set_*`, is polled for outputs, and says when it is due; times are arguments.
 //!
 //! - [`questions`]: what is asked of the control plane, as data (ADR 40).
+//! - [`control`]: what the control plane tells, and what its gate goes by.
+//! - [`shown`]: which certificate the node shows, and whom it dials.
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
 //! - [`waiting_room`]: frames that wait for something.
 //! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
@@ -11,10 +13,12 @@
 //! - [`store`]: what is to be on disk, as data, in its order.
 //! - [`sequences`]: numbers that only grow, over restarts.
 
+pub mod control;
 pub mod peer_turns;
 pub mod questions;
 pub mod reasons;
 pub mod sequences;
+pub mod shown;
 pub mod store;
 pub mod underlay;
 pub mod waiting_room;

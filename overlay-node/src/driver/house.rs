@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use control_plane::Gatekeeper;
 use control_plane::admission::MemberGate;
+use control_plane::admission::gates::MemberState;
+use control_plane::{ControlEvent, Gatekeeper};
 use node_core::store::{Refused, Write};
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;
@@ -39,10 +40,14 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    pub(crate) fn list(&self, number: u32) -> SignedRevocations {
+    pub(crate) fn list(&self, root: u32) -> SignedRevocations {
+        self.revoke(root, PeerId([9; 32]))
+    }
+
+    /// The first list, signed by the key of that root document.
+    pub(crate) fn revoke(&self, root: u32, node: PeerId) -> SignedRevocations {
         let list = Revocations::default();
-        let entry = Revoked::Node(PeerId([9; 32]));
-        let list = list.successor(number, entry).unwrap();
+        let list = list.successor(root, Revoked::Node(node)).unwrap();
         SignedRevocations::sign(&self.key, self.roots.overlay(), list)
     }
 
@@ -183,7 +188,7 @@ impl House {
 
     pub(crate) fn call(&mut self, request: Request) -> oneshot::Receiver<Response> {
         let (reply, answer) = oneshot::channel();
-        self.shell.handle_call(Tick::read(), request, reply);
+        self.shell.handle_call(request, reply);
         self.turn();
         answer
     }
@@ -204,14 +209,16 @@ impl House {
     pub(crate) async fn tell(&mut self, word: Word) -> Write {
         let write = self.in_hand();
         self.word.send(word).unwrap();
+        self.hear().await;
+        write
+    }
+
+    /// The node hears what the disk did.
+    pub(crate) async fn hear(&mut self) {
         loop {
             if let Answer::Written(id, outcome) = self.inputs.answers.recv().await.unwrap() {
-                let tick = Tick::read();
-                self.shell
-                    .driver
-                    .handle_answer(tick, Answer::Written(id, outcome));
-                self.turn();
-                return write;
+                self.shell.handle_answer(Answer::Written(id, outcome));
+                return self.turn();
             }
         }
     }
@@ -223,6 +230,35 @@ impl House {
     /// An admission teaches the gate a list, and the node has not heard of it.
     pub(crate) fn admit(&self, list: &[u8]) {
         self.gate.take_revocations(list).unwrap();
+    }
+
+    /// An admission teaches the gate root documents.
+    pub(crate) fn admit_roots(&self, roots: &RootStore) {
+        self.set_gate(roots.clone(), self.gate.chain());
+    }
+
+    /// A bootstrap lets the node in, with the receipt in `chain`.
+    pub(crate) fn admit_us(&self, chain: &Chain) {
+        self.set_gate(self.gate.roots(), chain.encode());
+    }
+
+    fn set_gate(&self, roots: RootStore, chain: Vec<u8>) {
+        self.gate.set(MemberState {
+            roots,
+            chain,
+            bootstraps: Vec::new(),
+        });
+    }
+
+    /// The control plane tells of an admitted bootstrap.
+    pub(crate) fn infra_up(&mut self, peer: PeerId) {
+        let remote = "192.0.2.1:22612".parse().unwrap();
+        self.shell.handle_control_event(ControlEvent::InfraUp {
+            peer,
+            remote,
+            data_addrs: vec![remote],
+        });
+        self.turn();
     }
 
     pub(crate) fn is_remembered(&self) -> bool {

@@ -116,10 +116,7 @@ async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     house.word.send(Word::Take).unwrap();
     loop {
         if let Answer::Written(id, outcome) = house.inputs.answers.recv().await.unwrap() {
-            house
-                .shell
-                .driver
-                .handle_answer(Tick::read(), Answer::Written(id, outcome));
+            house.shell.handle_answer(Answer::Written(id, outcome));
             break;
         }
     }
@@ -193,7 +190,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
         while !set {
             let answer = house.inputs.answers.recv().await.unwrap();
             set = matches!(answer, Answer::PortSet(_));
-            house.shell.driver.handle_answer(Tick::read(), answer);
+            house.shell.handle_answer(answer);
             house.turn();
         }
     }
