@@ -7,6 +7,8 @@
 //!   here by the operator's word.
 //! - [`punt`]: what the fast path hands to the slow path.
 //! - [`questions`]: what is asked of the control plane, as data (ADR 40).
+//! - [`control`]: what the control plane tells, and what its gate goes by.
+//! - [`shown`]: which certificate the node shows, and whom it dials.
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
 //! - [`waiting_room`]: frames that wait for something.
 //! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
@@ -16,12 +18,14 @@
 
 pub mod api;
 pub mod attachment;
+pub mod control;
 pub mod peer_turns;
 pub mod pin;
 pub mod punt;
 pub mod questions;
 pub mod reasons;
 pub mod sequences;
+pub mod shown;
 pub mod store;
 pub mod underlay;
 pub mod waiting_room;

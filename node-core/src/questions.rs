@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::lines::Lines;
 use self::question::Subject;
-pub use self::question::{Allocation, Failure, Outcome, Question};
+pub use self::question::{Allocation, Failure, MAX_PERMITTED, Outcome, Question};
 
 /// Asked at once, over all classes: their own places, and 16 for whoever needs more.
 pub const MAX_ASKED: usize = 64;

@@ -10,6 +10,9 @@ use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::MAX_ASKED;
 
+/// Peers in one [`Question::Permit`], at most: what a bootstrap takes.
+pub const MAX_PERMITTED: usize = 64;
+
 /// An allocation at a relay (TRUST.md 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocation {
@@ -48,7 +51,7 @@ pub enum Question {
         infra: PeerId,
         /// Ours.
         allocation: AllocationId,
-        /// At most 64.
+        /// At most [`MAX_PERMITTED`].
         peers: Vec<PeerId>,
     },
     /// The receipt of a certificate.

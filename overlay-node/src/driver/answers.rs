@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use control_plane::ControlEvent;
 use nat_traversal::host::HostView;
+use node_core::control::ControlEvent;
 use node_core::questions::{Answered, Failure, Outcome, Question, QuestionId};
 use node_core::reasons::Greeted;
 use node_core::store::WriteId;
@@ -54,11 +54,12 @@ impl Driver {
                 peer,
                 remote,
                 mut data_addrs,
+                chain,
             } => {
                 // The relay is bound at the first: where the bootstrap was reached there is a way.
                 data_addrs.sort_by_key(|addr| addr.ip() != remote.ip());
                 tracing::info!(bootstrap = %peer, ?data_addrs, "bootstrap is up");
-                self.take_receipts(peer);
+                self.take_receipts(peer, &chain);
                 self.underlay.add_infra(tick.now, peer, &data_addrs);
                 self.ask_for_allocation(tick, peer);
                 self.asking.put(Question::Clock { infra: peer });
@@ -82,11 +83,9 @@ impl Driver {
                 }
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
-            ControlEvent::RevocationsGrew => self.follow_revocations(tick),
-            ControlEvent::Twins { addrs: [a, b], .. } => self.handle_twin(tick, a, b),
+            ControlEvent::Twins { addrs: [a, b] } => self.handle_twin(tick, a, b),
             ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
             ControlEvent::Unreachable { addr, reason } => self.note_unreachable(addr, reason),
-            other => tracing::debug!(event = ?other, "control plane"),
         }
     }
 

@@ -123,7 +123,7 @@ impl Driver {
     pub(crate) fn learn_list(&mut self, from: PeerId, list: &[u8]) -> Result<()> {
         let mut next = Revocations::clone(&self.revocations.held);
         let signed = SignedRevocations::decode(list)?;
-        if next.take(signed, &self.gate.roots())? != Taken::Known {
+        if next.take(signed, self.known_roots())? != Taken::Known {
             self.store.put(Write::Revocations {
                 list: list.to_vec(),
                 from: Some(from),
@@ -132,10 +132,10 @@ impl Driver {
         Ok(())
     }
 
-    /// The gate has a list on disk and goes by it, or will not.
+    /// The gate has a list on disk and goes by it, or will not. What it says was carried out before
+    /// ([`Driver::handle_revocations`]).
     pub(crate) fn handle_list_kept(
         &mut self,
-        tick: Tick,
         from: Option<PeerId>,
         who: Option<Awaited>,
         result: Outcome,
@@ -146,7 +146,6 @@ impl Driver {
             Err(refused) => Err(Self::list_refused(from, refused)),
         };
         if taken.is_ok() {
-            self.follow_revocations(tick);
             // The control plane cuts its connections and tells the bootstraps.
             self.asking.put(Question::FollowRevocations);
         }

@@ -5,8 +5,10 @@ use std::future::Future;
 use control_plane::messages::RefusedReason;
 use control_plane::{ControlHandle, RequestError};
 use nat_traversal::relay::RelayKey;
-use node_core::questions::{Allocation, Failure, Outcome, Question};
+use node_core::questions::{Allocation, Failure, MAX_PERMITTED, Outcome, Question};
 use tokio::time::timeout;
+
+const _: () = assert!(MAX_PERMITTED <= control_plane::messages::MAX_PERMITS);
 
 /// Asks, and says what came of it, within the question's patience.
 pub(crate) async fn carry_out(control: ControlHandle, question: Question) -> Outcome {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use control_plane::addr;
+use node_core::control::BootstrapAddr;
 use node_core::underlay::UdpAnswer;
 use overlay_proto::ids::PeerId;
 
@@ -128,11 +128,9 @@ impl Driver {
     pub(crate) fn bootstrap_reports(&self) -> Vec<BootstrapReport> {
         let mut reports: Vec<BootstrapReport> = Vec::new();
         for text in self.node.membership.bootstraps() {
-            let Ok(parsed) = text.parse() else { continue };
-            let Some(node) = addr::peer_of(&parsed) else {
-                continue;
-            };
-            let bare = addr::without_peer(&parsed).to_string();
+            let addr = BootstrapAddr::new(text);
+            let Some(node) = addr.peer() else { continue };
+            let bare = addr.place().to_owned();
             if let Some(known) = reports.iter_mut().find(|report| report.node == node) {
                 if !known.addresses.contains(&bare) {
                     known.addresses.push(bare);
@@ -153,7 +151,7 @@ impl Driver {
         let reason = self
             .unreachable
             .iter()
-            .find(|(at, _)| addr::peer_of(at) == Some(node))
+            .find(|(at, _)| at.peer() == Some(node))
             .map(|(_, why)| why.clone());
         BootstrapReport {
             node,

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nat_traversal::path::Path;
+use node_core::control::GateState;
 use node_core::questions::{Question, QuestionId};
 use node_core::store::{Write, WriteId};
 use overlay_proto::ids::PeerId;
@@ -83,6 +84,8 @@ pub(crate) enum Effect {
     LookAtRecords,
     /// Taps and bridges are compared with the record, now.
     LookAtInterfaces,
+    /// The gate of the control plane goes by this from now on; before what is asked or written after it.
+    SetGate(Box<GateState>),
     /// Answered by [`Answer::Asked`](super::answers::Answer).
     Ask(QuestionId, Question),
     /// Is to be on disk; answered by [`Answer::Written`](super::answers::Answer). One at a time.

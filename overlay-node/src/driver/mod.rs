@@ -33,7 +33,7 @@
 //! - [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on.
 //! - [`asking`]: carries out the questions to the control plane ([`node_core::questions`]); [`answers`]: what comes of
-//!   them, and its events.
+//!   them, and its events ([`node_core::control`]). [`gate`]: what its gate learns, and is to go by.
 //! - [`permits`]: whom our relay allocations are to hear.
 //! - [`introductions`]: how strangers of one network come to know each other, by cards.
 //! - [`names`]: what people call the nodes.
@@ -62,10 +62,13 @@ mod expiry;
 mod firewall_watch;
 mod flood;
 mod frames;
+mod gate;
 mod generation;
 mod group_queries;
 mod host;
 mod host_tasks;
+#[cfg(test)]
+mod house;
 mod interface_looks;
 mod interfaces;
 mod introductions;

@@ -13,14 +13,11 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::path::PathKind;
 use nat_traversal::relay::MAX_PERMITS;
-use node_core::questions::Question;
+use node_core::questions::{MAX_PERMITTED, Question};
 use overlay_proto::ids::PeerId;
 
 use super::peer::Peer;
 use super::run::Driver;
-
-/// The most peers in one request.
-const AT_ONCE: usize = control_plane::messages::MAX_PERMITS;
 
 /// Who is talked to is named again after this. The rest of a relay's list, a quarter, is not filled by greetings in
 /// this time: a thousand peers that are away are greeted three times a second.
@@ -41,7 +38,7 @@ impl Permits {
     /// All of now, in lists that each fit a request.
     fn take(&mut self) -> Vec<Vec<PeerId>> {
         let all: Vec<PeerId> = std::mem::take(&mut self.wanted).into_iter().collect();
-        all.chunks(AT_ONCE).map(<[PeerId]>::to_vec).collect()
+        all.chunks(MAX_PERMITTED).map(<[PeerId]>::to_vec).collect()
     }
 
     /// Names those of `relayed` again, if it is time; more than there is room for are those heard last.
@@ -121,7 +118,7 @@ mod tests {
             permits.wanted.insert(peer(n));
         }
         let lists: Vec<usize> = permits.take().iter().map(Vec::len).collect();
-        assert_eq!(lists, [AT_ONCE, 100 - AT_ONCE]);
+        assert_eq!(lists, [MAX_PERMITTED, 100 - MAX_PERMITTED]);
         assert!(permits.take().is_empty());
     }
 

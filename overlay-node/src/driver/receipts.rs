@@ -4,44 +4,44 @@
 //! reported up. Those of further invites are asked for over the control plane.
 
 use anyhow::{Context, Result};
-use control_plane::{Gatekeeper, Multiaddr, addr};
+use node_core::control::{BootstrapAddr, GateState};
 use node_core::questions::{Outcome, Question};
+use node_core::shown::bootstraps_to_dial;
 use node_core::store::{Edit, Edited, Write};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{Chain, InviteId, Membership, certificate_hash};
 
+use super::effects::Effect;
 use super::node::Tick;
 use super::run::Driver;
-use super::startup;
 
 /// Addresses that are remembered as silent; invites name 8 at most each.
 const MAX_UNREACHABLE: usize = 64;
 
 impl Driver {
     /// A bootstrap does not let us in.
-    pub(crate) fn note_refused(&mut self, addr: &Multiaddr, reason: &str) {
+    pub(crate) fn note_refused(&mut self, addr: &BootstrapAddr, reason: &str) {
         tracing::warn!(%addr, reason, "bootstrap refused");
         self.last_refusal = Some(format!("{addr}: {reason}"));
     }
 
     /// An address of a bootstrap does not answer; it is dialled again and again. `status` shows why, and
     /// warns if no bootstrap is up at all.
-    pub(crate) fn note_unreachable(&mut self, addr: Multiaddr, reason: String) {
+    pub(crate) fn note_unreachable(&mut self, addr: BootstrapAddr, reason: String) {
         if self.unreachable.len() >= MAX_UNREACHABLE && !self.unreachable.contains_key(&addr) {
             return;
         }
         self.unreachable.insert(addr, reason);
     }
 
-    /// A bootstrap is up: takes the receipt that it may have given, and asks it for others.
-    pub(crate) fn take_receipts(&mut self, infra: PeerId) {
+    /// A bootstrap is up, and the gate shows the certificate `shown` since: takes the receipt that was given
+    /// with it, and asks for others.
+    pub(crate) fn take_receipts(&mut self, infra: PeerId, shown: &[u8]) {
         self.last_refusal = None;
-        let of_this = |at: &Multiaddr| addr::peer_of(at) == Some(infra);
-        self.unreachable.retain(|at, _| !of_this(at));
-        let shown = self.gate.chain();
+        self.unreachable.retain(|at, _| at.peer() != Some(infra));
         let mut given = None;
         if shown != self.node.chain
-            && let Ok(chain) = Chain::decode(&shown)
+            && let Ok(chain) = Chain::decode(shown)
             && chain.has_receipt()
         {
             given = Some(chain.claimed_invite());
@@ -102,9 +102,9 @@ impl Driver {
 
     /// From now on `membership` is ours: everything that shows it, or goes by it, is told.
     pub(crate) fn adopt(&mut self, tick: Tick, membership: Membership) -> Result<()> {
-        let held = self.gate.revocations();
-        let state = startup::member_state(&membership, &held, self.node.me)?;
-        let bootstraps = startup::bootstraps_of(&membership, &held, self.node.me)?;
+        let (held, me) = (&self.revocations.held, self.node.me);
+        let state = GateState::of(&membership, held, me)?;
+        let bootstraps = bootstraps_to_dial(&membership, held, me);
         let ids: Vec<_> = membership.networks().iter().map(|n| n.id).collect();
         let known = &self.node.membership;
         let same = known.roots().newest() == membership.roots().newest()
@@ -115,8 +115,8 @@ impl Driver {
                 .eq(ids.iter().copied());
         self.node.membership = membership;
         self.node.chain.clone_from(&state.chain);
-        self.gate.set(state);
-        let pinned = bootstraps.iter().filter_map(addr::peer_of).collect();
+        let pinned = state.bootstraps.iter().copied().collect();
+        self.effects.push(Effect::SetGate(Box::new(state)));
         self.underlay.keep_infra(tick.now, &pinned);
         self.fib_stale = true;
         let bootstraps = bootstraps.iter().map(ToString::to_string);
@@ -173,3 +173,6 @@ impl Driver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Who is revoked: learnt from the control plane, in sessions or by hand; carried out; handed on
 //! (TRUST.md 8).
 //!
-//! The gate of the control plane holds the one copy, because an admission may teach it; here is what
+//! The gate of the control plane holds the one book, because an admission may teach it; here is what
 //! a change of it does to sessions and directories. Lists travel in sessions, too: members have no
 //! control connections with each other, and the bootstraps may be gone.
 
@@ -9,13 +9,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control_plane::Gatekeeper;
+use node_core::shown::is_out;
 use node_core::store::{Edit, Write};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::handshake::ListNumbers;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
-    Chain, ListState, Membership, Page, PageAssembly, Revocations, RootStore, SignedRevocations,
+    Chain, ListState, Page, PageAssembly, Revocations, RootStore, SignedRevocations,
 };
 use overlay_proto::wire::peer_message::PeerMessage;
 
@@ -38,16 +38,19 @@ pub(crate) struct ListTalk {
 /// What is revoked, as far as it has been carried out.
 #[derive(Debug)]
 pub(crate) struct Followed {
-    /// Those of the gate.
+    /// Those of the gate, as it last told.
     pub(crate) held: Arc<Revocations>,
+    /// The gate's root documents, as it last told. Lists are checked by them before the membership has them.
+    roots: RootStore,
     /// The lists on their way: at most one entry for each peer.
     pub(crate) talks: HashMap<PeerId, ListTalk>,
 }
 
 impl Followed {
-    pub(super) fn new(held: Arc<Revocations>) -> Self {
+    pub(super) fn new(held: Arc<Revocations>, roots: RootStore) -> Self {
         Self {
             held,
+            roots,
             talks: HashMap::new(),
         }
     }
@@ -70,13 +73,9 @@ impl Followed {
 }
 
 impl Driver {
-    /// Has the gate learnt more? Then whoever is named is cut off here, and all others in session
-    /// are told.
-    pub(crate) fn follow_revocations(&mut self, tick: Tick) {
-        let held = self.gate.revocations();
-        if Arc::ptr_eq(&held, &self.revocations.held) {
-            return;
-        }
+    /// The gate's book has changed to `held`: whoever is named is cut off here, and all others in session
+    /// are told. It comes before any input that may depend on it.
+    pub(crate) fn handle_revocations(&mut self, tick: Tick, held: Arc<Revocations>) {
         let before = std::mem::replace(&mut self.revocations.held, Arc::clone(&held));
         tracing::info!(
             list = held.number().0,
@@ -201,14 +200,31 @@ impl Driver {
         }
     }
 
-    /// The gate has learnt newer root documents, and kept them: the node goes by them, too.
+    /// The newest root documents of this overlay that the gate or the membership has.
+    pub(super) fn known_roots(&self) -> &RootStore {
+        let own = self.node.membership.roots();
+        let theirs = &self.revocations.roots;
+        if is_newer(theirs, own) { theirs } else { own }
+    }
+
+    /// Are `roots` newer than all documents that are known here?
+    pub(crate) fn knows_older(&self, roots: &RootStore) -> bool {
+        is_newer(roots, self.known_roots())
+    }
+
+    /// The gate has learnt newer root documents, and kept them.
+    pub(crate) fn handle_roots(&mut self, roots: RootStore) {
+        self.revocations.roots = roots;
+        self.follow_roots();
+    }
+
+    /// The node goes by the gate's root documents, too, once they are in the membership.
     pub(crate) fn follow_roots(&mut self) {
-        let version = |roots: &RootStore| roots.newest().version;
-        if version(&self.gate.roots()) <= version(self.node.membership.roots()) {
-            return;
+        let roots = &self.revocations.roots;
+        if is_newer(roots, self.node.membership.roots()) {
+            let roots = Box::new(roots.clone());
+            self.store.put(Write::Edit(Edit::FollowRoots(roots)));
         }
-        let roots = Box::new(self.gate.roots());
-        self.store.put(Write::Edit(Edit::FollowRoots(roots)));
     }
 
     /// Handshakes name what we hold.
@@ -239,97 +255,10 @@ impl Driver {
     }
 }
 
-/// Does no certificate of this node count any more?
-pub(super) fn is_out(membership: &Membership, revocations: &Revocations, me: PeerId) -> bool {
-    showable(membership, revocations, me).is_none()
-}
-
-/// The certificate to show: the usual one, or one that is not revoked.
-pub(super) fn showable<'a>(
-    membership: &'a Membership,
-    revocations: &Revocations,
-    me: PeerId,
-) -> Option<&'a Chain> {
-    let counts = |chain: &&Chain| revocations.check(me, chain.claimed_invite()).is_ok();
-    let usual = membership.chain().filter(counts);
-    let with_receipt = |chain: &&Chain| chain.has_receipt();
-    let others = || membership.chains().iter().filter(counts);
-    usual
-        .or_else(|| others().find(with_receipt))
-        .or_else(|| others().next())
+/// Are `one` and `other` documents of the same overlay, and is `one` newer?
+fn is_newer(one: &RootStore, other: &RootStore) -> bool {
+    one.overlay() == other.overlay() && one.newest().version > other.newest().version
 }
 
 #[cfg(test)]
-mod tests {
-    use overlay_proto::SeededEntropy;
-    use overlay_proto::membership::{
-        AuthorityKey, InviteRequest, InviteUses, NetworkAuthority, NodeKey, OverlaySecret, Revoked,
-        Rights, SignedRoot, issue_invite,
-    };
-    use overlay_proto::time::UnixTime;
-
-    use super::*;
-
-    const BORN: UnixTime = UnixTime(1_800_000_000);
-
-    /// An authority, and a node that joined by an invite for each of two networks.
-    fn two_invites() -> (AuthorityKey, NodeKey, Membership) {
-        let mut entropy = SeededEntropy::new(8);
-        let authority = AuthorityKey::generate(&mut entropy);
-        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
-        let secret = OverlaySecret::generate(&mut entropy);
-        let witness = NodeKey::generate(&mut entropy);
-        let node = NodeKey::generate(&mut entropy);
-        let mut all: Option<Membership> = None;
-        for name in ["lab", "home"] {
-            let network = NetworkAuthority::create(name.parse().unwrap(), 1_500, &mut entropy);
-            let request = InviteRequest {
-                networks: vec![network.secret()],
-                rights: Rights::DEFAULT,
-                name: None,
-                join_until: UnixTime(BORN.0 + 3_600),
-                member_until: UnixTime(BORN.0 + 86_400),
-                max_nodes: 1,
-                witness: None,
-                bootstraps: vec![format!("/ip4/192.0.2.1/tcp/1/p2p/{}", witness.peer_id())],
-            };
-            let invite =
-                issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
-            let mut joined = invite.accept(&node, BORN).unwrap();
-            let chain = joined.chain().unwrap().clone();
-            let application = chain.apply(&roots, BORN).unwrap();
-            let receipt = InviteUses::default().count(&application, BORN).unwrap();
-            let receipt = receipt.sign(&witness, roots.overlay());
-            joined.take_receipt(chain.with_receipt(receipt)).unwrap();
-            match &mut all {
-                Some(all) => drop(all.merge(joined, BORN).unwrap()),
-                None => all = Some(joined),
-            }
-        }
-        (authority, node, all.unwrap())
-    }
-
-    #[test]
-    fn trust_8_a_node_shows_what_is_not_revoked_and_is_out_with_its_last_invite() {
-        let (authority, node, membership) = two_invites();
-        let me = node.peer_id();
-        let mut all = Revocations::default();
-        let mut revoke = |entry| {
-            let list = all.successor(1, entry).unwrap();
-            let list = SignedRevocations::sign(&authority, membership.overlay(), list);
-            all.take(list, membership.roots()).unwrap();
-            showable(&membership, &all, me).map(Chain::claimed_invite)
-        };
-        let usual = membership.chain().unwrap().claimed_invite();
-        let other = membership
-            .chains()
-            .iter()
-            .map(Chain::claimed_invite)
-            .find(|invite| *invite != usual)
-            .unwrap();
-        assert_eq!(revoke(Revoked::Node(PeerId([9; 32]))), Some(usual));
-        assert_eq!(revoke(Revoked::Invite(usual)), Some(other));
-        assert_eq!(revoke(Revoked::Invite(other)), None);
-        assert!(is_out(&membership, &all, me));
-    }
-}
+mod tests;

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control_plane::Multiaddr;
-use control_plane::admission::MemberGate;
 use nat_traversal::agent::ProbeBudget;
+use node_core::control::BootstrapAddr;
 use node_core::peer_turns::PeerTurns;
 use node_core::questions::Questions;
 use node_core::underlay::{Underlay, UnderlayEvent};
@@ -72,7 +71,7 @@ pub(crate) struct Driver {
     /// Why a bootstrap last refused us, for people.
     pub(crate) last_refusal: Option<String>,
     /// The addresses of bootstraps that did not answer since that bootstrap was up, with the reason.
-    pub(crate) unreachable: BTreeMap<Multiaddr, String>,
+    pub(crate) unreachable: BTreeMap<BootstrapAddr, String>,
     /// What is to be done outside.
     pub(crate) effects: Effects,
     /// Where the data path's sockets are bound, and how many workers there are.
@@ -105,8 +104,6 @@ pub(crate) struct Driver {
     pub(crate) expiry: Expiry,
     /// Something about the peers is not on disk yet.
     pub(crate) peers_changed: bool,
-    /// The gate of the control plane: a second `farlan join` changes what it goes by.
-    pub(crate) gate: Arc<MemberGate>,
     pub(crate) revocations: Followed,
     pub(crate) looks: Looks,
     pub(crate) host: HostLooks,

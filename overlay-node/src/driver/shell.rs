@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use control_plane::admission::MemberGate;
 use control_plane::{ControlEvent, ControlHandle};
 use node_core::attachment::Attachment;
 use node_core::store::Refused;
@@ -20,6 +21,7 @@ use super::asking::carry_out;
 use super::effects::{CallId, Datagram, Effect, TapFrame};
 use super::firewall_watch::FirewallWatch;
 use super::flood::{Flood, release_free_memory};
+use super::gate::member_state;
 use super::generation::TimeWatch;
 use super::host::ANYWHERE;
 use super::host_tasks::HostTasks;
@@ -42,7 +44,7 @@ use node_core::api::{Request, Response};
 /// enough that a flood of punts does not hold up a handshake.
 const PUNT_BATCH: usize = 64;
 
-/// How often the clocks and the interfaces are looked at.
+/// How often the clocks, the interfaces and the gate's root documents are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long what waits for the disk may take when the node ends.
@@ -76,6 +78,7 @@ pub(crate) struct Inputs {
 /// What the slow path reaches the outside by.
 pub(crate) struct Outside {
     pub(crate) control: ControlHandle,
+    pub(crate) gate: Arc<MemberGate>,
     pub(crate) answers: mpsc::Sender<Answer>,
     pub(crate) sender: SlowSender,
     pub(crate) workers: WorkerPool,
@@ -116,7 +119,7 @@ impl Calls {
 /// The slow path and its outside.
 pub(crate) struct Shell {
     pub(crate) driver: Driver,
-    outside: Outside,
+    pub(super) outside: Outside,
     calls: Calls,
     time: TimeWatch,
     next_look: Instant,
@@ -145,34 +148,39 @@ impl Shell {
                 () = &mut stop => break,
                 n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
                     if n == 0 { break }
-                    let tick = Tick::read();
+                    let tick = self.begin();
                     flood.note(n);
                     for punt in punts.drain(..) {
                         self.handle_punt(tick, punt);
                     }
                 }
                 Some(beacon) = inputs.punted.beacons.recv() => {
-                    self.handle_punt(Tick::read(), beacon);
+                    let tick = self.begin();
+                    self.handle_punt(tick, beacon);
                 }
                 Some(event) = inputs.control.recv() => {
-                    self.driver.handle_control_event(Tick::read(), event);
+                    self.handle_control_event(event);
                 }
                 Some(answer) = inputs.answers.recv() => {
-                    self.driver.handle_answer(Tick::read(), answer);
+                    self.handle_answer(answer);
                 }
-                Some(outcome) = inputs.interfaces.recv() => self.handle_looked(Tick::read(), outcome),
+                Some(outcome) = inputs.interfaces.recv() => {
+                    let tick = self.begin();
+                    self.handle_looked(tick, outcome);
+                }
                 Some((request, answer)) = inputs.calls.recv() => {
-                    self.handle_call(Tick::read(), request, answer);
+                    self.handle_call(request, answer);
                 }
                 Some(news) = next_news(&mut inputs.fdb) => {
                     flood.note(1);
-                    self.driver.handle_fdb_news(Tick::read(), news);
+                    let tick = self.begin();
+                    self.driver.handle_fdb_news(tick, news);
                 }
                 Some(()) = next_change(&mut inputs.host) => self.driver.look_at_host(),
                 () = sleep => {}
             }
-            let tick = Tick::read();
-            self.look(tick);
+            let tick = self.begin();
+            self.look_around(tick);
             self.driver.take_turn(tick);
             self.act(tick);
             if flood.is_over(tick.now) {
@@ -186,14 +194,16 @@ impl Shell {
     }
 
     /// A user asks; `answer` gets what there is to say, now or later.
-    pub(crate) fn handle_call(
-        &mut self,
-        tick: Tick,
-        request: Request,
-        answer: oneshot::Sender<Response>,
-    ) {
+    pub(crate) fn handle_call(&mut self, request: Request, answer: oneshot::Sender<Response>) {
+        let tick = self.begin();
         let call = self.open_call(answer);
         self.driver.handle_call(tick, call, request);
+    }
+
+    /// A task came back.
+    pub(crate) fn handle_answer(&mut self, answer: Answer) {
+        let tick = self.begin();
+        self.driver.handle_answer(tick, answer);
     }
 
     /// From now on `answer` waits.
@@ -219,13 +229,15 @@ impl Shell {
         self.keep_taps(tick, &ready);
     }
 
-    /// What is looked at every second: does time go on as it should, are taps and bridges as they should be?
-    fn look(&mut self, tick: Tick) {
+    /// What is looked at every second: does time go on as it should, are taps and bridges as they should be, has the
+    /// gate newer root documents?
+    fn look_around(&mut self, tick: Tick) {
         if tick.now < self.next_look {
             return;
         }
         self.next_look = tick.now + LOOK;
         self.look_at_interfaces(tick.now);
+        self.look_at_roots();
         if let Some(why) = self.time.look() {
             self.driver.end_all_sessions(tick, why);
         }
@@ -283,6 +295,7 @@ impl Shell {
                     self.outside.interfaces.look_soon();
                     self.look_at_interfaces(tick.now);
                 }
+                Effect::SetGate(state) => self.outside.gate.set(member_state(*state)),
                 Effect::Ask(id, question) => {
                     let asked = carry_out(self.outside.control.clone(), question);
                     let answers = self.outside.answers.clone();
@@ -384,7 +397,8 @@ impl Shell {
             }
             match timeout_at(end.into(), answers.recv()).await {
                 Ok(Some(Answer::Written(id, outcome))) => {
-                    self.driver.store.handle_written(Tick::read(), id, outcome);
+                    let tick = self.begin();
+                    self.driver.store.handle_written(tick, id, outcome);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {

@@ -5,22 +5,22 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use control_plane::Gatekeeper;
 use control_plane::admission::MemberGate;
-use control_plane::admission::gates::MemberState;
 use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
+use node_core::control::{BootstrapAddr, GateState};
 use node_core::peer_turns::PeerTurns;
 use node_core::questions::{MAX_ASKED, Questions};
 use node_core::sequences::Sequences;
+use node_core::shown::{bootstraps_to_dial, is_out, own_chain};
 use node_core::underlay::Underlay;
 use node_core::waiting_room::WaitingRoom;
 use overlay_proto::Entropy;
-use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{Membership, Revocations};
+use overlay_proto::membership::Revocations;
 use overlay_proto::session::{Processor, Suite};
 use overlay_proto::switching::Fib;
 use overlay_proto::time::UnixTime;
@@ -33,6 +33,7 @@ use super::bridges::Looks;
 use super::effects::Effects;
 use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
+use super::gate::member_state;
 use super::host::HostLooks;
 use super::host_tasks::HostTasks;
 use super::interface_looks::InterfaceLooks;
@@ -41,7 +42,7 @@ use super::looped_ports::LoopedPorts;
 use super::node::{Node, Tick};
 use super::operations::Operations;
 use super::permits::Permits;
-use super::revocations::{Followed, is_out, showable};
+use super::revocations::Followed;
 use super::run::{Driver, HOUSEKEEPING};
 use super::shell::{Inputs, Outside, Punted, Shell};
 use super::sight::Kernel;
@@ -127,6 +128,8 @@ pub(super) async fn start(
     let sockets = bind_data_path(&setup.config, &mut ports)?;
     let kept = Arc::new(Kept::new(setup.state.clone()));
     let gate = Arc::new(member_gate(setup, &kept)?);
+    // What the gate learns from here on is handed in as it comes.
+    let held = gate.revocations();
     let (control, control_events) = start_control(setup, &mut ports, &gate).await?;
     setup.state.save_ports(&ports)?;
 
@@ -134,7 +137,7 @@ pub(super) async fn start(
     let store = StoreThread::start(disk(kept, Arc::clone(&gate)), answer_sender.clone())?;
     let around = Around {
         sockets: &sockets,
-        gate,
+        held,
     };
     let mut driver = driver(setup, around, tick)?;
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
@@ -147,6 +150,7 @@ pub(super) async fn start(
         host: HostTasks::start(answer_sender.clone(), setup.state.clone()),
         interfaces,
         control,
+        gate,
         answers: answer_sender,
         sender: SlowSender::new(sockets),
         workers,
@@ -188,7 +192,7 @@ fn recall(state: &StateDir, driver: &mut Driver, tick: Tick) -> Result<()> {
 /// What a driver still reaches by itself.
 struct Around<'a> {
     sockets: &'a UdpSockets,
-    gate: Arc<MemberGate>,
+    held: Arc<Revocations>,
 }
 
 /// The driver, without networks yet.
@@ -233,8 +237,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         next_housekeeping: tick.now,
         expiry: Expiry::new(tick.now),
         peers_changed: false,
-        revocations: Followed::new(around.gate.revocations()),
-        gate: around.gate,
+        revocations: Followed::new(around.held, setup.membership.roots().clone()),
         looks: Looks::default(),
         host: HostLooks::default(),
         sight: Box::new(Kernel),
@@ -385,7 +388,7 @@ fn control_config(
     ports: &BoundPorts,
     gate: &Arc<MemberGate>,
 ) -> Result<ControlConfig> {
-    let membership = &setup.membership;
+    let (membership, me) = (&setup.membership, setup.key.peer_id());
     let mut listen = Vec::new();
     for ip in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
         // A host without IPv6 has no such socket to offer.
@@ -395,11 +398,13 @@ fn control_config(
         listen.extend(ports.quic.map(|port| addr::quic(SocketAddr::new(ip, port))));
         listen.extend(ports.tcp.map(|port| addr::tcp(SocketAddr::new(ip, port))));
     }
+    let bootstraps = bootstraps_to_dial(membership, &setup.revocations, me);
+    let bootstraps: Result<_> = bootstraps.iter().map(multiaddr).collect();
     Ok(ControlConfig {
         secret_key: setup.key.secret_bytes(),
         listen,
         external: Vec::new(),
-        bootstraps: bootstraps_of(membership, &setup.revocations, setup.key.peer_id())?,
+        bootstraps: bootstraps?,
         gate: Arc::<MemberGate>::clone(gate),
         records: Arc::new(SignedRecords {
             overlay: membership.overlay(),
@@ -411,10 +416,14 @@ fn control_config(
 
 fn member_gate(setup: &NodeSetup, kept: &Arc<Kept>) -> Result<MemberGate> {
     let me = setup.key.peer_id();
-    let state = member_state(&setup.membership, &setup.revocations, me)?;
+    let state = GateState::of(&setup.membership, &setup.revocations, me)?;
     let shelf = NodeShelf(Arc::clone(kept));
     let revocations = Revocations::clone(&setup.revocations);
-    Ok(MemberGate::new(state, revocations, Some(Arc::new(shelf))))
+    Ok(MemberGate::new(
+        member_state(state),
+        revocations,
+        Some(Arc::new(shelf)),
+    ))
 }
 
 /// What `status` says from the start if this node was revoked in a run before.
@@ -424,60 +433,21 @@ fn revoked_already(setup: &NodeSetup) -> Option<String> {
     })
 }
 
-/// What the control plane's gate goes by.
-pub(super) fn member_state(
-    membership: &Membership,
-    revocations: &Revocations,
-    me: PeerId,
-) -> Result<MemberState> {
-    let bootstraps = bootstraps_of(membership, revocations, me)?;
-    Ok(MemberState {
-        roots: membership.roots().clone(),
-        chain: encoded_chain(membership, revocations, me)?,
-        bootstraps: bootstraps.iter().filter_map(addr::peer_of).collect(),
-    })
-}
-
-/// The addresses of the bootstraps to dial: of all, or of the witness while it has not given the
-/// receipt; of none if this node is revoked, since each would refuse it each time.
-pub(super) fn bootstraps_of(
-    membership: &Membership,
-    revocations: &Revocations,
-    me: PeerId,
-) -> Result<Vec<Multiaddr>> {
-    let Some(shown) = showable(membership, revocations, me) else {
-        return Ok(Vec::new());
-    };
-    let texts = membership.bootstraps().iter();
-    let all: Vec<Multiaddr> = texts
-        .map(|text| {
-            text.parse()
-                .with_context(|| format!("the bootstrap address `{text}`"))
-        })
-        .collect::<Result<_>>()?;
-    let awaited = (!shown.has_receipt()).then(|| shown.claimed_witness());
-    let wanted = |at: &Multiaddr| awaited.is_none() || addr::peer_of(at) == awaited;
-    Ok(all.into_iter().filter(wanted).collect())
-}
-
-fn encoded_chain(
-    membership: &Membership,
-    revocations: &Revocations,
-    me: PeerId,
-) -> Result<Vec<u8>> {
-    let chain = showable(membership, revocations, me)
-        .or_else(|| membership.chain())
-        .ok_or_else(|| anyhow!("the membership has no chain"))?;
-    Ok(chain.encode())
+fn multiaddr(addr: &BootstrapAddr) -> Result<Multiaddr> {
+    let text = addr.text();
+    text.parse()
+        .with_context(|| format!("the bootstrap address `{text}`"))
 }
 
 fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Node> {
+    let me = setup.key.peer_id();
+    let chain = own_chain(&setup.membership, &setup.revocations, me)?;
     let mut node = Node {
-        me: setup.key.peer_id(),
+        me,
         signed_static: Vec::new(),
         static_until: UnixTime(0),
         static_public: setup.static_key.public,
-        chain: encoded_chain(&setup.membership, &setup.revocations, setup.key.peer_id())?,
+        chain: chain.encode(),
         verifier: setup.verifier(),
         key: setup.key.clone(),
         membership: setup.membership.clone(),

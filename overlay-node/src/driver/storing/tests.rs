@@ -1,237 +1,16 @@
-//! A node whose disk waits for the test's word, refuses, or is slow: each row of the table of ADR 43.
+//! Each row of the table of ADR 43, with a disk that waits, refuses, or is slow.
 
-use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{
-    AuthorityKey, Chain, InviteRequest, InviteUses, NetworkAuthority, NodeKey, OverlaySecret,
-    RevocationLine, Revoked, Rights, SignedEpoch, SignedRevocations, SignedRoot, issue_invite,
-};
 use overlay_proto::time::UnixTime;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::cli::NodeSetup;
-use crate::config::Config;
+use crate::driver::house::{FULL, House, Word, joined, rename, said};
 use crate::driver::node::Tick;
-use crate::driver::shell::{Inputs, Shell};
 use crate::driver::startup;
-use node_core::api::{Request, Response, SecretLine};
-
-const FULL: &str = "no space is left on the device";
-
-/// Who rules the overlay that the node is in.
-struct Authority {
-    key: AuthorityKey,
-    roots: RootStore,
-    network: NetworkAuthority,
-    witness: NodeKey,
-}
-
-impl Authority {
-    fn list(&self, number: u32) -> SignedRevocations {
-        let list = Revocations::default();
-        let entry = Revoked::Node(PeerId([9; 32]));
-        let list = list.successor(number, entry).unwrap();
-        SignedRevocations::sign(&self.key, self.roots.overlay(), list)
-    }
-
-    fn next_root(&mut self) {
-        let new = AuthorityKey::generate(&mut SeededEntropy::new(77));
-        let next = self.roots.successor(&self.key, &new, wall_clock(), 1);
-        self.roots.advance(next).unwrap();
-        self.key = new;
-    }
-
-    fn epoch(&mut self) -> SignedEpoch {
-        let list = Revocations::default().number();
-        let network = &mut self.network;
-        network
-            .next_epoch(&self.key, &self.roots, list, wall_clock())
-            .unwrap()
-    }
-
-    fn line(&mut self) -> Request {
-        let version = self.roots.newest().version;
-        let line = RevocationLine {
-            roots: self.roots.above(0).to_vec(),
-            list: self.list(version),
-            epochs: vec![self.epoch().encode().into()],
-        };
-        Request::Apply {
-            line: SecretLine(line.to_text().to_string()),
-        }
-    }
-
-    fn receipt_of(&self, chain: &Chain) -> Chain {
-        let application = chain.apply(&self.roots, wall_clock()).unwrap();
-        let receipt = InviteUses::default()
-            .count(&application, wall_clock())
-            .unwrap();
-        let receipt = receipt.sign(&self.witness, self.roots.overlay());
-        chain.clone().with_receipt(receipt)
-    }
-}
-
-/// A node that joined in `dir`, and has no receipt.
-fn joined(dir: &Path) -> (Authority, NodeSetup) {
-    let mut entropy = SeededEntropy::new(8);
-    let now = wall_clock();
-    let key = AuthorityKey::generate(&mut entropy);
-    let roots = RootStore::from_roots([SignedRoot::first(&key, now)]).unwrap();
-    let secret = OverlaySecret::generate(&mut entropy);
-    let witness = NodeKey::generate(&mut entropy);
-    let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
-    let request = InviteRequest {
-        networks: vec![network.secret()],
-        rights: Rights::DEFAULT,
-        name: None,
-        join_until: UnixTime(now.0 + 3_600),
-        member_until: UnixTime(now.0 + 86_400),
-        max_nodes: 1,
-        witness: None,
-        // Nobody answers there.
-        bootstraps: vec![format!("/ip4/127.0.0.1/tcp/1/p2p/{}", witness.peer_id())],
-    };
-    let invite = issue_invite(&key, &roots, &secret, request, now, &mut entropy).unwrap();
-    let state = StateDir::at(dir);
-    state.create().unwrap();
-    let node = state.load_or_create_identity().unwrap();
-    let membership = invite.accept(&node, now).unwrap();
-    state.save_membership(&membership).unwrap();
-    let setup = NodeSetup {
-        lock: state.lock().unwrap(),
-        config: Config {
-            listen: vec!["127.0.0.1:0".to_owned().try_into().unwrap()],
-            ..Config::default()
-        },
-        key: node,
-        static_key: state.next_static_key().unwrap(),
-        membership,
-        revocations: Arc::default(),
-        name: "before".to_owned(),
-        state,
-    };
-    let authority = Authority {
-        key,
-        roots,
-        network,
-        witness,
-    };
-    (authority, setup)
-}
-
-/// What the disk is told to do with the write that it has in hand.
-enum Word {
-    Take,
-    Refuse,
-}
-
-struct House {
-    dir: tempfile::TempDir,
-    setup: NodeSetup,
-    shell: Shell,
-    inputs: Inputs,
-    /// What the disk has in hand, and what it is to do.
-    asked: Receiver<Write>,
-    word: Sender<Word>,
-}
-
-impl House {
-    async fn build() -> (Authority, Self) {
-        let dir = tempfile::tempdir().unwrap();
-        let (authority, setup) = joined(dir.path());
-        let ((asks, asked), (word, words)) = (channel(), channel());
-        let held = |kept, gate| -> Disk {
-            let mut disk = disk(kept, gate);
-            Box::new(move |write| {
-                let _ = asks.send(write.clone());
-                match words.recv() {
-                    Ok(Word::Take) => disk(write),
-                    _ => Err(Refused::Disk(FULL.to_owned())),
-                }
-            })
-        };
-        let (_, calls) = mpsc::channel(1);
-        let (shell, inputs) = startup::start(&setup, calls, held, Tick::read())
-            .await
-            .unwrap();
-        let house = Self {
-            dir,
-            setup,
-            shell,
-            inputs,
-            asked,
-            word,
-        };
-        (authority, house)
-    }
-
-    fn call(&mut self, request: Request) -> oneshot::Receiver<Response> {
-        let (reply, answer) = oneshot::channel();
-        self.shell.handle_call(Tick::read(), request, reply);
-        self.turn();
-        answer
-    }
-
-    fn turn(&mut self) {
-        let tick = Tick::read();
-        self.shell.driver.take_written(tick);
-        self.shell.driver.send_writes();
-        self.shell.act(tick);
-    }
-
-    /// The write that the disk has in hand.
-    fn in_hand(&self) -> Write {
-        self.asked.recv_timeout(Duration::from_secs(10)).unwrap()
-    }
-
-    /// The disk does as it is told, and the node hears of it.
-    async fn tell(&mut self, word: Word) -> Write {
-        let write = self.in_hand();
-        self.word.send(word).unwrap();
-        loop {
-            if let Answer::Written(id, outcome) = self.inputs.answers.recv().await.unwrap() {
-                let tick = Tick::read();
-                self.shell
-                    .driver
-                    .handle_answer(tick, Answer::Written(id, outcome));
-                self.turn();
-                return write;
-            }
-        }
-    }
-
-    fn is_remembered(&self) -> bool {
-        let told = self.shell.driver.warnings.lines();
-        !told.into_iter().any(|line| line.contains(FULL))
-    }
-
-    fn epoch(&self) -> u64 {
-        self.shell.driver.node.membership.networks()[0].epoch
-    }
-
-    fn on_disk(&self) -> overlay_proto::membership::Membership {
-        self.setup.state.require_membership().unwrap()
-    }
-}
-
-fn said(answer: &mut oneshot::Receiver<Response>) -> Result<String, String> {
-    match answer.try_recv().unwrap() {
-        Response::Done(line) => Ok(line),
-        Response::Error(line) => Err(line),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn rename(name: &str) -> Request {
-    Request::Rename {
-        name: Some(name.to_owned()),
-    }
-}
+use node_core::api::{Request, Response};
 
 #[tokio::test]
 async fn a_name_and_a_pin_count_when_they_are_written_and_else_the_user_is_told() {
@@ -331,16 +110,13 @@ async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     house.shell.driver.learn_list(peer, &list).unwrap();
     house.turn();
     house.in_hand();
-    let gate = Arc::clone(&house.shell.driver.gate);
+    let gate = Arc::clone(&house.gate);
     assert_eq!((names(&house), gate.revocations().number().0), (0, 0));
-    std::fs::remove_dir_all(house.dir.path()).unwrap();
+    house.lose_disk();
     house.word.send(Word::Take).unwrap();
     loop {
         if let Answer::Written(id, outcome) = house.inputs.answers.recv().await.unwrap() {
-            house
-                .shell
-                .driver
-                .handle_answer(Tick::read(), Answer::Written(id, outcome));
+            house.shell.handle_answer(Answer::Written(id, outcome));
             break;
         }
     }
@@ -414,7 +190,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
         while !set {
             let answer = house.inputs.answers.recv().await.unwrap();
             set = matches!(answer, Answer::PortSet(_));
-            house.shell.driver.handle_answer(Tick::read(), answer);
+            house.shell.handle_answer(answer);
             house.turn();
         }
     }
@@ -535,7 +311,7 @@ async fn leaving_is_the_last_write() {
     assert!(house.shell.driver.leaving.as_ref().unwrap().is_over());
     // Neither the node nor the gate writes any more.
     let list = authority.list(1).encode();
-    house.shell.driver.gate.take_revocations(&list).unwrap();
+    house.admit(&list);
     house.shell.driver.save_state(tick);
     house.shell.finish_writes(&mut house.inputs.answers).await;
     assert!(house.asked.try_recv().is_err());
