@@ -23,6 +23,12 @@ pub trait Entropy {
     }
 }
 
+impl<E: Entropy + ?Sized> Entropy for Box<E> {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        (**self).fill(bytes);
+    }
+}
+
 /// `SplitMix64` from a seed: for tests and simulation only, never for keys.
 #[derive(Debug, Clone)]
 pub struct SeededEntropy(u64);

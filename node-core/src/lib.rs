@@ -5,6 +5,7 @@
 //!
 //! - [`api`]: the words on the control socket, whose reports are what `--json` prints. [`attachment`], [`pin`]: what is
 //!   here by the operator's word.
+//! - [`duration`]: as people write them.
 //! - [`punt`]: what the fast path hands to the slow path.
 //! - [`questions`]: what is asked of the control plane, as data (ADR 40).
 //! - [`control`]: what the control plane tells, and what its gate goes by.
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod attachment;
 pub mod control;
+pub mod duration;
 pub mod peer_turns;
 pub mod pin;
 pub mod punt;

@@ -8,7 +8,8 @@
 //! - [`attachments`]: what joins a network on this host.
 //! - [`pins`]: MACs that the operator says are on this host.
 //! - [`doctor`]: what on this host or on the way to the bootstraps is wrong.
-//! - [`driver`]: the slow path: one task that owns every state machine.
+//! - [`driver`]: the slow path: every state machine, and no socket, file or clock.
+//! - [`shell`]: the task around it that has those; `farlan up`.
 //! - [`workers`]: the fast path: frames between taps and UDP sockets.
 
 pub mod attachments;
@@ -18,5 +19,6 @@ pub mod control_socket;
 pub mod doctor;
 pub mod driver;
 pub mod pins;
+pub mod shell;
 pub mod state;
 pub mod workers;

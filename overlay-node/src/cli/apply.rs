@@ -7,14 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use node_core::store::{take_epochs, take_roots};
-use overlay_proto::ids::NetworkName;
-use overlay_proto::membership::{MAX_REVOCATION_TEXT, RevocationLine, Revocations, Taken};
+use overlay_proto::membership::{MAX_REVOCATION_TEXT, RevocationLine, Taken};
 use zeroize::Zeroizing;
 
 use super::Globals;
 use super::output::{print, print_json};
 use crate::control_socket::api::{Request, Response, SecretLine};
 use crate::control_socket::client::{self, ClientError};
+use crate::driver::applying::said;
 use crate::state::{StateDir, wall_clock};
 
 #[derive(Debug, Args)]
@@ -85,28 +85,6 @@ fn apply_to_authority(state: &StateDir, line: &RevocationLine) -> Result<Option<
         state.save_authority(&authority)?;
     }
     Ok(Some(said(taken, &authority.revocations, &[])))
-}
-
-/// One line for the operator.
-pub(crate) fn said(taken: Taken, all: &Revocations, networks: &[NetworkName]) -> String {
-    let what = match taken {
-        Taken::Known => "was known already",
-        Taken::Newer => "is in force",
-        Taken::Rival => {
-            "is in force beside another of its kind: the authority's state was copied or restored; \
-             give it all lines with `farlan apply -`, and its next list unites them;"
-        }
-    };
-    let epochs = if networks.is_empty() {
-        String::new()
-    } else {
-        let names: Vec<_> = networks.iter().map(NetworkName::as_str).collect();
-        format!("; new keys for: {}", names.join(", "))
-    };
-    format!(
-        "the revocation {what}; entries on the list: {}{epochs}",
-        all.entries().len()
-    )
 }
 
 fn read(word: &str) -> Result<Zeroizing<String>> {

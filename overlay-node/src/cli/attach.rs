@@ -1,5 +1,6 @@
 //! `farlan attach` and `detach`: through the running node, or on the state directory alone.
 
+use node_core::duration;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +11,9 @@ use overlay_proto::ids::NetworkName;
 use overlay_proto::membership::Membership;
 use serde_json::json;
 
+use super::Globals;
 use super::output::{print, print_json};
 use super::pin::pin_now;
-use super::{Globals, duration};
 use crate::attachments::{self, AttachSpec, AttachTarget, AttachmentRecord};
 use crate::config::Config;
 use crate::control_socket::api::{AttachRequest, Request, Response};

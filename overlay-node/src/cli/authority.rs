@@ -1,5 +1,6 @@
 //! The commands of the authority: `init`, `network`, `invite`.
 
+use node_core::duration;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +17,7 @@ use serde_json::json;
 
 use super::invites::refuse_taken_name;
 use super::output::{print, print_json};
-use super::{Globals, WrongUsage, duration};
+use super::{Globals, WrongUsage};
 use crate::state::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS, OsEntropy, wall_clock};
 
 /// How long a membership lasts (TRUST.md 3), unless the invite itself lasts longer.

@@ -1,5 +1,6 @@
 //! `farlan join`: an invite becomes a membership.
 
+use node_core::duration;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 use super::ask::{self, Asked};
 use super::output::{print, print_json};
 use super::unit::start_command;
-use super::{Globals, WrongUsage, duration, tables, terminal};
+use super::{Globals, WrongUsage, tables, terminal};
 use crate::control_socket::api::{Request, Response, ShownName};
 use crate::control_socket::client::{self, ClientError};
 use crate::state::{StateDir, wall_clock};

@@ -8,7 +8,6 @@ mod ask;
 mod attach;
 mod authority;
 mod doctor;
-mod duration;
 mod invites;
 mod join;
 mod leave;
@@ -38,9 +37,7 @@ use overlay_proto::ids::NetworkName;
 use crate::attachments;
 use crate::state::{DEFAULT_STATE, StateDir};
 
-pub(crate) use apply::said;
 pub use attach::{attach_now, detach_now};
-pub(crate) use duration::show as show_duration;
 pub use leave::detach_all;
 pub use show::networks_on_disk;
 pub(crate) use unit::{start_command, stop_command};

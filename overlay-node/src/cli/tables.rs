@@ -1,12 +1,12 @@
 //! Reports as tables for people.
 
+use node_core::duration;
 use std::collections::BTreeMap;
 
 use nat_traversal::nat_kind::Mapping;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::membership::Utc;
 
-use super::duration;
 use super::table::{Table, WIDTH, bytes, list, or_dash, telling, wrap};
 use crate::control_socket::api::{
     BootstrapReport, BootstrapState, MacReport, NatReport, NetworkReport, PeerReport, ShownName,

@@ -200,5 +200,5 @@ pub fn notify(message: &str) {
 pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<()> {
     let setup = NodeSetup::load(globals, args)?;
     start_log(&setup.config)?;
-    crate::driver::up(setup)
+    crate::shell::up(setup)
 }

@@ -10,10 +10,10 @@ use tap_bridge::Links;
 use super::Finding;
 use super::reach::Reached;
 use crate::attachments;
-use crate::cli::show_duration;
 use crate::config::DEFAULT_PORT;
 use crate::control_socket::api::StatusReport;
 use crate::state::StateDir;
+use node_core::duration;
 
 /// Bit of `CAP_NET_ADMIN` (`capabilities(7)`).
 const CAP_NET_ADMIN: u32 = 12;
@@ -106,7 +106,7 @@ pub(super) fn clock(status: Option<&StatusReport>) -> Finding {
         .flat_map(|status| &status.bootstraps)
         .find_map(|one| Some((one.node, one.clock_ahead_s?)));
     if let Some((node, ahead_s)) = measured {
-        let by = show_duration(ahead_s.unsigned_abs());
+        let by = duration::show(ahead_s.unsigned_abs());
         let way = if ahead_s > 0 { "behind" } else { "ahead of" };
         let evidence = format!("{by} {way} that of bootstrap {node}");
         return match ahead_s.unsigned_abs() {

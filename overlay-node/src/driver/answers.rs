@@ -12,8 +12,8 @@ use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::attaching::Recalled;
-use super::bridge_looks::BridgeLook;
 use super::effects::{CallId, Effect};
+use super::host_orders::BridgeLook;
 use super::looped_ports::PortSet;
 use super::node::Tick;
 use super::run::Driver;

@@ -14,7 +14,6 @@ use super::node::Tick;
 use super::requests::response;
 use super::run::Driver;
 use super::written::{Awaited, Outcome};
-use crate::cli::said;
 
 /// A line under way, and who waits for it.
 #[derive(Debug)]
@@ -162,4 +161,26 @@ impl Driver {
         }
         refused.into()
     }
+}
+
+/// One line for the operator.
+pub(crate) fn said(taken: Taken, all: &Revocations, networks: &[NetworkName]) -> String {
+    let what = match taken {
+        Taken::Known => "was known already",
+        Taken::Newer => "is in force",
+        Taken::Rival => {
+            "is in force beside another of its kind: the authority's state was copied or restored; \
+             give it all lines with `farlan apply -`, and its next list unites them;"
+        }
+    };
+    let epochs = if networks.is_empty() {
+        String::new()
+    } else {
+        let names: Vec<_> = networks.iter().map(NetworkName::as_str).collect();
+        format!("; new keys for: {}", names.join(", "))
+    };
+    format!(
+        "the revocation {what}; entries on the list: {}{epochs}",
+        all.entries().len()
+    )
 }

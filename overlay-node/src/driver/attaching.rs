@@ -9,13 +9,13 @@ use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::effects::{CallId, Effect};
-use super::host_tasks::HostTask;
+use super::host_orders::HostTask;
+use super::host_orders::Tap;
 use super::network::{NEVER_SAVED, Network};
 use super::node::Tick;
 use super::requests::response;
 use super::run::Driver;
 use super::segments::new_segment;
-use super::taps::Tap;
 use super::warnings::Topic;
 use super::written::Awaited;
 use node_core::api::AttachRequest;

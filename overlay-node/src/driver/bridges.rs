@@ -9,18 +9,18 @@
 //! links follows, beside the slow path; what was behind a port without carrier is withdrawn. The
 //! same look runs with the housekeeping, for the MACs that the bridge had forgotten before.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::bridge::{FDB_MAX_LEARNED, FdbEntry, FdbNews};
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
-use super::bridge_looks::BridgeLook;
-use super::bridge_orders::BridgeOrder;
 use super::effects::Effect;
 use super::group_queries::GroupQueries;
-use super::host_tasks::HostTask;
+use super::host_orders::BridgeLook;
+use super::host_orders::BridgeOrder;
+use super::host_orders::HostTask;
 use super::node::Tick;
 use super::remote_macs::RemoteMacs;
 use super::run::Driver;
@@ -30,7 +30,7 @@ use super::warnings::Topic;
 const MAX_LEARNED: usize = FDB_MAX_LEARNED as usize;
 
 /// Entries of one bridge's database that are looked at: those of our own guests and of all others.
-pub(super) const MAX_DUMPED: usize = 4 * MAX_LEARNED;
+pub(crate) const MAX_DUMPED: usize = 4 * MAX_LEARNED;
 
 /// Between two looks at the whole database because news of it were lost: a guest that makes MACs up
 /// overruns them all the time, and each look costs the kernel and us a walk through what it made up.
@@ -76,14 +76,14 @@ pub(crate) struct Bridge {
     ports: BTreeSet<u32>,
     /// Bound: [`MAX_LEARNED`]; removed when the port is gone, or once the bridge has forgotten a
     /// MAC that is not ours.
-    learned: HashMap<MacKey, Learned>,
+    learned: BTreeMap<MacKey, Learned>,
     /// It forwards a multicast group only to ports that asked for it.
     pub(super) snoops: bool,
     pub(super) queries: GroupQueries,
     pub(super) remote: RemoteMacs,
     /// MACs that are claimed here and elsewhere in another VLAN, as the `Fib` shows them. Bound: the
     /// live claims of the network; made anew with each `Fib`.
-    pub(super) rivals: HashSet<MacAddr>,
+    pub(super) rivals: BTreeSet<MacAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]

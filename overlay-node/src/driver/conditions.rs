@@ -188,7 +188,7 @@ impl Driver {
 }
 
 fn clock_warning(infra: PeerId, ahead_s: i64) -> String {
-    let by = crate::cli::show_duration(ahead_s.unsigned_abs());
+    let by = node_core::duration::show(ahead_s.unsigned_abs());
     let way = if ahead_s > 0 { "behind" } else { "ahead of" };
     format!(
         "this host's clock is {by} {way} that of bootstrap {infra}; set the wrong one of the two \

@@ -1,6 +1,6 @@
 //! What the slow path wants of the outside, in the order in which it wants it.
 //!
-//! The slow path decides and the [shell](super::shell) acts. Because all stands in one queue, a session is in the
+//! The slow path decides and the [shell](crate::shell) acts. Because all stands in one queue, a session is in the
 //! published `Fib` before the datagram that lets the peer use it, and a claim leaves before the frame of its MAC.
 //! What the outside refuses comes back as an input.
 
@@ -15,8 +15,8 @@ use node_core::store::{Write, WriteId};
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
 
-use super::bridge_orders::BridgeOrder;
-use super::host_tasks::HostTask;
+use super::host_orders::BridgeOrder;
+use super::host_orders::HostTask;
 use super::operations::Operation;
 use node_core::api::Response;
 

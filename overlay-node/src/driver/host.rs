@@ -11,7 +11,7 @@ use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
 
 use super::effects::Effect;
-use super::host_tasks::HostTask;
+use super::host_orders::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
@@ -33,7 +33,7 @@ const MAX_WAYS: usize = 8;
 
 /// Stand for "anywhere" while no bootstrap is known. Nothing is sent there; documentation (RFC 5737,
 /// RFC 3849).
-pub(super) const ANYWHERE: [IpAddr; 2] = [
+pub(crate) const ANYWHERE: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];

@@ -1,6 +1,6 @@
 //! Taps and bridges are kept as they are recorded, while the node runs.
 //!
-//! What a look ([`interface_looks`](super::interface_looks)) puts back is logged, what it may not put back is a
+//! What a look (`shell/interface_looks.rs`) puts back is logged, what it may not put back is a
 //! warning; a tap that was made again is opened again.
 
 use std::collections::BTreeMap;

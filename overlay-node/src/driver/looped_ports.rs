@@ -15,7 +15,7 @@ use overlay_proto::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use super::effects::Effect;
-use super::host_tasks::HostTask;
+use super::host_orders::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 use super::warnings::Topic;
@@ -117,7 +117,7 @@ impl Driver {
     }
 
     /// Shuts `port` once it is on disk that it is: whoever is killed in between must find it to open it again.
-    pub(super) fn shut_port(&mut self, tick: Tick, index: u32, port: String) {
+    pub(crate) fn shut_port(&mut self, tick: Tick, index: u32, port: String) {
         self.looped.look_at = Some(tick.now + LOOK);
         self.looped.shut.push(ShutPort {
             index,

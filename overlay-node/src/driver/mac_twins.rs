@@ -5,7 +5,7 @@
 //! here. Virtual routers are let in: one number rightly has masters on two hosts in two VLANs, and
 //! without each other's advertisements both would be master of both.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use overlay_proto::ethernet::{EthernetFrame, MacAddr, VlanId};
 use overlay_proto::switching::{FibMap, MacKey, NetIndex};
@@ -25,7 +25,7 @@ impl Bridge {
         if self.untagged().is_some() {
             return twins;
         }
-        let here: HashSet<MacAddr> = local.map(|key| key.mac).collect();
+        let here: BTreeSet<MacAddr> = local.map(|key| key.mac).collect();
         for key in remote.filter(|key| here.contains(&key.mac) && !key.mac.is_virtual_router()) {
             self.rivals.insert(key.mac);
             let untagged = VlanId::UNTAGGED;

@@ -20,7 +20,6 @@ use super::peer::Peer;
 use super::requests::response;
 use super::run::Driver;
 use super::written::{Awaited, Outcome};
-use crate::state::host_name;
 use node_core::api::{Response, ShownName};
 
 /// Peers that are told of a new name at once; the others see it in the next card.
@@ -153,7 +152,7 @@ impl Driver {
         if let Some(signed) = self.node.membership.name() {
             bail!("{}", signed_name_stays(signed));
         }
-        let name = name.map(str::to_owned).or_else(host_name);
+        let name = name.map(str::to_owned).or_else(|| self.sight.host_name());
         self.node.name = name.unwrap_or_default();
         for network in &mut self.networks {
             network.register_at = None;

@@ -1,6 +1,6 @@
 //! One network on this node: its directory, its tap, the frames that wait.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ pub(crate) struct Network {
     /// Other nodes on the LAN behind it.
     pub(crate) lan: SharedLan,
     /// When each MAC that we own was last heard; shared with the workers through the `Fib`.
-    pub(crate) local: HashMap<MacKey, Arc<LocalMac>>,
+    pub(crate) local: BTreeMap<MacKey, Arc<LocalMac>>,
     /// Local frames that wait for a look-up of their destination.
     pub(crate) for_lookup: WaitingRoom<MacKey>,
     /// Local frames that wait for the owner of their source to answer.
@@ -101,7 +101,7 @@ impl Network {
             attached: None,
             bridge: Bridge::default(),
             lan,
-            local: HashMap::new(),
+            local: BTreeMap::new(),
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),
             for_owner: WaitingRoom::new(ARBITRATION_ROOM),
             for_claim: WaitingRoom::new(SOURCE_ROOM),

@@ -11,7 +11,6 @@ use overlay_proto::membership::{
 use overlay_proto::time::UnixTime;
 
 use super::expiry::STATIC_LIFETIME;
-use crate::state::wall_clock;
 
 /// Monotonic and wall-clock time, read once per tick.
 #[derive(Debug, Clone, Copy)]
@@ -20,16 +19,6 @@ pub(crate) struct Tick {
     pub(crate) now: Instant,
     /// Wall clock.
     pub(crate) wall: UnixTime,
-}
-
-impl Tick {
-    /// The time it is.
-    pub(crate) fn read() -> Self {
-        Self {
-            now: Instant::now(),
-            wall: wall_clock(),
-        }
-    }
 }
 
 /// Identity and membership of this node.

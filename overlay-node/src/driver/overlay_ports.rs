@@ -3,7 +3,7 @@
 
 use overlay_proto::ethernet::bridge::FdbNews;
 
-use super::bridge_looks::BridgeLook;
+use super::host_orders::BridgeLook;
 use super::network::Network;
 use super::node::Tick;
 use super::run::Driver;

@@ -1,6 +1,6 @@
 //! The `Fib`: built from the machines when something it shows has changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ impl Driver {
         let (peers, slots) = self.fib_peers();
         let me = self.node.me;
         let away = self.peers.values().filter(|peer| peer.is_away(now));
-        let away: HashSet<PeerId> = away.map(|peer| peer.id).collect();
+        let away: BTreeSet<PeerId> = away.map(|peer| peer.id).collect();
         let networks = self
             .networks
             .iter_mut()
@@ -73,9 +73,9 @@ impl Driver {
                 .any(|n| n.published_version != n.directory.version())
     }
 
-    fn fib_peers(&self) -> (Vec<FibPeer>, HashMap<PeerId, PeerSlot>) {
+    fn fib_peers(&self) -> (Vec<FibPeer>, BTreeMap<PeerId, PeerSlot>) {
         let mut peers = Vec::with_capacity(self.peers.len());
-        let mut slots = HashMap::with_capacity(self.peers.len());
+        let mut slots = BTreeMap::new();
         for peer in self.peers.values() {
             let Ok(slot) = u32::try_from(peers.len()) else {
                 break;
@@ -97,10 +97,10 @@ fn fib_network(
     network: &mut Network,
     now: Instant,
     me: PeerId,
-    (peers, slots, away): (&[FibPeer], &HashMap<PeerId, PeerSlot>, &HashSet<PeerId>),
+    (peers, slots, away): (&[FibPeer], &BTreeMap<PeerId, PeerSlot>, &BTreeSet<PeerId>),
 ) -> FibNetwork {
     let mut macs = FibMap::default();
-    let mut local = HashMap::new();
+    let mut local = BTreeMap::new();
     let mut remote = Vec::new();
     for entry in network.directory.entries(now) {
         if entry.local {

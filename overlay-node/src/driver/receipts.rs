@@ -173,6 +173,3 @@ impl Driver {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

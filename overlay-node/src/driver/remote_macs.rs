@@ -9,7 +9,7 @@
 //! What the bridge learns of a MAC that another host claims may be a frame that proves nothing
 //! (`docs/adr/0010`). If the claim has not moved here a moment later, the entry is written again.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::bridge::FdbEntry;
@@ -17,7 +17,7 @@ use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use super::effects::Effect;
-use super::host_tasks::HostTask;
+use super::host_orders::HostTask;
 use super::node::Tick;
 use super::run::Driver;
 
@@ -34,9 +34,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 struct Table {
     /// At the overlay's port. Bound: the live claims of the network, and what one look found; removed
     /// when the claim is another's or ends.
-    written: HashSet<MacKey>,
+    written: BTreeSet<MacKey>,
     /// Not to be written before. Bound: what was in `written`; removed with the claim.
-    not_before: HashMap<MacKey, Instant>,
+    not_before: BTreeMap<MacKey, Instant>,
 }
 
 /// What to change.
@@ -54,7 +54,7 @@ impl Changes {
 
 impl Table {
     /// What to change now; noted as done.
-    fn plan(&mut self, now: Instant, wanted: &HashSet<MacKey>) -> Changes {
+    fn plan(&mut self, now: Instant, wanted: &BTreeSet<MacKey>) -> Changes {
         self.not_before.retain(|key, _| wanted.contains(key));
         let (written, not_before) = (&self.written, &self.not_before);
         let may = |key: &&MacKey| not_before.get(key).is_none_or(|at| *at <= now);
@@ -174,9 +174,9 @@ fn wanted(
     claims: impl Iterator<Item = (MacKey, bool)>,
     untagged: Option<VlanId>,
     own: &BTreeSet<MacAddr>,
-) -> HashSet<MacKey> {
-    let mut here = HashSet::new();
-    let mut wanted = HashSet::new();
+) -> BTreeSet<MacKey> {
+    let mut here = BTreeSet::new();
+    let mut wanted = BTreeSet::new();
     for (key, local) in claims {
         let vlan = match untagged {
             // Such a bridge knows no frame without a VLAN.
@@ -270,7 +270,7 @@ mod tests {
         }
     }
 
-    fn set(keys: &[MacKey]) -> HashSet<MacKey> {
+    fn set(keys: &[MacKey]) -> BTreeSet<MacKey> {
         keys.iter().copied().collect()
     }
 

@@ -5,7 +5,7 @@
 //! a change of it does to sessions and directories. Lists travel in sessions, too: members have no
 //! control connections with each other, and the bootstraps may be gone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,15 +43,15 @@ pub(crate) struct Followed {
     /// The gate's root documents, as it last told. Lists are checked by them before the membership has them.
     roots: RootStore,
     /// The lists on their way: at most one entry for each peer.
-    pub(crate) talks: HashMap<PeerId, ListTalk>,
+    pub(crate) talks: BTreeMap<PeerId, ListTalk>,
 }
 
 impl Followed {
-    pub(super) fn new(held: Arc<Revocations>, roots: RootStore) -> Self {
+    pub(crate) fn new(held: Arc<Revocations>, roots: RootStore) -> Self {
         Self {
             held,
             roots,
-            talks: HashMap::new(),
+            talks: BTreeMap::new(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Driver {
     }
 
     /// The newest root documents of this overlay that the gate or the membership has.
-    pub(super) fn known_roots(&self) -> &RootStore {
+    pub(crate) fn known_roots(&self) -> &RootStore {
         let own = self.node.membership.roots();
         let theirs = &self.revocations.roots;
         if is_newer(theirs, own) { theirs } else { own }
@@ -259,6 +259,3 @@ impl Driver {
 fn is_newer(one: &RootStore, other: &RootStore) -> bool {
     one.overlay() == other.overlay() && one.newest().version > other.newest().version
 }
-
-#[cfg(test)]
-mod tests;

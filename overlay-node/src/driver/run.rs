@@ -1,6 +1,6 @@
 //! The driver's state, and what happens in each of its turns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use node_core::peer_turns::PeerTurns;
 use node_core::questions::Questions;
 use node_core::underlay::{Underlay, UnderlayEvent};
 use node_core::waiting_room::{Bounds, WaitingRoom};
+use overlay_proto::Entropy;
 use overlay_proto::directory::SignalInbox;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib, NetIndex};
@@ -36,7 +37,6 @@ use super::site_mtus::SiteMtus;
 use super::twin::Twin;
 use super::warnings::Warnings;
 use super::written::Storing;
-use crate::state::OsEntropy;
 
 /// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
 /// lost datagrams.
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
     pub(crate) node: Node,
     /// The state directory, for people.
     pub(crate) state_dir: String,
-    pub(crate) entropy: OsEntropy,
+    pub(crate) entropy: Box<dyn Entropy + Send>,
     pub(crate) replication: bool,
     pub(crate) claim_ttl: Duration,
     pub(crate) asking: Questions,
@@ -84,9 +84,9 @@ pub(crate) struct Driver {
     pub(crate) sight: Box<dyn HostSight>,
     pub(crate) drops: Arc<DropCounters>,
     /// How many datagrams the kernel had refused as too large at the last look.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     pub(crate) tunnels: Tunnels,
-    pub(crate) peers: HashMap<PeerId, Peer>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) networks: Vec<Network>,
     pub(crate) underlay: Underlay,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,

@@ -6,7 +6,7 @@
 //! those that it no longer hears if they are dead; one that was shut keeps its claims for a moment, so that
 //! no MAC is unknown in between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,9 +42,9 @@ pub(crate) struct SharedLan {
     /// Who is on it, and who forwards.
     pub(crate) machine: Segment,
     /// The members by their names in beacons. As many as the roster has.
-    members: HashMap<SegmentId, PeerId>,
+    members: BTreeMap<SegmentId, PeerId>,
     /// The source addresses of their beacons.
-    macs: HashSet<MacAddr>,
+    macs: BTreeSet<MacAddr>,
     /// The directory's version that the VLANs and members were read from.
     seen_version: u64,
     /// VLANs that were shut, and when their claims are withdrawn. Bounded as the machine's VLANs.
@@ -55,8 +55,8 @@ impl SharedLan {
     pub(crate) fn new(machine: Segment) -> Self {
         Self {
             machine,
-            members: HashMap::new(),
-            macs: HashSet::new(),
+            members: BTreeMap::new(),
+            macs: BTreeSet::new(),
             seen_version: u64::MAX,
             release: BTreeMap::new(),
         }

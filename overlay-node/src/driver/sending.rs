@@ -1,10 +1,9 @@
 //! What the slow path sends itself: sealed messages and challenges to peers, frames to guests.
 
-use std::collections::HashMap;
-
 use nat_traversal::agent::Outgoing;
-use nat_traversal::path::{AllocationId, Path};
-use nat_traversal::relay::{self, RelayKey};
+use nat_traversal::path::Path;
+use nat_traversal::relay;
+use node_core::underlay::RelayKeys;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::NetIndex;
@@ -77,11 +76,7 @@ impl Driver {
 ///
 /// # Errors
 /// `NoPath` without that key, `RelayInvalid` for what must not be relayed.
-fn on_wire(
-    path: &Path,
-    datagram: &[u8],
-    keys: &HashMap<AllocationId, RelayKey>,
-) -> Result<Vec<u8>, DropReason> {
+fn on_wire(path: &Path, datagram: &[u8], keys: &RelayKeys) -> Result<Vec<u8>, DropReason> {
     let Some(route) = path.relay else {
         return Ok(datagram.to_vec());
     };
@@ -93,7 +88,8 @@ fn on_wire(
 
 #[cfg(test)]
 mod tests {
-    use nat_traversal::path::RelayRoute;
+    use nat_traversal::path::{AllocationId, RelayRoute};
+    use nat_traversal::relay::RelayKey;
 
     use super::*;
 
@@ -102,7 +98,7 @@ mod tests {
         let at = "192.0.2.1:4000".parse().unwrap();
         let (own, peer) = (AllocationId(1), AllocationId(2));
         let key = RelayKey([7; 16]);
-        let keys = HashMap::from([(own, key)]);
+        let keys = RelayKeys::from([(own, key)]);
         // A handshake, which may be relayed.
         let datagram = [1; 40];
         let direct = on_wire(&Path::direct(at), &datagram, &keys).unwrap();
@@ -111,7 +107,7 @@ mod tests {
         let wrapped = on_wire(&relayed, &datagram, &keys).unwrap();
         assert_eq!(wrapped.len(), datagram.len() + relay::HEADER_LEN);
         assert!(relay::unwrap(&wrapped, &key).is_ok());
-        let none = HashMap::new();
+        let none = RelayKeys::new();
         assert_eq!(on_wire(&relayed, &datagram, &none), Err(DropReason::NoPath));
         // A relay within a relay.
         let within = on_wire(&relayed, &wrapped, &keys);

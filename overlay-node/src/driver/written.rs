@@ -14,9 +14,9 @@ use overlay_proto::membership::Membership;
 
 use super::applying::Applying;
 use super::effects::{CallId, Effect};
+use super::files::{LOOPED_PORTS, PEERS, blob_name};
 use super::node::Tick;
 use super::run::Driver;
-use super::storing::{LOOPED_PORTS, PEERS, blob_name};
 use super::warnings::Topic;
 
 /// What is new about peers is on disk within two looks, so that a node that is killed soon after it
@@ -47,7 +47,7 @@ pub(crate) struct Storing {
     machine: Store,
     /// Bound: the machine's for what users wait for; removed with the result.
     awaited: BTreeMap<WriteId, Awaited>,
-    pub(super) sequences: Sequences,
+    pub(crate) sequences: Sequences,
     /// The handshake timestamp that is on disk, or on its way.
     timestamp: u64,
     /// When the saving under way was begun.
@@ -225,7 +225,7 @@ impl Driver {
     }
 
     fn save_now(&mut self, tick: Tick) {
-        self.store.began = Some(Instant::now());
+        self.store.began = Some(tick.now);
         self.save_directories();
         self.save_peers();
         let timestamp = self.tunnels.last_timestamp();
@@ -234,7 +234,7 @@ impl Driver {
             self.store.put(Write::HandshakeTime(timestamp));
         }
         self.refill_sequences(tick);
-        self.store.note_saved(Instant::now());
+        self.store.note_saved(tick.now);
     }
 
     /// The numbers of lists and signals stay ahead of those in use.

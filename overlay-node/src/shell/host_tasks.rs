@@ -5,20 +5,19 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use nat_traversal::host::HostView;
-use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::switching::{MacKey, NetIndex};
+use overlay_proto::switching::MacKey;
 use tap_bridge::Links;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::answers::Answer;
 use super::bridge_looks::look_at_bridges;
-use super::bridge_orders::{BridgeOrder, BridgeOrders};
-use super::effects::CallId;
-use super::looped_ports::PortSet;
-use super::remote_macs::Changes;
+use super::bridge_orders::BridgeOrders;
 use super::storing::recall;
 use crate::attachments;
+use crate::driver::answers::Answer;
+use crate::driver::host_orders::{BridgeOrder, HostTask};
+use crate::driver::looped_ports::PortSet;
+use crate::driver::remote_macs::Changes;
 use crate::state::StateDir;
 
 /// Time for the kernel to finish what it began when it told of a change of a bridge, and the shortest time between two
@@ -27,42 +26,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// How long the kernel may take for a look at the host.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Something that the slow path wants of the host.
-#[derive(Debug)]
-pub(crate) enum HostTask {
-    /// A look at the bridges and the overlay's ports of these networks, by their names; with `whole` at all they have
-    /// learnt. Answered by [`Answer::Bridges`].
-    LookAtBridges {
-        wanted: Vec<(NetIndex, String, String)>,
-        whole: bool,
-    },
-    /// A look at the host's addresses and its ways toward these, after a pause. Answered by [`Answer::Host`].
-    LookAtHost {
-        toward: Vec<IpAddr>,
-        pause: Duration,
-    },
-    /// A port, by its interface index, forwards or does not. Answered by [`Answer::PortSet`].
-    SetForwarding {
-        index: u32,
-        name: String,
-        forwards: bool,
-    },
-    /// Entries of other hosts' MACs at the overlay's port. Answered by [`Answer::RemoteMacs`].
-    Remote {
-        net: NetIndex,
-        port: u32,
-        changes: Changes,
-    },
-    /// Moved addresses are brought back. Answered by [`Answer::MoveEnded`].
-    RollBack,
-    /// What the disk knows of a network. Answered by [`Answer::Recalled`].
-    Recall(NetworkId, NetworkName),
-    /// What is recorded and not made is made. Nothing answers; a look at the interfaces tells.
-    Ensure,
-    /// What was moved stays. Answered by [`Answer::Confirmed`].
-    Confirm(CallId),
-}
 
 /// The way to the kernel.
 #[derive(Debug)]

@@ -13,7 +13,10 @@ const UNITS: [(char, u64); 6] = [
 ];
 
 /// Reads a duration of 1 s to 100 years.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// For the user: how it is written.
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration; write for example 30m, 24h, 7d or 1y");
     let mut seconds = 0_u64;
     let mut number: Option<u64> = None;
@@ -45,7 +48,8 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration for people, its two largest units: `1d 2h`.
-pub(crate) fn show(seconds: u64) -> String {
+#[must_use]
+pub fn show(seconds: u64) -> String {
     let mut rest = seconds;
     let mut parts = Vec::new();
     for (name, unit) in UNITS.iter().filter(|(name, _)| *name != 'w') {

@@ -1,35 +1,12 @@
 //! One look at the bridges, by the kernel's links and forwarding databases.
 
-use std::collections::BTreeSet;
-
-use overlay_proto::ethernet::bridge::FdbEntry;
-use overlay_proto::ethernet::{MacAddr, VlanId};
+use overlay_proto::ethernet::VlanId;
 use overlay_proto::switching::NetIndex;
 use tap_bridge::{Error, Link, Links};
 
-use super::bridges::MAX_DUMPED;
 use crate::attachments::overlay_port;
-
-/// What one look saw of one network's bridge.
-#[derive(Debug)]
-pub(crate) struct BridgeLook {
-    pub(crate) net: NetIndex,
-    pub(crate) bridge: u32,
-    pub(crate) tap: u32,
-    /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
-    pub(crate) untagged: Option<VlanId>,
-    /// Ports with carrier, without our tap.
-    pub(crate) ports: BTreeSet<u32>,
-    /// The whole database, if it was asked for.
-    pub(crate) fdb: Option<Vec<FdbEntry>>,
-    /// The database has more entries than are looked at.
-    pub(crate) more: bool,
-    /// The MACs of the bridge and its ports.
-    pub(crate) own: BTreeSet<MacAddr>,
-    pub(crate) snoops: bool,
-    /// What our tap should be as a port and cannot be made, a line each.
-    pub(crate) wrong: Vec<String>,
-}
+use crate::driver::bridges::MAX_DUMPED;
+use crate::driver::host_orders::BridgeLook;
 
 /// Looks at the bridges and taps of `wanted`; with `whole` at all that they have learnt.
 ///

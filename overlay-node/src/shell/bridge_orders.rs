@@ -3,23 +3,13 @@
 //! A MAC that goes and comes back makes two orders within a moment; the later one must win. So one task carries
 //! out all, in the order they were given, and the slow path waits for none.
 
-use overlay_proto::switching::MacKey;
 use tap_bridge::{Error, Links};
 use tokio::sync::mpsc;
 
+use crate::driver::host_orders::BridgeOrder;
+
 /// Orders that wait: those of a burst of moves. Beyond it they are refused, and the whole database is looked at.
 const MAX_WAITING: usize = 1024;
-
-/// What a bridge is to do. Ports by their interface index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BridgeOrder {
-    /// The MAC is at this port now.
-    Replace { port: u32, key: MacKey },
-    /// The MAC is at this port no more.
-    Delete { port: u32, key: MacKey },
-    /// Nothing is known of this port any more.
-    Flush { port: u32 },
-}
 
 /// The way to the task.
 #[derive(Debug, Default)]

@@ -10,13 +10,13 @@ use control_plane::admission::gates::MemberState;
 use control_plane::{ControlEvent, Gatekeeper, Multiaddr};
 use node_core::control::{self, BootstrapAddr, GateState};
 
-use super::node::Tick;
-use super::shell::Shell;
+use super::{Shell, read_clocks};
+use crate::driver::node::Tick;
 
 impl Shell {
     /// Each input begins with it: now, and nothing of it counts that the gate knows to be revoked.
     pub(crate) fn begin(&mut self) -> Tick {
-        let tick = Tick::read();
+        let tick = read_clocks();
         let held = self.outside.gate.revocations();
         if !Arc::ptr_eq(&held, &self.driver.revocations.held) {
             self.driver.handle_revocations(tick, held);

@@ -1,5 +1,36 @@
-//! Around the slow path: it hands inputs in, and does what is wanted of sockets, taps, workers, the control plane and
-//! users.
+//! Around the slow path ([`crate::driver`]): one task that hands inputs in, and does what is wanted of sockets, taps,
+//! workers, disk, host, control plane and users. It decides nothing. Where to look:
+//!
+//! - `startup`: from a state directory to a running node; `farlan up`.
+//! - `asking`: carries out questions to the control plane; `gate`: what its gate learns, and is to go by.
+//! - `storing`: carries out writes, on a thread of its own.
+//! - `host_tasks`: looks at the host and changes of it; `bridge_looks`, `bridge_orders`; `operating`: what users ask for.
+//! - `interface_looks`, `firewall_watch`: taps, bridges and the firewall's rule are kept as they are recorded.
+//! - `taps`: those that are open. `kernel_sight`: what can be seen of the host at once.
+//! - `watches`, `kernel_events`: news of the kernel. `generation`: does time go on? `flood`: memory goes back.
+
+mod asking;
+mod bridge_looks;
+mod bridge_orders;
+mod firewall_watch;
+mod flood;
+mod gate;
+mod generation;
+mod host_tasks;
+#[cfg(test)]
+mod house;
+mod interface_looks;
+mod kernel_events;
+mod kernel_sight;
+mod operating;
+mod startup;
+mod storing;
+mod taps;
+mod watches;
+
+pub use self::startup::up;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,29 +47,29 @@ use tap_bridge::{FdbWatch, HostWatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use super::answers::Answer;
-use super::asking::carry_out;
-use super::effects::{CallId, Datagram, Effect, TapFrame};
-use super::firewall_watch::FirewallWatch;
-use super::flood::{Flood, release_free_memory};
-use super::gate::member_state;
-use super::generation::TimeWatch;
-use super::host::ANYWHERE;
-use super::host_tasks::HostTasks;
-use super::interface_looks::{InterfaceLooks, Outcome, of_record};
-use super::leaving::Leaving;
-use super::node::Tick;
-use super::operating;
-use super::run::Driver;
-use super::storing::StoreThread;
-use super::taps::Taps;
-use super::watches::{next_change, next_news};
+use self::asking::carry_out;
+use self::firewall_watch::FirewallWatch;
+use self::flood::{Flood, release_free_memory};
+use self::gate::member_state;
+use self::generation::TimeWatch;
+use self::host_tasks::HostTasks;
+use self::interface_looks::{InterfaceLooks, Outcome, of_record};
+use self::storing::StoreThread;
+use self::taps::Taps;
+use self::watches::{next_change, next_news};
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
-use crate::state::StateDir;
-use crate::workers::{Punt, SlowSender, WorkerPool};
+use crate::driver::answers::Answer;
+use crate::driver::effects::{CallId, Datagram, Effect, TapFrame};
+use crate::driver::host::ANYWHERE;
+use crate::driver::leaving::Leaving;
+use crate::driver::node::Tick;
+use crate::driver::run::Driver;
+use crate::state::{StateDir, wall_clock};
+use crate::workers::{SlowSender, WorkerPool};
 use node_core::api::{Request, Response};
+use node_core::punt::Punt;
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
 /// enough that a flood of punts does not hold up a handshake.
@@ -52,6 +83,14 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// How long the control plane may take to close its connections.
 const STOP: Duration = Duration::from_secs(2);
+
+/// The time it is.
+pub(crate) fn read_clocks() -> Tick {
+    Tick {
+        now: Instant::now(),
+        wall: wall_clock(),
+    }
+}
 
 /// What the workers hand over.
 pub(crate) struct Punted {
@@ -383,9 +422,9 @@ impl Shell {
     /// The node ends: what waits is written, as far as the disk takes it in [`LAST_WRITES`].
     pub(crate) async fn finish_writes(&mut self, answers: &mut mpsc::Receiver<Answer>) {
         let end = Instant::now() + LAST_WRITES;
-        self.driver.save_at_the_end(Tick::read());
+        self.driver.save_at_the_end(read_clocks());
         loop {
-            let tick = Tick::read();
+            let tick = read_clocks();
             self.driver.take_written(tick);
             self.driver.send_writes();
             self.act(tick);

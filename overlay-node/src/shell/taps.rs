@@ -11,18 +11,8 @@ use overlay_proto::switching::NetIndex;
 use tap_bridge::TapQueue;
 
 use crate::attachments::AttachmentRecord;
+use crate::driver::host_orders::Tap;
 use crate::workers::{TapSet, TapWriter, WorkerPool};
-
-/// What became of the tap of one network.
-#[derive(Debug)]
-pub(crate) enum Tap {
-    /// It is open as recorded.
-    Open(Box<Attachment>),
-    /// The network is not attached here, or the interface is missing: the look that misses it says why.
-    None,
-    /// It cannot be opened; with the reason, for people.
-    Refused(String),
-}
 
 /// An open tap.
 struct OpenTap {

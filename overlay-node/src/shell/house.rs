@@ -19,13 +19,12 @@ use overlay_proto::membership::{
 use overlay_proto::time::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::answers::Answer;
-use super::node::Tick;
-use super::shell::{Inputs, Shell};
 use super::startup;
 use super::storing::{Disk, disk};
+use super::{Inputs, Shell, read_clocks};
 use crate::cli::NodeSetup;
 use crate::config::Config;
+use crate::driver::answers::Answer;
 use crate::state::{StateDir, wall_clock};
 use node_core::api::{Request, Response, SecretLine};
 
@@ -171,7 +170,7 @@ impl House {
             })
         };
         let (_, calls) = mpsc::channel(1);
-        let (shell, inputs) = startup::start(&setup, calls, held, Tick::read())
+        let (shell, inputs) = startup::start(&setup, calls, held, read_clocks())
             .await
             .unwrap();
         let house = Self {
@@ -194,7 +193,7 @@ impl House {
     }
 
     pub(crate) fn turn(&mut self) {
-        let tick = Tick::read();
+        let tick = read_clocks();
         self.shell.driver.take_written(tick);
         self.shell.driver.send_writes();
         self.shell.act(tick);

@@ -1,12 +1,12 @@
-//! Carries out what a user asks for that changes the host ([`operations`](super::operations)).
+//! Carries out what a user asks for that changes the host ([`operations`](crate::driver::operations)).
 
 use anyhow::{Result, anyhow};
 use overlay_proto::membership::Membership;
 use tokio::sync::mpsc;
 
-use super::answers::Answer;
-use super::operations::Operation;
 use crate::cli::{attach_now, detach_all, detach_now};
+use crate::driver::answers::Answer;
+use crate::driver::operations::Operation;
 use crate::state::StateDir;
 
 /// Begins `operation`; [`Answer::Operated`] says what came of it, also when it broke off.

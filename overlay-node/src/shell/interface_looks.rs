@@ -11,10 +11,10 @@ use overlay_proto::membership::Membership;
 use tap_bridge::Links;
 use tokio::sync::{Mutex, mpsc};
 
-use super::interfaces;
 use super::kernel_events::KernelEvents;
 use crate::attachments::{self, Attachment, Kept, Memory};
 use crate::cli::attach_now;
+use crate::driver::interfaces;
 use crate::state::StateDir;
 use node_core::api::AttachRequest;
 

@@ -1,8 +1,14 @@
 use node_core::questions::Question;
 
-use super::*;
+use std::sync::Arc;
+
+use node_core::store::{Edit, Write};
+use overlay_proto::ids::PeerId;
+use overlay_proto::membership::Revocations;
+
 use crate::driver::effects::Effect;
-use crate::driver::house::{House, Word};
+use crate::shell::house::{House, Word};
+use crate::shell::read_clocks;
 use node_core::api::{Request, Response};
 
 #[tokio::test]
@@ -27,7 +33,7 @@ async fn trust_8_what_an_admission_taught_counts_before_the_next_input() {
 async fn trust_8_a_node_that_is_out_shows_nothing_else_and_dials_nobody() {
     let (authority, mut house) = House::build().await;
     let driver = &mut house.shell.driver;
-    let (tick, me) = (Tick::read(), driver.node.me);
+    let (tick, me) = (read_clocks(), driver.node.me);
     let mut book = Revocations::default();
     book.take(authority.revoke(1, me), &authority.roots)
         .unwrap();

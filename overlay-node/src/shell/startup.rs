@@ -1,6 +1,6 @@
 //! From a state directory to a running driver.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,32 +29,33 @@ use overlay_proto::wire::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::bridges::Looks;
-use super::effects::Effects;
-use super::expiry::Expiry;
 use super::firewall_watch::FirewallWatch;
 use super::gate::member_state;
-use super::host::HostLooks;
 use super::host_tasks::HostTasks;
 use super::interface_looks::InterfaceLooks;
-use super::interfaces::Interfaces;
-use super::looped_ports::LoopedPorts;
-use super::node::{Node, Tick};
-use super::operations::Operations;
-use super::permits::Permits;
-use super::revocations::Followed;
-use super::run::{Driver, HOUSEKEEPING};
-use super::shell::{Inputs, Outside, Punted, Shell};
-use super::sight::Kernel;
+use super::kernel_sight::Kernel;
 use super::storing::{self, Disk, Kept, NodeShelf, StoreThread};
 use super::taps::Taps;
-use super::twin::Twin;
-use super::warnings::Warnings;
 use super::watches;
-use super::written::Storing;
+use super::{Inputs, Outside, Punted, Shell, read_clocks};
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::{ControlCall, ControlServer};
+use crate::driver::bridges::Looks;
+use crate::driver::effects::Effects;
+use crate::driver::expiry::Expiry;
+use crate::driver::files::{LOOPED_PORTS, PEERS};
+use crate::driver::host::HostLooks;
+use crate::driver::interfaces::Interfaces;
+use crate::driver::looped_ports::LoopedPorts;
+use crate::driver::node::{Node, Tick};
+use crate::driver::operations::Operations;
+use crate::driver::permits::Permits;
+use crate::driver::revocations::Followed;
+use crate::driver::run::{Driver, HOUSEKEEPING};
+use crate::driver::twin::Twin;
+use crate::driver::warnings::Warnings;
+use crate::driver::written::Storing;
 use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
 
@@ -85,7 +86,7 @@ pub fn up(setup: NodeSetup) -> Result<()> {
 async fn run(setup: NodeSetup) -> Result<()> {
     let control_server = ControlServer::bind(&setup.state.socket(), &setup.config.control.users)?;
     let (call_sender, calls) = mpsc::channel(32);
-    let tick = Tick::read();
+    let tick = read_clocks();
     let (mut shell, mut inputs) = start(&setup, calls, storing::disk, tick).await?;
     attach_configured(&setup, &mut shell, tick).await?;
     tokio::spawn(control_server.serve(call_sender));
@@ -181,9 +182,9 @@ fn recall(state: &StateDir, driver: &mut Driver, tick: Tick) -> Result<()> {
         let kept = storing::recall(state, &secret.id, &secret.name)?;
         driver.add_network(tick, secret.id, &kept)?;
     }
-    let peers = state.load_blob(storing::PEERS).map_err(anyhow::Error::from);
+    let peers = state.load_blob(PEERS).map_err(anyhow::Error::from);
     driver.recall_peers(tick, peers);
-    if let Ok(Some(ports)) = state.load_blob(storing::LOOPED_PORTS) {
+    if let Ok(Some(ports)) = state.load_blob(LOOPED_PORTS) {
         driver.recall_looped_ports(tick, &ports);
     }
     Ok(())
@@ -206,7 +207,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
     Ok(Driver {
         tunnels: tunnels(setup, &node)?,
         node,
-        entropy,
+        entropy: Box::new(entropy),
         replication: setup.config.directory.replication,
         claim_ttl: setup.config.directory.claim_ttl(),
         asking: Questions::default(),
@@ -219,18 +220,18 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         fib_stale: true,
         drops: Arc::default(),
         refused: 0,
-        peers: HashMap::new(),
+        peers: BTreeMap::new(),
         infra: BTreeSet::new(),
         last_refusal: revoked_already(setup),
         unreachable: BTreeMap::new(),
         networks: Vec::new(),
-        for_session: WaitingRoom::new(super::run::SESSION_ROOM),
+        for_session: WaitingRoom::new(crate::driver::run::SESSION_ROOM),
         next_frame_id: 0,
         store: Storing::new(sequences, tick.now),
         signal_inbox: overlay_proto::directory::SignalInbox::default(),
         probe_budget: nat_traversal::agent::ProbeBudget::new(),
-        open_questions: super::questions::OpenQuestions::default(),
-        pings: super::pings::Pings::default(),
+        open_questions: crate::driver::questions::OpenQuestions::default(),
+        pings: crate::driver::pings::Pings::default(),
         peer_turns: PeerTurns::default(),
         touched_networks: BTreeSet::new(),
         next_look: tick.now,
@@ -242,7 +243,7 @@ fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
         host: HostLooks::default(),
         sight: Box::new(Kernel),
         interfaces: Interfaces::default(),
-        site_mtus: super::site_mtus::SiteMtus::default(),
+        site_mtus: crate::driver::site_mtus::SiteMtus::default(),
         looped: LoopedPorts::default(),
         warnings: Warnings::default(),
         twin: Twin::default(),
@@ -456,7 +457,7 @@ fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<No
         epoch,
     };
     // Anew at each start.
-    node.sign_static(setup.static_key.sequence, Tick::read().wall);
+    node.sign_static(setup.static_key.sequence, read_clocks().wall);
     Ok(node)
 }
 

@@ -14,22 +14,11 @@ use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::{Revocations, RootStore};
 use tokio::sync::mpsc;
 
-use super::answers::Answer;
-use super::attaching::Recalled;
+use crate::driver::answers::Answer;
+use crate::driver::attaching::Recalled;
+use crate::driver::files::{LOOPED_PORTS, PEERS, blob_name};
 use crate::pins::{self, Pin};
 use crate::state::{StateDir, StateError, wall_clock};
-
-/// The name of the blob with the addresses of the peers.
-pub(super) const PEERS: &str = "peers";
-
-/// The name of the blob with the ports that are shut.
-pub(super) const LOOPED_PORTS: &str = "looped-ports";
-
-/// The blob of one network's directory: own generations and the roster.
-pub(super) fn blob_name(network: &NetworkId) -> String {
-    let NetworkId([a, b, c, d, ..]) = network;
-    format!("directory-{a:02x}{b:02x}{c:02x}{d:02x}")
-}
 
 /// What is on disk of a network.
 ///

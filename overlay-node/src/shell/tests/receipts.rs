@@ -1,12 +1,17 @@
-use node_core::control::ControlEvent;
+use node_core::control::{BootstrapAddr, ControlEvent};
 
-use super::*;
-use crate::driver::house::{Authority, House, Word};
+use node_core::questions::Question;
+use node_core::store::{Edit, Write};
+use overlay_proto::ids::PeerId;
+
+use crate::driver::effects::Effect;
+use crate::shell::house::{Authority, House, Word};
+use crate::shell::read_clocks;
 
 /// Of whom receipts are asked.
 fn asked(house: &mut House) -> Vec<PeerId> {
     let driver = &mut house.shell.driver;
-    driver.send_questions(Tick::read().now);
+    driver.send_questions(read_clocks().now);
     let mut witnesses = Vec::new();
     while let Some(effect) = driver.effects.pop() {
         if let Effect::Ask(_, Question::Receipt { infra, .. }) = effect {
@@ -26,7 +31,7 @@ fn up(house: &mut House, authority: &Authority, chain: Vec<u8>) {
         chain,
     };
     let driver = &mut house.shell.driver;
-    driver.handle_control_event(Tick::read(), event);
+    driver.handle_control_event(read_clocks(), event);
 }
 
 #[tokio::test]
@@ -71,7 +76,7 @@ async fn an_address_is_silent_until_its_bootstrap_is_up() {
             addr: addr(peer),
             reason: "refused".to_owned(),
         };
-        driver.handle_control_event(Tick::read(), event);
+        driver.handle_control_event(read_clocks(), event);
     }
     let why = driver.bootstrap_reports().remove(0).why;
     assert_eq!(why.as_deref(), Some("refused"));

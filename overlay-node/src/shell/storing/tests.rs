@@ -7,9 +7,10 @@ use overlay_proto::time::UnixTime;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::driver::house::{FULL, House, Word, joined, rename, said};
 use crate::driver::node::Tick;
-use crate::driver::startup;
+use crate::shell::house::{FULL, House, Word, joined, rename, said};
+use crate::shell::read_clocks;
+use crate::shell::startup;
 use node_core::api::{Request, Response};
 
 #[tokio::test]
@@ -177,7 +178,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
         // No such port: the kernel says so as soon as it is asked.
         let shut = |house: &mut House| {
             let port = "nowhere".to_owned();
-            house.shell.driver.shut_port(Tick::read(), 999_999, port);
+            house.shell.driver.shut_port(read_clocks(), 999_999, port);
             house.turn();
         };
         shut(&mut house);
@@ -199,7 +200,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
 #[tokio::test]
 async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written() {
     let (_, mut house) = House::build().await;
-    house.shell.driver.save_state(Tick::read());
+    house.shell.driver.save_state(read_clocks());
     house.turn();
     // The timestamp is before the directory; a user before the directory, too.
     let mut answer = house.call(rename("oak"));
@@ -224,7 +225,7 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
             .recv_timeout(Duration::from_millis(100))
             .is_err()
     );
-    house.shell.driver.save_state(Tick::read());
+    house.shell.driver.save_state(read_clocks());
     house.turn();
     assert!(matches!(
         house.tell(Word::Take).await,
@@ -232,7 +233,7 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
     ));
     // A saving meanwhile is none.
     house.shell.driver.peers_changed = true;
-    house.shell.driver.save_state(Tick::read());
+    house.shell.driver.save_state(read_clocks());
     assert!(matches!(
         house.tell(Word::Take).await,
         Write::Directory { .. }
@@ -254,7 +255,7 @@ async fn numbers_come_from_what_is_on_disk() {
     let on_disk = house.setup.state.load_sequences().unwrap();
     let tick = Tick {
         wall: later,
-        ..Tick::read()
+        ..read_clocks()
     };
     house.shell.driver.refill_sequences(tick);
     house.turn();
@@ -282,7 +283,7 @@ async fn leaving_is_the_last_write() {
     let (authority, mut house) = House::build().await;
     let mut renamed = house.call(rename("oak"));
     let (reply, mut answer) = oneshot::channel();
-    let tick = Tick::read();
+    let tick = read_clocks();
     let call = house.shell.open_call(reply);
     house.shell.driver.linger(tick, call);
     house.shell.driver.forget_when_due(tick.now);
@@ -336,7 +337,7 @@ async fn a_slow_disk_holds_up_nobody_and_all_is_written_at_the_end() {
             disk(write)
         })
     };
-    let (shell, inputs) = startup::start(&setup, calls, slow, Tick::read())
+    let (shell, inputs) = startup::start(&setup, calls, slow, read_clocks())
         .await
         .unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
