@@ -1,7 +1,8 @@
 //! The slow path of a node as a machine (ADR 43): no socket, no file, no clock, no runtime.
 //!
-//! It is being moved here from `overlay-node`, which still owns and drives its parts. Each takes inputs by `handle_*`
-//! and `set_*`, is polled for outputs, and says when it is due; times are arguments.
+//! [`node`] is the machine: it takes inputs by `handle_*`, wants things of the outside by [`effects`](node::effects), and
+//! says when it is due; times are arguments. `overlay-node` is the shell around it. The other modules are parts that belong
+//! to nobody else.
 //!
 //! - [`api`]: the words on the control socket, whose reports are what `--json` prints. [`attachment`], [`pin`]: what is
 //!   here by the operator's word.
@@ -21,6 +22,7 @@ pub mod api;
 pub mod attachment;
 pub mod control;
 pub mod duration;
+pub mod node;
 pub mod peer_turns;
 pub mod pin;
 pub mod punt;

@@ -8,8 +8,7 @@
 //! - [`attachments`]: what joins a network on this host.
 //! - [`pins`]: MACs that the operator says are on this host.
 //! - [`doctor`]: what on this host or on the way to the bootstraps is wrong.
-//! - [`driver`]: the slow path: every state machine, and no socket, file or clock.
-//! - [`shell`]: the task around it that has those; `farlan up`.
+//! - [`shell`]: the task around the slow path ([`node_core::node`]) that has its sockets, files and clocks; `farlan up`.
 //! - [`workers`]: the fast path: frames between taps and UDP sockets.
 
 pub mod attachments;
@@ -17,7 +16,6 @@ pub mod cli;
 pub mod config;
 pub mod control_socket;
 pub mod doctor;
-pub mod driver;
 pub mod pins;
 pub mod shell;
 pub mod state;

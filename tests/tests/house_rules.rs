@@ -107,51 +107,6 @@ fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
     files
 }
 
-/// The slow path is a machine (ADR 43): what it wants of the outside is data that the shell carries out. It is in the
-/// crate of the program still; here is what keeps it as pure as `node-core` is.
-#[test]
-fn the_slow_path_knows_no_socket_file_clock_or_runtime() {
-    let outside = [
-        "tokio",
-        "control_plane",
-        "tap_bridge",
-        "libc",
-        "crate::attachments",
-        "crate::cli",
-        "crate::config",
-        "crate::control_socket",
-        "crate::pins",
-        "crate::shell",
-        "crate::state",
-        "crate::workers",
-        "std::env",
-        "std::fs",
-        "std::process",
-        "std::thread",
-        "UdpSocket",
-        "TcpStream",
-        "UnixStream",
-        "SystemTime",
-        "HashMap",
-        "HashSet",
-        "mpsc",
-        "oneshot",
-    ];
-    for (name, text) in files_in("overlay-node/src/driver", 45) {
-        let product = text.split("#[cfg(test)]").next().unwrap();
-        let code = product
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let code: Vec<&str> = code.collect();
-        for word in outside.iter().chain(&["Instant::now"]) {
-            let line = code.iter().find(|line| line.contains(word));
-            // Tests are files of their own, too.
-            let is_test = name.ends_with("tests.rs");
-            assert!(line.is_none() || is_test, "{name} names {word}: {line:?}");
-        }
-    }
-}
-
 /// What the slow path asks of the control plane is data (ADR 40): only one file of the shell calls it.
 #[test]
 fn no_closure_crosses_into_the_control_plane() {

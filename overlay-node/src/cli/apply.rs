@@ -14,8 +14,8 @@ use super::Globals;
 use super::output::{print, print_json};
 use crate::control_socket::api::{Request, Response, SecretLine};
 use crate::control_socket::client::{self, ClientError};
-use crate::driver::applying::said;
 use crate::state::{StateDir, wall_clock};
+use node_core::node::applying::said;
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {

@@ -1,7 +1,7 @@
 //! What the manual says beyond the options: examples, what the columns mean, why a path is as it is.
 //! `--help` shows the examples, the man pages all of it (`farlan-manual`).
 
-use crate::driver;
+use node_core::reasons;
 
 /// A command as it can be typed, and what it does.
 pub type Example = (&'static str, &'static str);
@@ -227,7 +227,7 @@ pub fn sections(command: &str) -> Vec<Section> {
         )
     };
     let reasons = || -> Section {
-        let all = driver::path_reasons().into_iter();
+        let all = reasons::path_reasons().into_iter();
         (
             "REASONS",
             all.map(|(code, text)| (code.to_owned(), text.to_owned()))

@@ -6,7 +6,7 @@
 use tap_bridge::{Error, Links};
 use tokio::sync::mpsc;
 
-use crate::driver::host_orders::BridgeOrder;
+use node_core::node::host_orders::BridgeOrder;
 
 /// Orders that wait: those of a burst of moves. Beyond it they are refused, and the whole database is looked at.
 const MAX_WAITING: usize = 1024;

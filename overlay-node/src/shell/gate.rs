@@ -11,15 +11,15 @@ use control_plane::{ControlEvent, Gatekeeper, Multiaddr};
 use node_core::control::{self, BootstrapAddr, GateState};
 
 use super::{Shell, read_clocks};
-use crate::driver::node::Tick;
+use node_core::node::identity::Tick;
 
 impl Shell {
     /// Each input begins with it: now, and nothing of it counts that the gate knows to be revoked.
     pub(crate) fn begin(&mut self) -> Tick {
         let tick = read_clocks();
         let held = self.outside.gate.revocations();
-        if !Arc::ptr_eq(&held, &self.driver.revocations.held) {
-            self.driver.handle_revocations(tick, held);
+        if !Arc::ptr_eq(&held, &self.node.revocations.held) {
+            self.node.handle_revocations(tick, held);
         }
         tick
     }
@@ -27,8 +27,8 @@ impl Shell {
     /// Has the gate learnt newer root documents?
     pub(super) fn look_at_roots(&mut self) {
         let roots = self.outside.gate.roots();
-        if self.driver.knows_older(&roots) {
-            self.driver.handle_roots(roots);
+        if self.node.knows_older(&roots) {
+            self.node.handle_roots(roots);
         }
     }
 
@@ -37,7 +37,7 @@ impl Shell {
         let tick = self.begin();
         self.look_at_roots();
         if let Some(event) = told(event, &self.outside.gate) {
-            self.driver.handle_control_event(tick, event);
+            self.node.handle_control_event(tick, event);
         }
     }
 }

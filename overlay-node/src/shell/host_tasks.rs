@@ -14,11 +14,11 @@ use super::bridge_looks::look_at_bridges;
 use super::bridge_orders::BridgeOrders;
 use super::storing::recall;
 use crate::attachments;
-use crate::driver::answers::Answer;
-use crate::driver::host_orders::{BridgeOrder, HostTask};
-use crate::driver::looped_ports::PortSet;
-use crate::driver::remote_macs::Changes;
 use crate::state::StateDir;
+use node_core::node::answers::Answer;
+use node_core::node::host_orders::{BridgeOrder, HostTask};
+use node_core::node::looped_ports::PortSet;
+use node_core::node::remote_macs::Changes;
 
 /// Time for the kernel to finish what it began when it told of a change of a bridge, and the shortest time between two
 /// looks.

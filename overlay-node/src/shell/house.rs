@@ -24,9 +24,9 @@ use super::storing::{Disk, disk};
 use super::{Inputs, Shell, read_clocks};
 use crate::cli::NodeSetup;
 use crate::config::Config;
-use crate::driver::answers::Answer;
 use crate::state::{StateDir, wall_clock};
 use node_core::api::{Request, Response, SecretLine};
+use node_core::node::answers::Answer;
 
 pub(crate) const FULL: &str = "no space is left on the device";
 
@@ -194,8 +194,8 @@ impl House {
 
     pub(crate) fn turn(&mut self) {
         let tick = read_clocks();
-        self.shell.driver.take_written(tick);
-        self.shell.driver.send_writes();
+        self.shell.node.take_written(tick);
+        self.shell.node.send_writes();
         self.shell.act(tick);
     }
 
@@ -261,12 +261,12 @@ impl House {
     }
 
     pub(crate) fn is_remembered(&self) -> bool {
-        let told = self.shell.driver.warnings.lines();
+        let told = self.shell.node.warnings.lines();
         !told.into_iter().any(|line| line.contains(FULL))
     }
 
     pub(crate) fn epoch(&self) -> u64 {
-        self.shell.driver.node.membership.networks()[0].epoch
+        self.shell.node.identity.membership.networks()[0].epoch
     }
 
     pub(crate) fn on_disk(&self) -> Membership {

@@ -14,9 +14,9 @@ use tokio::sync::{Mutex, mpsc};
 use super::kernel_events::KernelEvents;
 use crate::attachments::{self, Attachment, Kept, Memory};
 use crate::cli::attach_now;
-use crate::driver::interfaces;
 use crate::state::StateDir;
 use node_core::api::AttachRequest;
+use node_core::node::interfaces;
 
 /// A look without any news, in case they were not for us: what hinders a step is not always a link.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
@@ -138,7 +138,7 @@ impl InterfaceLooks {
                 done.append(&mut kept.done);
                 Kept { done, ..kept }
             });
-            // The driver may have ended.
+            // The slow path may have ended.
             let _ = outcomes.send(outcome).await;
         });
     }

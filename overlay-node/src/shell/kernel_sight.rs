@@ -8,8 +8,8 @@ use overlay_proto::ethernet::bridge::PortState;
 use tap_bridge::port_state;
 
 use crate::attachments;
-use crate::driver::sight::HostSight;
 use crate::state;
+use node_core::node::sight::HostSight;
 
 /// The kernel here.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Around the slow path ([`crate::driver`]): one task that hands inputs in, and does what is wanted of sockets, taps,
+//! Around the slow path ([`node_core::node`]): one task that hands inputs in, and does what is wanted of sockets, taps,
 //! workers, disk, host, control plane and users. It decides nothing. Where to look:
 //!
 //! - `startup`: from a state directory to a running node; `farlan up`.
@@ -60,15 +60,15 @@ use self::watches::{next_change, next_news};
 use crate::attachments::{self, AttachmentRecord};
 use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
-use crate::driver::answers::Answer;
-use crate::driver::effects::{CallId, Datagram, Effect, TapFrame};
-use crate::driver::host::ANYWHERE;
-use crate::driver::leaving::Leaving;
-use crate::driver::node::Tick;
-use crate::driver::run::Driver;
 use crate::state::{StateDir, wall_clock};
 use crate::workers::{SlowSender, WorkerPool};
 use node_core::api::{Request, Response};
+use node_core::node::answers::Answer;
+use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
+use node_core::node::host::ANYWHERE;
+use node_core::node::identity::Tick;
+use node_core::node::leaving::Leaving;
+use node_core::node::run::Node;
 use node_core::punt::Punt;
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
@@ -157,7 +157,7 @@ impl Calls {
 
 /// The slow path and its outside.
 pub(crate) struct Shell {
-    pub(crate) driver: Driver,
+    pub(crate) node: Node,
     pub(super) outside: Outside,
     calls: Calls,
     time: TimeWatch,
@@ -165,9 +165,9 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(driver: Driver, outside: Outside, now: Instant) -> Self {
+    pub(crate) fn new(node: Node, outside: Outside, now: Instant) -> Self {
         Self {
-            driver,
+            node,
             outside,
             calls: Calls::default(),
             time: TimeWatch::start(),
@@ -181,7 +181,7 @@ impl Shell {
         let mut punts = Vec::with_capacity(PUNT_BATCH);
         let mut flood = Flood::default();
         loop {
-            let due = self.driver.next_wakeup(Instant::now());
+            let due = self.node.next_wakeup(Instant::now());
             let sleep = tokio::time::sleep_until(due.min(self.next_look).into());
             tokio::select! {
                 () = &mut stop => break,
@@ -213,19 +213,19 @@ impl Shell {
                 Some(news) = next_news(&mut inputs.fdb) => {
                     flood.note(1);
                     let tick = self.begin();
-                    self.driver.handle_fdb_news(tick, news);
+                    self.node.handle_fdb_news(tick, news);
                 }
-                Some(()) = next_change(&mut inputs.host) => self.driver.look_at_host(),
+                Some(()) = next_change(&mut inputs.host) => self.node.look_at_host(),
                 () = sleep => {}
             }
             let tick = self.begin();
             self.look_around(tick);
-            self.driver.take_turn(tick);
+            self.node.take_turn(tick);
             self.act(tick);
             if flood.is_over(tick.now) {
                 release_free_memory();
             }
-            if self.driver.leaving.as_ref().is_some_and(Leaving::is_over) {
+            if self.node.leaving.as_ref().is_some_and(Leaving::is_over) {
                 break;
             }
         }
@@ -236,13 +236,13 @@ impl Shell {
     pub(crate) fn handle_call(&mut self, request: Request, answer: oneshot::Sender<Response>) {
         let tick = self.begin();
         let call = self.open_call(answer);
-        self.driver.handle_call(tick, call, request);
+        self.node.handle_call(tick, call, request);
     }
 
     /// A task came back.
     pub(crate) fn handle_answer(&mut self, answer: Answer) {
         let tick = self.begin();
-        self.driver.handle_answer(tick, answer);
+        self.node.handle_answer(tick, answer);
     }
 
     /// From now on `answer` waits.
@@ -254,7 +254,7 @@ impl Shell {
     fn handle_punt(&mut self, tick: Tick, punt: Punt) {
         match &punt {
             Punt::TapLost { net } if !self.outside.taps.lose(*net) => {}
-            _ => self.driver.handle_punt(tick, punt),
+            _ => self.node.handle_punt(tick, punt),
         }
     }
 
@@ -264,7 +264,7 @@ impl Shell {
         let ready = outcome
             .as_ref()
             .map_or_else(|_| Vec::new(), |kept| kept.ready.clone());
-        self.driver.handle_kept(tick, outcome.map(of_record));
+        self.node.handle_kept(tick, outcome.map(of_record));
         self.keep_taps(tick, &ready);
     }
 
@@ -278,27 +278,26 @@ impl Shell {
         self.look_at_interfaces(tick.now);
         self.look_at_roots();
         if let Some(why) = self.time.look() {
-            self.driver.end_all_sessions(tick, why);
+            self.node.end_all_sessions(tick, why);
         }
     }
 
     /// Looks at the host's addresses and ways out before the node starts.
     pub(crate) async fn look_at_host_first(&mut self, now: Instant) {
         if let Some((view, took)) = self.outside.host.look_at_host(&ANYWHERE).await {
-            self.driver.take_view(now, view, took);
+            self.node.take_view(now, view, took);
         }
     }
 
     fn look_at_interfaces(&mut self, now: Instant) {
-        let driver = &self.driver;
-        let node = (&self.outside.state, &driver.node.membership);
-        let waiting = driver.interfaces.waiting();
-        self.outside.interfaces.look(now, node, waiting);
+        let known = (&self.outside.state, &self.node.identity.membership);
+        let waiting = self.node.interfaces.waiting();
+        self.outside.interfaces.look(now, known, waiting);
     }
 
     /// Does what the slow path wants. What comes of it at once may make it want more.
     pub(crate) fn act(&mut self, tick: Tick) {
-        while let Some(effect) = self.driver.effects.pop() {
+        while let Some(effect) = self.node.effects.pop() {
             match effect {
                 Effect::Publish(fib) => self.outside.fib.store(fib),
                 Effect::Send(datagram) => self.send(tick, &datagram),
@@ -310,24 +309,24 @@ impl Shell {
                 }
                 Effect::Operate(operation) => {
                     let state = self.outside.state.clone();
-                    let membership = self.driver.node.membership.clone();
+                    let membership = self.node.identity.membership.clone();
                     let answers = self.outside.answers.clone();
                     operating::begin(state, membership, operation, answers);
                 }
                 Effect::Host(task) => self.outside.host.begin(task),
                 Effect::Order(order) => {
                     if !self.outside.host.order(order) {
-                        self.driver.look_at_bridges(tick.now, true);
+                        self.node.look_at_bridges(tick.now, true);
                     }
                 }
                 Effect::LookAtMove => {
                     let left = attachments::waits(self.outside.state.path());
-                    self.driver.handle_move(tick.now, left);
+                    self.node.handle_move(tick.now, left);
                 }
                 Effect::LookAtRecords => {
                     if let Ok(records) = attachments::load(self.outside.state.path()) {
                         let records: Vec<_> = records.iter().map(Attachment::from).collect();
-                        self.driver.handle_records(&records);
+                        self.node.handle_records(&records);
                     }
                 }
                 Effect::LookAtInterfaces => {
@@ -346,7 +345,7 @@ impl Shell {
                 Effect::Keep(id, write) => {
                     if !self.outside.store.begin(id, write) {
                         let gone = Refused::Disk("the store has ended".to_owned());
-                        self.driver.store.handle_written(tick, id, Err(gone));
+                        self.node.store.handle_written(tick, id, Err(gone));
                     }
                 }
                 Effect::Reply(call, response) => self.calls.answer(call, counted(response)),
@@ -358,7 +357,7 @@ impl Shell {
         let sent = self.outside.sender.send_to(datagram.to, &datagram.bytes);
         if let Err(reason) = sent {
             let probe = datagram.probe.as_deref();
-            self.driver.handle_unsent(tick, reason, probe);
+            self.node.handle_unsent(tick, reason, probe);
         }
     }
 
@@ -369,12 +368,12 @@ impl Shell {
         ) {
             (Ok(()), Some(counters)) => counters.received(frame.bytes.len()),
             (Ok(()), None) => {}
-            (Err(reason), _) => self.driver.drops.count(reason),
+            (Err(reason), _) => self.node.drops.count(reason),
         }
     }
 
     fn networks(&self) -> Vec<(NetIndex, NetworkName)> {
-        let networks = self.driver.networks.iter();
+        let networks = self.node.networks.iter();
         networks
             .map(|network| (network.index, network.secret.name.clone()))
             .collect()
@@ -382,7 +381,7 @@ impl Shell {
 
     fn open_taps(&mut self, tick: Tick) {
         let opened = self.open_recorded(tick);
-        self.driver.handle_opened_taps(tick, opened);
+        self.node.handle_opened_taps(tick, opened);
     }
 
     /// Opens the taps of the attachments on disk; those that are open stay open.
@@ -394,7 +393,7 @@ impl Shell {
         let (taps, workers) = (&mut self.outside.taps, &self.outside.workers);
         let opened = attachments::load(self.outside.state.path())
             .and_then(|records| taps.open(workers, &networks, &records));
-        self.driver.handle_taps(tick, opened)
+        self.node.handle_taps(tick, opened)
     }
 
     fn keep_taps(&mut self, tick: Tick, ready: &[AttachmentRecord]) {
@@ -408,7 +407,7 @@ impl Shell {
     async fn stop(mut self, answers: &mut mpsc::Receiver<Answer>) {
         tracing::info!("stopping");
         notify("STOPPING=1");
-        self.driver.say_goodbye(None);
+        self.node.say_goodbye(None);
         self.finish_writes(answers).await;
         self.outside.workers.stop();
         if tokio::time::timeout(STOP, self.outside.control.stop())
@@ -422,22 +421,22 @@ impl Shell {
     /// The node ends: what waits is written, as far as the disk takes it in [`LAST_WRITES`].
     pub(crate) async fn finish_writes(&mut self, answers: &mut mpsc::Receiver<Answer>) {
         let end = Instant::now() + LAST_WRITES;
-        self.driver.save_at_the_end(read_clocks());
+        self.node.save_at_the_end(read_clocks());
         loop {
             let tick = read_clocks();
-            self.driver.take_written(tick);
-            self.driver.send_writes();
+            self.node.take_written(tick);
+            self.node.send_writes();
             self.act(tick);
-            let left = self.driver.unwritten();
+            let left = self.node.unwritten();
             if left == 0 {
                 // Of those that had no room, or that the thread did not take.
-                self.driver.take_written(tick);
+                self.node.take_written(tick);
                 return self.act(tick);
             }
             match timeout_at(end.into(), answers.recv()).await {
                 Ok(Some(Answer::Written(id, outcome))) => {
                     let tick = self.begin();
-                    self.driver.store.handle_written(tick, id, outcome);
+                    self.node.store.handle_written(tick, id, outcome);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {

@@ -1,13 +1,13 @@
-//! Carries out what a user asks for that changes the host ([`operations`](crate::driver::operations)).
+//! Carries out what a user asks for that changes the host ([`operations`](node_core::node::operations)).
 
 use anyhow::{Result, anyhow};
 use overlay_proto::membership::Membership;
 use tokio::sync::mpsc;
 
 use crate::cli::{attach_now, detach_all, detach_now};
-use crate::driver::answers::Answer;
-use crate::driver::operations::Operation;
 use crate::state::StateDir;
+use node_core::node::answers::Answer;
+use node_core::node::operations::Operation;
 
 /// Begins `operation`; [`Answer::Operated`] says what came of it, also when it broke off.
 pub(crate) fn begin(

@@ -1,6 +1,6 @@
-//! From a state directory to a running driver.
+//! From a state directory to a running node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,9 @@ use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
 use nat_traversal::path::SocketId;
 use node_core::control::{BootstrapAddr, GateState};
-use node_core::peer_turns::PeerTurns;
-use node_core::questions::{MAX_ASKED, Questions};
+use node_core::questions::MAX_ASKED;
 use node_core::sequences::Sequences;
 use node_core::shown::{bootstraps_to_dial, is_out, own_chain};
-use node_core::underlay::Underlay;
-use node_core::waiting_room::WaitingRoom;
 use overlay_proto::Entropy;
 use overlay_proto::membership::Revocations;
 use overlay_proto::session::{Processor, Suite};
@@ -41,23 +38,12 @@ use super::{Inputs, Outside, Punted, Shell, read_clocks};
 use crate::cli::{NodeSetup, notify};
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::{ControlCall, ControlServer};
-use crate::driver::bridges::Looks;
-use crate::driver::effects::Effects;
-use crate::driver::expiry::Expiry;
-use crate::driver::files::{LOOPED_PORTS, PEERS};
-use crate::driver::host::HostLooks;
-use crate::driver::interfaces::Interfaces;
-use crate::driver::looped_ports::LoopedPorts;
-use crate::driver::node::{Node, Tick};
-use crate::driver::operations::Operations;
-use crate::driver::permits::Permits;
-use crate::driver::revocations::Followed;
-use crate::driver::run::{Driver, HOUSEKEEPING};
-use crate::driver::twin::Twin;
-use crate::driver::warnings::Warnings;
-use crate::driver::written::Storing;
 use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
+use node_core::node::begin::Begin;
+use node_core::node::files::{LOOPED_PORTS, PEERS};
+use node_core::node::identity::{Identity, Tick};
+use node_core::node::run::{HOUSEKEEPING, Node};
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
@@ -92,7 +78,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");
-    tracing::info!(node = %shell.driver.node.me, "the node is up");
+    tracing::info!(node = %shell.node.identity.me, "the node is up");
     (inputs.fdb, inputs.host) = (watches::of_bridges(), watches::of_host());
     shell.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
@@ -109,8 +95,8 @@ async fn attach_configured(setup: &NodeSetup, shell: &mut Shell, tick: Tick) -> 
     for line in told {
         tracing::info!("{line}");
     }
-    shell.driver.interfaces.wait_for(waiting);
-    shell.driver.look_at_move();
+    shell.node.interfaces.wait_for(waiting);
+    shell.node.look_at_move();
     shell.open_recorded(tick)?;
     shell.look_at_host_first(tick.now).await;
     shell.act(tick);
@@ -136,16 +122,12 @@ pub(super) async fn start(
 
     let (answer_sender, answers) = mpsc::channel(MAX_ASKED);
     let store = StoreThread::start(disk(kept, Arc::clone(&gate)), answer_sender.clone())?;
-    let around = Around {
-        sockets: &sockets,
-        held,
-    };
-    let mut driver = driver(setup, around, tick)?;
+    let mut node = slow_path(setup, &sockets, held, tick)?;
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
-    let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &driver)?;
-    driver.workers = workers.len();
-    recall(&setup.state, &mut driver, tick)?;
-    driver.tell_incarnation();
+    let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &node)?;
+    node.workers = workers.len();
+    recall(&setup.state, &mut node, tick)?;
+    node.tell_incarnation();
     let (interfaces, looked) = InterfaceLooks::start();
     let outside = Outside {
         host: HostTasks::start(answer_sender.clone(), setup.state.clone()),
@@ -170,88 +152,53 @@ pub(super) async fn start(
         fdb: None,
         host: None,
     };
-    Ok((Shell::new(driver, outside, tick.now), inputs))
+    Ok((Shell::new(node, outside, tick.now), inputs))
 }
 
 /// What the runs before have left on disk.
 ///
 /// # Errors
 /// The directory of a network is unreadable, or a network cannot be used.
-fn recall(state: &StateDir, driver: &mut Driver, tick: Tick) -> Result<()> {
-    for secret in driver.node.membership.networks().to_vec() {
+fn recall(state: &StateDir, node: &mut Node, tick: Tick) -> Result<()> {
+    for secret in node.identity.membership.networks().to_vec() {
         let kept = storing::recall(state, &secret.id, &secret.name)?;
-        driver.add_network(tick, secret.id, &kept)?;
+        node.add_network(tick, secret.id, &kept)?;
     }
     let peers = state.load_blob(PEERS).map_err(anyhow::Error::from);
-    driver.recall_peers(tick, peers);
+    node.recall_peers(tick, peers);
     if let Ok(Some(ports)) = state.load_blob(LOOPED_PORTS) {
-        driver.recall_looped_ports(tick, &ports);
+        node.recall_looped_ports(tick, &ports);
     }
     Ok(())
 }
 
-/// What a driver still reaches by itself.
-struct Around<'a> {
-    sockets: &'a UdpSockets,
+/// The slow path, without networks yet.
+fn slow_path(
+    setup: &NodeSetup,
+    sockets: &UdpSockets,
     held: Arc<Revocations>,
-}
-
-/// The driver, without networks yet.
-fn driver(setup: &NodeSetup, around: Around<'_>, tick: Tick) -> Result<Driver> {
+    tick: Tick,
+) -> Result<Node> {
     let mut entropy = OsEntropy;
-    let node = node(setup, tick.now, &mut entropy)?;
+    let identity = identity(setup, tick.now, &mut entropy)?;
     let mut sequences = sequences(setup, tick.wall)?;
     let first = sequences
         .next(tick.wall)
         .context("no number is left for this node's lists")?;
-    Ok(Driver {
-        tunnels: tunnels(setup, &node)?,
-        node,
+    let begin = Begin {
+        tunnels: tunnels(setup, &identity)?,
+        identity,
         entropy: Box::new(entropy),
+        sight: Box::new(Kernel),
         replication: setup.config.directory.replication,
         claim_ttl: setup.config.directory.claim_ttl(),
-        asking: Questions::default(),
-        permits: Permits::default(),
-        underlay: Underlay::new(socket_ports(around.sockets), first),
-        effects: Effects::default(),
-        listen: around.sockets.local_addrs(),
-        workers: 0,
-        published: Arc::default(),
-        fib_stale: true,
-        drops: Arc::default(),
-        refused: 0,
-        peers: BTreeMap::new(),
-        infra: BTreeSet::new(),
+        listen: sockets.local_addrs(),
+        sequences: (sequences, first),
+        held,
         last_refusal: revoked_already(setup),
-        unreachable: BTreeMap::new(),
-        networks: Vec::new(),
-        for_session: WaitingRoom::new(crate::driver::run::SESSION_ROOM),
-        next_frame_id: 0,
-        store: Storing::new(sequences, tick.now),
-        signal_inbox: overlay_proto::directory::SignalInbox::default(),
-        probe_budget: nat_traversal::agent::ProbeBudget::new(),
-        open_questions: crate::driver::questions::OpenQuestions::default(),
-        pings: crate::driver::pings::Pings::default(),
-        peer_turns: PeerTurns::default(),
-        touched_networks: BTreeSet::new(),
-        next_look: tick.now,
-        next_housekeeping: tick.now,
-        expiry: Expiry::new(tick.now),
-        peers_changed: false,
-        revocations: Followed::new(around.held, setup.membership.roots().clone()),
-        looks: Looks::default(),
-        host: HostLooks::default(),
-        sight: Box::new(Kernel),
-        interfaces: Interfaces::default(),
-        site_mtus: crate::driver::site_mtus::SiteMtus::default(),
-        looped: LoopedPorts::default(),
-        warnings: Warnings::default(),
-        twin: Twin::default(),
-        move_due: None,
-        operations: Operations::default(),
-        leaving: None,
         state_dir: setup.state.path().display().to_string(),
-    })
+    };
+    Ok(Node::new(tick, begin))
 }
 
 /// The numbers of this node's lists, with a reserve on disk.
@@ -280,7 +227,7 @@ fn start_workers(
     sockets: &UdpSockets,
     config: &Config,
     fib: &Arc<ArcSwap<Fib>>,
-    driver: &Driver,
+    node: &Node,
 ) -> Result<(WorkerPool, Punted)> {
     let (punts, all) = mpsc::channel(PUNT_QUEUE);
     let (beacons, heard) = mpsc::channel(BEACON_QUEUE);
@@ -288,12 +235,12 @@ fn start_workers(
         sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
-        drops: Arc::clone(&driver.drops),
+        drops: Arc::clone(&node.drops),
         punts: punts.clone(),
         beacons: beacons.clone(),
-        epoch: driver.node.epoch,
+        epoch: node.identity.epoch,
         lane: Lane(lane),
-        me: driver.node.me,
+        me: node.identity.me,
         marks: config.underlay.marks(),
     };
     let sockets = share_sockets(sockets, config.workers)?;
@@ -440,10 +387,10 @@ fn multiaddr(addr: &BootstrapAddr) -> Result<Multiaddr> {
         .with_context(|| format!("the bootstrap address `{text}`"))
 }
 
-fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Node> {
+fn identity(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<Identity> {
     let me = setup.key.peer_id();
     let chain = own_chain(&setup.membership, &setup.revocations, me)?;
-    let mut node = Node {
+    let mut identity = Identity {
         me,
         signed_static: Vec::new(),
         static_until: UnixTime(0),
@@ -457,8 +404,8 @@ fn node(setup: &NodeSetup, epoch: Instant, entropy: &mut OsEntropy) -> Result<No
         epoch,
     };
     // Anew at each start.
-    node.sign_static(setup.static_key.sequence, read_clocks().wall);
-    Ok(node)
+    identity.sign_static(setup.static_key.sequence, read_clocks().wall);
+    Ok(identity)
 }
 
 /// What this processor is fastest with, in front; and a line in the log about it.
@@ -473,16 +420,16 @@ fn suites() -> [Suite; 2] {
     suites
 }
 
-fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
+fn tunnels(setup: &NodeSetup, identity: &Identity) -> Result<Tunnels> {
     let config = TunnelsConfig {
-        me: node.me,
+        me: identity.me,
         overlay: setup.membership.overlay(),
         overlay_secret: setup.membership.overlay_secret().clone(),
         psk_root_version: setup.membership.roots().newest().version,
         revocation_number: setup.revocations.number().0,
         static_secret: setup.static_key.secret.clone(),
-        chain: node.chain.clone(),
-        signed_static: node.signed_static.clone(),
+        chain: identity.chain.clone(),
+        signed_static: identity.signed_static.clone(),
         networks: setup
             .membership
             .networks()
@@ -490,7 +437,7 @@ fn tunnels(setup: &NodeSetup, node: &Node) -> Result<Tunnels> {
             .map(|network| network.id)
             .collect(),
         suites: suites(),
-        incarnation: node.incarnation,
+        incarnation: identity.incarnation,
     };
     let clock = u64::try_from(clock_readings().wall.as_nanos()).unwrap_or(0);
     let saved = setup.state.load_handshake_time()?;

@@ -14,11 +14,11 @@ use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::{Revocations, RootStore};
 use tokio::sync::mpsc;
 
-use crate::driver::answers::Answer;
-use crate::driver::attaching::Recalled;
-use crate::driver::files::{LOOPED_PORTS, PEERS, blob_name};
 use crate::pins::{self, Pin};
 use crate::state::{StateDir, StateError, wall_clock};
+use node_core::node::answers::Answer;
+use node_core::node::attaching::Recalled;
+use node_core::node::files::{LOOPED_PORTS, PEERS, blob_name};
 
 /// What is on disk of a network.
 ///
@@ -56,7 +56,7 @@ impl StoreThread {
             for (id, write) in asked {
                 let result = disk(&write);
                 if answers.blocking_send(Answer::Written(id, result)).is_err() {
-                    // The driver has ended.
+                    // The slow path has ended.
                     return;
                 }
             }

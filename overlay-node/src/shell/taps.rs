@@ -11,8 +11,8 @@ use overlay_proto::switching::NetIndex;
 use tap_bridge::TapQueue;
 
 use crate::attachments::AttachmentRecord;
-use crate::driver::host_orders::Tap;
 use crate::workers::{TapSet, TapWriter, WorkerPool};
+use node_core::node::host_orders::Tap;
 
 /// An open tap.
 struct OpenTap {

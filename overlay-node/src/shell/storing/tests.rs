@@ -7,28 +7,28 @@ use overlay_proto::time::UnixTime;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::driver::node::Tick;
 use crate::shell::house::{FULL, House, Word, joined, rename, said};
 use crate::shell::read_clocks;
 use crate::shell::startup;
 use node_core::api::{Request, Response};
+use node_core::node::identity::Tick;
 
 #[tokio::test]
 async fn a_name_and_a_pin_count_when_they_are_written_and_else_the_user_is_told() {
     let (_, mut house) = House::build().await;
     let mut answer = house.call(rename("oak"));
     assert!(answer.try_recv().is_err(), "the disk has not answered");
-    assert_eq!(house.shell.driver.node.name, "before");
+    assert_eq!(house.shell.node.identity.name, "before");
     // The slow path goes on meanwhile.
     assert!(house.call(Request::Status).try_recv().is_ok());
     house.tell(Word::Take).await;
     assert_eq!(said(&mut answer).unwrap(), "this node is called oak now");
-    assert_eq!(house.shell.driver.node.name, "oak");
+    assert_eq!(house.shell.node.identity.name, "oak");
 
     let mut answer = house.call(rename("elm"));
     house.tell(Word::Refuse).await;
     assert_eq!(said(&mut answer).unwrap_err(), FULL);
-    assert_eq!(house.shell.driver.node.name, "oak");
+    assert_eq!(house.shell.node.identity.name, "oak");
 
     let pin = Pin {
         network: "lab".parse().unwrap(),
@@ -57,20 +57,34 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
     house.tell(Word::Refuse).await;
     assert_eq!(said(&mut answer).unwrap_err(), FULL);
     assert_eq!(
-        house.shell.driver.node.membership.roots().newest().version,
+        house
+            .shell
+            .node
+            .identity
+            .membership
+            .roots()
+            .newest()
+            .version,
         1
     );
     // The documents are there, the epochs refused: in between the list, which counts.
     let mut answer = house.call(line.clone());
     house.tell(Word::Take).await;
     assert_eq!(
-        house.shell.driver.node.membership.roots().newest().version,
+        house
+            .shell
+            .node
+            .identity
+            .membership
+            .roots()
+            .newest()
+            .version,
         2
     );
     assert!(
         !house
             .shell
-            .driver
+            .node
             .revocations
             .held
             .names_node(PeerId([9; 32]))
@@ -80,7 +94,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
     assert!(
         house
             .shell
-            .driver
+            .node
             .revocations
             .held
             .names_node(PeerId([9; 32]))
@@ -103,12 +117,12 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
 async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     let (authority, mut house) = House::build().await;
     let (peer, names) = (PeerId([1; 32]), |house: &House| {
-        house.shell.driver.revocations.held.number().0
+        house.shell.node.revocations.held.number().0
     });
     let list = authority.list(1).encode();
-    assert!(house.shell.driver.learn_list(peer, &list[1..]).is_err());
-    house.shell.driver.learn_list(peer, &list).unwrap();
-    house.shell.driver.learn_list(peer, &list).unwrap();
+    assert!(house.shell.node.learn_list(peer, &list[1..]).is_err());
+    house.shell.node.learn_list(peer, &list).unwrap();
+    house.shell.node.learn_list(peer, &list).unwrap();
     house.turn();
     house.in_hand();
     let gate = Arc::clone(&house.gate);
@@ -126,7 +140,7 @@ async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     assert!(number > 0, "the gate goes by it");
     assert_eq!(names(&house), number);
     // It is known now; what is in hand and what comes next are savings.
-    house.shell.driver.learn_list(peer, &list).unwrap();
+    house.shell.node.learn_list(peer, &list).unwrap();
     for _ in 0..2 {
         let next = house.tell(Word::Refuse).await;
         assert!(!matches!(next, Write::Revocations { .. }), "{next:?}");
@@ -139,8 +153,8 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     let shown = |house: &House| {
         house
             .shell
-            .driver
             .node
+            .identity
             .membership
             .chain()
             .unwrap()
@@ -148,7 +162,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     };
     let chain = house.on_disk().chain().unwrap().clone();
     let receipt = Edit::TakeReceipt(Box::new(authority.receipt_of(&chain)));
-    house.shell.driver.store.put(Write::Edit(receipt));
+    house.shell.node.store.put(Write::Edit(receipt));
     house.turn();
     assert!(!shown(&house), "not before it is on disk");
     house.tell(Word::Refuse).await;
@@ -156,7 +170,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert!(!house.is_remembered());
     // The disk has room again: the epoch is there, and the receipt after it.
     let epoch = Edit::TakeEpoch(Box::new(authority.epoch()));
-    house.shell.driver.store.put(Write::Edit(epoch));
+    house.shell.node.store.put(Write::Edit(epoch));
     house.turn();
     assert_eq!(house.epoch(), 1);
     house.tell(Word::Take).await;
@@ -164,11 +178,11 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert!(shown(&house), "what came from the disk has no receipt");
     // That it is on disk at last changes nothing more: no card is laid down anew.
     let later = Some(Instant::now() + Duration::from_secs(99));
-    house.shell.driver.networks[0].register_at = later;
+    house.shell.node.networks[0].register_at = later;
     house.tell(Word::Take).await;
     assert!(house.on_disk().chain().unwrap().has_receipt());
     assert!(shown(&house) && house.is_remembered());
-    assert_eq!(house.shell.driver.networks[0].register_at, later);
+    assert_eq!(house.shell.node.networks[0].register_at, later);
 }
 
 #[tokio::test]
@@ -178,7 +192,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
         // No such port: the kernel says so as soon as it is asked.
         let shut = |house: &mut House| {
             let port = "nowhere".to_owned();
-            house.shell.driver.shut_port(read_clocks(), 999_999, port);
+            house.shell.node.shut_port(read_clocks(), 999_999, port);
             house.turn();
         };
         shut(&mut house);
@@ -200,7 +214,7 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
 #[tokio::test]
 async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written() {
     let (_, mut house) = House::build().await;
-    house.shell.driver.save_state(read_clocks());
+    house.shell.node.save_state(read_clocks());
     house.turn();
     // The timestamp is before the directory; a user before the directory, too.
     let mut answer = house.call(rename("oak"));
@@ -225,15 +239,15 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
             .recv_timeout(Duration::from_millis(100))
             .is_err()
     );
-    house.shell.driver.save_state(read_clocks());
+    house.shell.node.save_state(read_clocks());
     house.turn();
     assert!(matches!(
         house.tell(Word::Take).await,
         Write::HandshakeTime(_)
     ));
     // A saving meanwhile is none.
-    house.shell.driver.peers_changed = true;
-    house.shell.driver.save_state(read_clocks());
+    house.shell.node.peers_changed = true;
+    house.shell.node.save_state(read_clocks());
     assert!(matches!(
         house.tell(Word::Take).await,
         Write::Directory { .. }
@@ -245,7 +259,7 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
             .recv_timeout(Duration::from_millis(100))
             .is_err()
     );
-    assert!(house.shell.driver.peers_changed);
+    assert!(house.shell.node.peers_changed);
 }
 
 #[tokio::test]
@@ -257,23 +271,23 @@ async fn numbers_come_from_what_is_on_disk() {
         wall: later,
         ..read_clocks()
     };
-    house.shell.driver.refill_sequences(tick);
+    house.shell.node.refill_sequences(tick);
     house.turn();
     // Nobody waits: the other half is there.
-    let sequences = &mut house.shell.driver.store.sequences;
+    let sequences = &mut house.shell.node.store.sequences;
     assert!(sequences.next(later).unwrap() <= on_disk);
     let Write::Sequences(bound) = house.tell(Word::Refuse).await else {
         panic!("no numbers");
     };
     assert!(bound > on_disk);
-    let sequences = &mut house.shell.driver.store.sequences;
+    let sequences = &mut house.shell.node.store.sequences;
     assert!(sequences.next(UnixTime(later.0 + 900)).unwrap() <= on_disk);
-    house.shell.driver.refill_sequences(tick);
+    house.shell.node.refill_sequences(tick);
     house.turn();
     let Write::Sequences(bound) = house.tell(Word::Take).await else {
         panic!("no numbers");
     };
-    let sequences = &mut house.shell.driver.store.sequences;
+    let sequences = &mut house.shell.node.store.sequences;
     assert!(sequences.next(UnixTime(later.0 + 500)).unwrap() > on_disk);
     assert_eq!(house.setup.state.load_sequences().unwrap(), bound);
 }
@@ -285,12 +299,12 @@ async fn leaving_is_the_last_write() {
     let (reply, mut answer) = oneshot::channel();
     let tick = read_clocks();
     let call = house.shell.open_call(reply);
-    house.shell.driver.linger(tick, call);
-    house.shell.driver.forget_when_due(tick.now);
+    house.shell.node.linger(tick, call);
+    house.shell.node.forget_when_due(tick.now);
     assert!(
         house
             .shell
-            .driver
+            .node
             .leaving
             .as_ref()
             .unwrap()
@@ -299,21 +313,21 @@ async fn leaving_is_the_last_write() {
     );
     house
         .shell
-        .driver
+        .node
         .forget_when_due(tick.now + Duration::from_secs(2));
-    house.shell.driver.save_state(tick);
+    house.shell.node.save_state(tick);
     house.turn();
     house.tell(Word::Take).await;
     assert!(said(&mut renamed).is_ok());
     assert!(answer.try_recv().is_err(), "it is not forgotten yet");
-    assert!(!house.shell.driver.leaving.as_ref().unwrap().is_over());
+    assert!(!house.shell.node.leaving.as_ref().unwrap().is_over());
     assert_eq!(house.tell(Word::Take).await, Write::Leave);
     assert!(said(&mut answer).unwrap().contains("has ended"));
-    assert!(house.shell.driver.leaving.as_ref().unwrap().is_over());
+    assert!(house.shell.node.leaving.as_ref().unwrap().is_over());
     // Neither the node nor the gate writes any more.
     let list = authority.list(1).encode();
     house.admit(&list);
-    house.shell.driver.save_state(tick);
+    house.shell.node.save_state(tick);
     house.shell.finish_writes(&mut house.inputs.answers).await;
     assert!(house.asked.try_recv().is_err());
     let entries = std::fs::read_dir(house.dir.path()).unwrap();

@@ -4,16 +4,16 @@ use node_core::questions::Question;
 use node_core::store::{Edit, Write};
 use overlay_proto::ids::PeerId;
 
-use crate::driver::effects::Effect;
 use crate::shell::house::{Authority, House, Word};
 use crate::shell::read_clocks;
+use node_core::node::effects::Effect;
 
 /// Of whom receipts are asked.
 fn asked(house: &mut House) -> Vec<PeerId> {
-    let driver = &mut house.shell.driver;
-    driver.send_questions(read_clocks().now);
+    let node = &mut house.shell.node;
+    node.send_questions(read_clocks().now);
     let mut witnesses = Vec::new();
-    while let Some(effect) = driver.effects.pop() {
+    while let Some(effect) = node.effects.pop() {
         if let Effect::Ask(_, Question::Receipt { infra, .. }) = effect {
             witnesses.push(infra);
         }
@@ -30,15 +30,15 @@ fn up(house: &mut House, authority: &Authority, chain: Vec<u8>) {
         data_addrs: vec![remote],
         chain,
     };
-    let driver = &mut house.shell.driver;
-    driver.handle_control_event(read_clocks(), event);
+    let node = &mut house.shell.node;
+    node.handle_control_event(read_clocks(), event);
 }
 
 #[tokio::test]
 async fn trust_4_a_witness_that_gave_no_receipt_with_the_admission_is_asked() {
     let (authority, mut house) = House::build().await;
     let witness = authority.witness.peer_id();
-    let shown = house.shell.driver.node.chain.clone();
+    let shown = house.shell.node.identity.chain.clone();
     up(&mut house, &authority, shown);
     assert_eq!(asked(&mut house), [witness]);
     // One that did needs not be asked.
@@ -61,7 +61,7 @@ async fn trust_4_the_receipt_of_an_admission_goes_to_the_disk_and_then_to_the_ga
     house.admit_us(&bare);
     house.word.send(Word::Take).unwrap();
     house.hear().await;
-    assert_eq!(house.shell.driver.node.chain, given.encode());
+    assert_eq!(house.shell.node.identity.chain, given.encode());
     assert_eq!(house.gate.chain(), given.encode());
 }
 
@@ -70,18 +70,18 @@ async fn an_address_is_silent_until_its_bootstrap_is_up() {
     let (authority, mut house) = House::build().await;
     let addr = |peer| BootstrapAddr::new(&format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}"));
     let witness = authority.witness.peer_id();
-    let driver = &mut house.shell.driver;
+    let node = &mut house.shell.node;
     for peer in [witness, PeerId([3; 32])] {
         let event = ControlEvent::Unreachable {
             addr: addr(peer),
             reason: "refused".to_owned(),
         };
-        driver.handle_control_event(read_clocks(), event);
+        node.handle_control_event(read_clocks(), event);
     }
-    let why = driver.bootstrap_reports().remove(0).why;
+    let why = node.bootstrap_reports().remove(0).why;
     assert_eq!(why.as_deref(), Some("refused"));
-    let shown = driver.node.chain.clone();
+    let shown = node.identity.chain.clone();
     up(&mut house, &authority, shown);
-    let left = house.shell.driver.unreachable.keys();
+    let left = house.shell.node.unreachable.keys();
     assert!(left.eq([&addr(PeerId([3; 32]))]));
 }
