@@ -52,6 +52,13 @@ pub enum Punt {
         /// The VLAN.
         vlan: VlanId,
     },
+    /// A broadcast from a local tap came so often that it may go round in a loop of the host's bridges.
+    GoesRound {
+        /// The tap's network.
+        net: NetIndex,
+        /// Its VLAN.
+        vlan: VlanId,
+    },
     /// A frame from a peer. It was not delivered.
     PeerFrame {
         /// The network.
@@ -132,7 +139,8 @@ impl Context<'_> {
     /// Hands `punt` over; false, and counted, when the queue is full.
     pub(super) fn punt(&self, punt: Punt) -> bool {
         let queue = match punt {
-            Punt::Beacon { .. } => self.beacons,
+            // In a loop the other queue is full of what goes round.
+            Punt::Beacon { .. } | Punt::GoesRound { .. } => self.beacons,
             _ => self.punts,
         };
         let sent = queue.try_send(punt).is_ok();
