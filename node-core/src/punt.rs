@@ -48,6 +48,13 @@ pub enum Punt {
         /// The VLAN.
         vlan: VlanId,
     },
+    /// A broadcast from a local tap came so often that it may go round in a loop of the host's bridges.
+    GoesRound {
+        /// The tap's network.
+        net: NetIndex,
+        /// Its VLAN.
+        vlan: VlanId,
+    },
     /// A frame from a peer. It was not delivered.
     PeerFrame {
         /// The network.

@@ -13,9 +13,9 @@
 //! All functions here start programs and wait for them, some milliseconds each: not on a thread
 //! that has frames to carry.
 
-use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use crate::program::run;
 
 /// Seconds to wait for another program that changes the rules.
 const LOCK_SECONDS: &str = "2";
@@ -218,26 +218,6 @@ fn dropping_chains(listed: &str) -> Vec<(String, String, String)> {
         }
     }
     found
-}
-
-/// The program's output, or one line that says why there is none.
-fn run(
-    program: &str,
-    words: impl IntoIterator<Item = impl AsRef<OsStr>>,
-) -> Result<String, String> {
-    // Looking every few seconds must not cost the guests a turn: last in the queue for the core.
-    let done = Command::new("nice")
-        .args(["-n", "19", program])
-        .args(words)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    if done.status.success() {
-        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&done.stderr);
-    let line = said.lines().next().unwrap_or("it failed").to_owned();
-    Err(line)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! - [`moving`]: carrying those of a NIC to the bridge it becomes a port of, and back.
 //! - [`fdb`]: which MAC a bridge has behind which port: all of it, and as news.
 //! - [`firewall`]: what the host's firewall does to bridged IP, and the one rule that lets it pass.
+//! - [`loop_filter`]: the rules that hold what goes round in a loop of the host's own bridge.
 //! - [`host_view`]: the host's links, addresses and routes at a glance, and news of them.
 //! - [`host`]: keeping the host off the LAN it carries (design: "the host is not part of the
 //!   LAN").
@@ -28,10 +29,12 @@ pub mod firewall;
 pub mod host;
 pub mod host_view;
 pub mod link;
+pub mod loop_filter;
 pub mod moving;
 pub mod offload;
 pub mod port;
 pub mod port_state;
+mod program;
 pub mod queue;
 mod sys;
 pub mod tap;

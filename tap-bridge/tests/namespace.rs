@@ -12,7 +12,9 @@ use overlay_proto::ethernet::bridge::{FdbEntry, FdbNews};
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use tap_bridge::host::{self, NewTap};
 use tap_bridge::tap::{self, TapKind};
-use tap_bridge::{Error, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame, read_fdb};
+use tap_bridge::{
+    Error, FdbWatch, FrameBatch, FrameQueue, TapQueue, TxFrame, loop_filter, read_fdb,
+};
 
 fn sysctl(file: &str) -> String {
     let path = format!("/proc/sys/net/{file}");
@@ -245,5 +247,27 @@ fn the_bridge_tells_which_macs_come_and_go() {
         assert_eq!(news.unwrap().unwrap(), FdbNews::Gone(entry));
         let none = read_fdb(bridge.index, 9).await.unwrap();
         assert_eq!(none, (vec![], false));
+    });
+}
+
+#[test]
+fn loops_are_held_for_one_bridge_and_tap_until_they_are_released() {
+    in_namespace(|_| async {
+        assert_eq!(loop_filter::is_held("br-lab", "fl-lab"), Ok(false));
+        loop_filter::release("br-lab");
+        assert_eq!(loop_filter::hold("br-lab", "fl-lab"), Ok(true));
+        assert_eq!(loop_filter::hold("br-lab", "fl-lab"), Ok(false), "it was");
+        assert_eq!(loop_filter::hold("br-2", "fl-2"), Ok(true));
+        assert_eq!(
+            loop_filter::hold("br-lab", "fl-1"),
+            Ok(true),
+            "the tap has another name"
+        );
+        assert_eq!(loop_filter::is_held("br-lab", "fl-lab"), Ok(false));
+        loop_filter::release("br-lab");
+        assert_eq!(loop_filter::is_held("br-lab", "fl-1"), Ok(false));
+        assert_eq!(loop_filter::is_held("br-2", "fl-2"), Ok(true));
+        // What cannot be asked is no answer.
+        assert!(loop_filter::is_held("br lab", "fl-1").is_err());
     });
 }

@@ -187,8 +187,9 @@ impl Node {
                 };
                 let key = bridge.key_of(&entry);
                 if bridge.learn(&entry) {
-                    // A port that came up after the last look.
+                    // A port that came up after the last look. What came by it may have left by another.
                     if !bridge.ports.contains(&entry.port) {
+                        self.ask_for_loop(tick.now, net, VlanId::UNTAGGED);
                         self.look_at_bridges(tick.now, false);
                     }
                     self.feed_learned(tick, net, key);

@@ -33,6 +33,7 @@ impl Node {
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::Beacon { net, frame } => self.handle_beacon(tick, net, frame.into_vec()),
             Punt::StandingBy { net, vlan } => self.note_standby_vlan(tick, net, vlan),
+            Punt::GoesRound { net, vlan } => self.ask_for_loop(tick.now, net, vlan),
             Punt::PeerFrame {
                 net,
                 peer,

@@ -112,6 +112,13 @@ impl Node {
         }
     }
 
+    /// There may be a loop at the bridge of `net`: a beacon goes out as soon as it may and comes back if so.
+    pub(crate) fn ask_for_loop(&mut self, now: Instant, net: NetIndex, vlan: VlanId) {
+        if let Some(network) = self.networks.get_mut(usize::from(net.0)) {
+            network.lan.machine.handle_suspicion(now, vlan);
+        }
+    }
+
     /// A frame with the beacons' ethertype came from the tap.
     pub(crate) fn handle_beacon(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         let Ok(frame) = EthernetFrame::parse(&bytes) else {

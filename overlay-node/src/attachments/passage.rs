@@ -1,28 +1,33 @@
-//! Passage for bridged IP through the host's firewall ([`tap_bridge::firewall`]).
+//! What is asked of the host's packet filter for our own bridges: passage for bridged IP
+//! ([`tap_bridge::firewall`]), and that loops are held ([`tap_bridge::loop_filter`]).
 //!
-//! The rule needs no record: it names a bridge that is recorded as ours, and nothing else.
+//! The rules need no record: they name a bridge that is recorded as ours and its tap, and nothing else.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use tap_bridge::firewall::{self, Opening};
+use tap_bridge::loop_filter;
 
 use super::store::{AttachmentRecord, Book};
 
-/// Held while rules change: a check under way must not put back the rule of a bridge that is being
+/// Held while rules change: a check under way must not put back the rules of a bridge that is being
 /// detached.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-/// Lets IP pass on the bridge of `record` if it is ours, else tells what to type. One line each for
-/// the user.
+/// Lets IP pass on the bridge of `record` and holds loops there if it is ours, else tells what to type.
+/// One line each for the user.
 pub(super) async fn open(record: &AttachmentRecord) -> Vec<String> {
-    let (bridge, ours) = (record.bridge.clone(), record.bridge_is_ours);
+    let record = record.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-        if ours {
-            lines(&bridge, &firewall::open(&bridge), true)
+        let bridge = &record.bridge;
+        if record.bridge_is_ours {
+            let mut told = lines(bridge, &firewall::open(bridge), true);
+            told.extend(hold_loops(&record));
+            told
         } else {
-            lines(&bridge, &firewall::needed(&bridge), false)
+            lines(bridge, &firewall::needed(bridge), false)
         }
     });
     opened.await.unwrap_or_default()
@@ -33,9 +38,10 @@ pub(super) async fn close(bridge: String) {
     let closed = tokio::task::spawn_blocking(move || {
         let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
         firewall::close(&bridge);
+        loop_filter::release(&bridge);
     });
     if let Err(error) = closed.await {
-        tracing::warn!(%error, "the firewall's rule was not taken away");
+        tracing::warn!(%error, "the firewall's rules were not taken away");
     }
 }
 
@@ -59,10 +65,21 @@ pub fn keep_open(dir: &Path, known: &mut Vec<String>) -> Vec<String> {
             openings.into_iter().partition(|one| one.not_done.is_some());
         told.extend(lines(&record.bridge, &good, true));
         failed.extend(lines(&record.bridge, &bad, true));
+        failed.extend(hold_loops(record));
     }
     told.extend(failed.iter().filter(|line| !known.contains(line)).cloned());
     *known = failed;
     told
+}
+
+/// Holds loops on the own bridge of `record`; a line if that cannot be.
+fn hold_loops(record: &AttachmentRecord) -> Option<String> {
+    let bridge = &record.bridge;
+    let why = loop_filter::hold(bridge, &record.tap).err()?;
+    Some(format!(
+        "note: a loop of {bridge} is shut, but what goes round until then is not held ({why}); that takes \
+         the program nft, of nftables"
+    ))
 }
 
 fn lines(bridge: &str, openings: &[Opening], ours: bool) -> Vec<String> {

@@ -9,7 +9,7 @@ use tap_bridge::Links;
 
 use super::Finding;
 use super::reach::Reached;
-use crate::attachments;
+use crate::attachments::{self, AttachmentRecord};
 use crate::config::DEFAULT_PORT;
 use crate::control_socket::api::StatusReport;
 use crate::state::StateDir;
@@ -212,6 +212,34 @@ pub(super) fn firewall(state: &StateDir) -> Vec<Finding> {
         findings.push(Finding::ok("firewall", evidence));
     }
     findings
+}
+
+/// Is what goes round in a loop of an own bridge held until a port is shut? Nothing where there is none.
+pub(super) fn loops(state: &StateDir) -> Vec<Finding> {
+    let records = attachments::load(state.path()).unwrap_or_default();
+    let ours = records.iter().filter(|record| record.bridge_is_ours);
+    let finding = |record: &AttachmentRecord| {
+        let (bridge, tap) = (&record.bridge, &record.tap);
+        let not_held =
+            format!("what goes round in a loop of {bridge} is not held until a port is shut");
+        match tap_bridge::loop_filter::is_held(bridge, tap) {
+            Ok(true) => Finding::ok(
+                "loops",
+                format!("what goes round in a loop of {bridge} is held"),
+            ),
+            Ok(false) => Finding::warning(
+                "loops",
+                not_held,
+                format!("type: farlan attach {}", record.network),
+            ),
+            Err(why) => Finding::warning(
+                "loops",
+                format!("{not_held}: {why}"),
+                "install nftables; where it is there, look as root",
+            ),
+        }
+    };
+    ours.map(finding).collect()
 }
 
 #[cfg(test)]

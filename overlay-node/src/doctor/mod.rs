@@ -109,6 +109,7 @@ pub fn examine(
     findings.push(host::ipv6());
     findings.extend(host::mtu(&reached, &view));
     findings.extend(host::firewall(state));
+    findings.extend(host::loops(state));
     findings.extend(status.into_iter().flat_map(node::warnings));
     findings
 }

@@ -12,6 +12,9 @@ const SLOTS: usize = 256;
 /// fastest is 10. The shortest loop through a switch makes 100.
 const MOST: u32 = 32;
 const WINDOW_MS: u64 = 100;
+/// From so many on it may be a loop, and is worth a question: a sender that repeats itself by intent is only
+/// asked about once in a while.
+const DOUBTFUL: u32 = 8;
 /// So much of a frame is looked at: headers, and enough of what follows.
 const FRONT: usize = 256;
 
@@ -20,6 +23,17 @@ struct Seen {
     hash: u64,
     window: u64,
     count: u32,
+}
+
+/// What the copies before it say of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// There were few.
+    Passes,
+    /// It passes, but so many come from a loop mostly.
+    Doubtful,
+    /// It goes round.
+    TooMany,
 }
 
 /// How often frames came lately. Bound: [`SLOTS`].
@@ -38,13 +52,13 @@ impl Copies {
     }
 
     /// `frame` is for all: may it pass? One that went round too often has to be quiet for a window first.
-    pub(super) fn may_pass(&mut self, now_ms: u64, frame: &[u8]) -> bool {
+    pub(super) fn judge(&mut self, now_ms: u64, frame: &[u8]) -> Copy {
         let front = frame.get(..FRONT).unwrap_or(frame);
         let hash = self.key.hash_one((frame.len(), front));
         let window = now_ms / WINDOW_MS;
         let slot = usize::try_from(hash % SLOTS as u64).unwrap_or(0);
         let Some(seen) = self.seen.get_mut(slot) else {
-            return true;
+            return Copy::Passes;
         };
         if seen.hash != hash || seen.window + 1 < window {
             *seen = Seen {
@@ -61,7 +75,11 @@ impl Copies {
             };
         }
         seen.count = seen.count.saturating_add(1);
-        seen.count <= MOST
+        match seen.count {
+            ..DOUBTFUL => Copy::Passes,
+            DOUBTFUL..=MOST => Copy::Doubtful,
+            _ => Copy::TooMany,
+        }
     }
 }
 
@@ -74,10 +92,12 @@ mod tests {
         let mut copies = Copies::new();
         let mut passed = 0;
         for n in 0..50_000 {
-            passed += u32::from(copies.may_pass(5_000 + n / 100, b"who has 10.9.0.1"));
+            let judged = copies.judge(5_000 + n / 100, b"who has 10.9.0.1");
+            assert_eq!(judged == Copy::Passes, n + 1 < u64::from(DOUBTFUL), "{n}");
+            passed += u32::from(judged != Copy::TooMany);
         }
         assert_eq!(passed, MOST, "in half a second");
-        assert!(copies.may_pass(5_800, b"who has 10.9.0.1"));
+        assert_eq!(copies.judge(5_800, b"who has 10.9.0.1"), Copy::Passes);
     }
 
     #[test]
@@ -86,10 +106,11 @@ mod tests {
         for n in 0..10_000_u64 {
             let mut frame = [7; 1_500];
             frame[40..48].copy_from_slice(&n.to_be_bytes());
-            assert!(copies.may_pass(9_000, &frame), "{n}");
+            assert_eq!(copies.judge(9_000, &frame), Copy::Passes, "{n}");
         }
         for n in 0..1_000 {
-            assert!(copies.may_pass(n * 5, b"the same"), "{n}");
+            assert_ne!(copies.judge(n * 5, b"the same"), Copy::TooMany, "{n}");
+            assert_eq!(copies.judge(n * 20, b"fifty a second"), Copy::Passes, "{n}");
         }
     }
 }

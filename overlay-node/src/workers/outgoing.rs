@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ethernet::{EthernetFrame, classify, ethertype};
+use overlay_proto::ethernet::{EthernetFrame, VlanId, classify, ethertype};
 use overlay_proto::segment::is_for_nodes;
 use overlay_proto::session::Session;
 use overlay_proto::switching::{FibNetwork, FibPeer, Forward, MacKey, NetIndex, PuntReason};
@@ -13,7 +13,7 @@ use overlay_proto::wire::{INNER_LEN, InnerHeader, L4Checksum, Lane, Selector, ma
 use tap_bridge::VnetHdr;
 use tap_bridge::offload::{self, Cutter, FrameChecksum, HEADROOM, Plan};
 
-use super::copies::Copies;
+use super::copies::{Copies, Copy};
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
 
@@ -28,6 +28,10 @@ const BEACONS_PER_SECOND: u32 = 1000;
 /// VLANs of frames that were dropped on standby, shown to the slow path per second: it finds the VLANs that
 /// are this node's alone.
 const STANDBY_PER_SECOND: u32 = 10;
+
+/// Broadcasts that may go round in a loop of the host's bridges, told to the slow path per second: it says a
+/// beacon, which finds the loop.
+const ROUNDS_PER_SECOND: u32 = 10;
 
 /// Frame ids have the lane in the top 8 bits.
 const FRAME_ID_BITS: u32 = 24;
@@ -74,6 +78,7 @@ pub(super) struct Outgoing {
     told: PerSecond,
     beacons: PerSecond,
     standby: PerSecond,
+    rounds: PerSecond,
     copies: Copies,
     /// A copy of a frame that goes to several peers: sealing it for one may overwrite it.
     copy: Vec<u8>,
@@ -86,6 +91,7 @@ impl Outgoing {
             told: PerSecond::new(TOLD_PER_SECOND),
             beacons: PerSecond::new(BEACONS_PER_SECOND),
             standby: PerSecond::new(STANDBY_PER_SECOND),
+            rounds: PerSecond::new(ROUNDS_PER_SECOND),
             copies: Copies::new(),
             copy: Vec::new(),
         }
@@ -140,7 +146,7 @@ impl Outgoing {
                 }
                 self.send(context, &to, header, buffer, outbox);
             }
-            Forward::Flood { .. } if !self.copies.may_pass(context.now_ms, bytes) => {
+            Forward::Flood { .. } if self.goes_round(context, (net, src.vlan), bytes) => {
                 context.drops.count(DropReason::GoesRound);
             }
             Forward::Flood { network, punt } => {
@@ -163,6 +169,20 @@ impl Outgoing {
             }
             Forward::Drop(reason) => context.drops.count(reason),
         }
+    }
+
+    /// Has the broadcast `bytes` come too often? Before it has, the slow path is told.
+    fn goes_round(
+        &mut self,
+        context: &Context<'_>,
+        (net, vlan): (NetIndex, VlanId),
+        bytes: &[u8],
+    ) -> bool {
+        let copy = self.copies.judge(context.now_ms, bytes);
+        if copy != Copy::Passes && self.rounds.take(context.now_ms) {
+            context.punt(Punt::GoesRound { net, vlan });
+        }
+        copy == Copy::TooMany
     }
 
     /// To every member of the network that can be sent to.

@@ -37,7 +37,7 @@ pub struct WorkerConfig {
     pub drops: Arc<DropCounters>,
     /// To the slow path. Bounded: what does not fit is dropped as `punt_overflow`.
     pub punts: mpsc::Sender<Punt>,
-    /// To the slow path, for beacons alone: in a loop the other queue is full of what goes round.
+    /// To the slow path, for what finds loops alone: in one the other queue is full of what goes round.
     pub beacons: mpsc::Sender<Punt>,
     /// When the process began: what `LocalMac` counts from.
     pub epoch: Instant,

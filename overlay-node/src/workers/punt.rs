@@ -26,7 +26,8 @@ impl Context<'_> {
     /// Hands `punt` over; false, and counted, when the queue is full.
     pub(super) fn punt(&self, punt: Punt) -> bool {
         let queue = match punt {
-            Punt::Beacon { .. } => self.beacons,
+            // In a loop the other queue is full of what goes round.
+            Punt::Beacon { .. } | Punt::GoesRound { .. } => self.beacons,
             _ => self.punts,
         };
         let sent = queue.try_send(punt).is_ok();

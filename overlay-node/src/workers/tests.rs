@@ -304,6 +304,23 @@ fn what_the_fib_does_not_know_is_punted_and_not_sent() {
 }
 
 #[test]
+fn a_broadcast_that_comes_again_and_again_is_told_to_the_slow_path_before_it_is_dropped() {
+    let (mut a, _b) = two_joined("127.0.0.1:0");
+    let broadcast = frame(MacAddr::BROADCAST, MAC_A, 60);
+    for _ in 0..7 {
+        a.says(&broadcast);
+    }
+    std::thread::sleep(Duration::from_millis(30));
+    assert!(a.punts.try_recv().is_err(), "that is no loop yet");
+    for _ in 0..40 {
+        a.says(&broadcast);
+    }
+    let vlan = VlanId::UNTAGGED;
+    assert!(matches!(a.punted(), Punt::GoesRound { net: NET, vlan: of } if of == vlan));
+    a.counted(DropReason::GoesRound);
+}
+
+#[test]
 fn trust_17_a_forged_source_and_a_late_frame_are_not_delivered() {
     let (mut a, mut b) = two_joined("127.0.0.1:0");
     // A believes that the stranger is its own; B knows better.

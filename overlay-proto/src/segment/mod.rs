@@ -238,7 +238,8 @@ impl Segment {
         }
     }
 
-    /// A frame came from the bridge whose source another node claims: it may have gone round.
+    /// A frame came from the bridge that may have gone round: another node claims its source, or it came
+    /// again and again, or by a port that is new.
     pub fn handle_suspicion(&mut self, now: Instant, vlan: VlanId) {
         let (left, since) = &mut self.suspicions;
         if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
