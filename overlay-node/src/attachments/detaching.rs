@@ -205,10 +205,12 @@ pub async fn detach_nic(dir: &Path, network: &NetworkName, name: &str) -> anyhow
         bail!("{name} is no NIC of {network}; its NIC: {has}");
     };
     nic::unplug(&links, record, nic).await?;
+    let bridge = record.bridge.clone();
     if let Some(record) = book.find_mut(network) {
         record.nic = None;
     }
     book.save(dir)?;
+    passage::without_nic(bridge).await;
     Ok(format!("the NIC {name} is no longer on {network}"))
 }
 

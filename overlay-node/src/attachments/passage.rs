@@ -45,6 +45,17 @@ pub(super) async fn close(bridge: String) {
     }
 }
 
+/// The NIC has left `bridge`: what goes round there need not be held.
+pub(super) async fn without_nic(bridge: String) {
+    let released = tokio::task::spawn_blocking(move || {
+        let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        loop_filter::release(&bridge);
+    });
+    if let Err(error) = released.await {
+        tracing::warn!(%error, "the table that holds loops was not taken away");
+    }
+}
+
 /// Puts back what a restart of the firewall removed, for every bridge of ours in `dir`; one line
 /// for each rule. Starts programs: for a thread that may wait. A failure that `known` holds is not
 /// told again.
@@ -72,8 +83,10 @@ pub fn keep_open(dir: &Path, known: &mut Vec<String>) -> Vec<String> {
     told
 }
 
-/// Holds loops on the own bridge of `record`; a line if that cannot be.
+/// Holds loops on the own bridge of `record` while a NIC is on it, since all that crosses the bridge pays for it (ADR 32);
+/// a line if that cannot be.
 fn hold_loops(record: &AttachmentRecord) -> Option<String> {
+    record.nic.as_ref()?;
     let bridge = &record.bridge;
     let why = loop_filter::hold(bridge, &record.tap).err()?;
     Some(format!(

@@ -214,10 +214,12 @@ pub(super) fn firewall(state: &StateDir) -> Vec<Finding> {
     findings
 }
 
-/// Is what goes round in a loop of an own bridge held until a port is shut? Nothing where there is none.
+/// Is what goes round in a loop of an own bridge with a NIC held until a port is shut? Nothing where there is none.
 pub(super) fn loops(state: &StateDir) -> Vec<Finding> {
     let records = attachments::load(state.path()).unwrap_or_default();
-    let ours = records.iter().filter(|record| record.bridge_is_ours);
+    let ours = records
+        .iter()
+        .filter(|record| record.bridge_is_ours && record.nic.is_some());
     let finding = |record: &AttachmentRecord| {
         let (bridge, tap) = (&record.bridge, &record.tap);
         let not_held =
