@@ -53,7 +53,7 @@ use self::look::{Bridge, Bridges};
 use crate::net::clock::Clock;
 use crate::net::queue::Queue;
 use crate::net::random::stream;
-use crate::net::topology::{AccessBehaviour, Arrival, HostId, Net, RealmId};
+use crate::net::topology::{AccessBehaviour, Arrival, HostId, Net, RealmId, Station};
 use crate::net::trace::Digest;
 
 /// The addresses of the bootstrap on the internet.
@@ -305,6 +305,12 @@ impl World {
             self.bootstrap.forget(host.peer());
         }
         self.note_due(id);
+    }
+
+    /// Plugs the bootstrap out, or in again.
+    pub fn cut_bootstrap(&mut self, cut: bool) {
+        let station = Station::Host(self.bootstrap.host);
+        self.around.net.set_connected(station, !cut);
     }
 
     /// The name of a host's node.
