@@ -307,6 +307,16 @@ impl World {
         self.note_due(id);
     }
 
+    /// The host was restored from a snapshot or slept: all sessions of its node end.
+    pub fn restore(&mut self, id: HostId) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.enter(&mut self.around, |node, tick| {
+                node.end_all_sessions(tick, "this virtual machine was restored or cloned");
+            });
+        }
+        self.note_due(id);
+    }
+
     /// Plugs the bootstrap out, or in again.
     pub fn cut_bootstrap(&mut self, cut: bool) {
         let station = Station::Host(self.bootstrap.host);

@@ -238,7 +238,17 @@ fn many_public(seed: u64, count: u8) -> (World, Vec<HostId>, Vec<GuestId>) {
 
 #[test]
 fn trust_8_whoever_is_revoked_at_one_node_is_cut_off_at_all() {
-    let (mut world, hosts, guests) = many_public(7, 5);
+    revoke(7, false);
+}
+
+#[test]
+fn trust_8_the_members_tell_each_other_when_no_bootstrap_does() {
+    revoke(7, true);
+}
+
+/// One of five is revoked at another, with a bootstrap or without.
+fn revoke(seed: u64, cut: bool) {
+    let (mut world, hosts, guests) = many_public(seed, 5);
     world.run_until(S(10)).unwrap();
     for (number, guest) in (1..).zip(&guests) {
         world.send(*guest, &arp(number, 99));
@@ -248,10 +258,12 @@ fn trust_8_whoever_is_revoked_at_one_node_is_cut_off_at_all() {
         let others = (1..=5).filter(|number| has(&world, *guest, &arp(*number, 99)));
         assert_eq!(others.count(), 4);
     }
+    world.cut_bootstrap(cut);
+    world.run_until(S(13)).unwrap();
     let revoked = world.peer(hosts[4]).unwrap();
     let line = world.revocation_of(hosts[4]).unwrap();
     world.ask(hosts[0], line);
-    world.run_until(S(13)).unwrap();
+    world.run_until(S(14)).unwrap();
     for host in &hosts[..4] {
         let left = peers(&mut world, *host);
         assert!(left.iter().all(|report| report.node != revoked), "{left:?}");
@@ -305,6 +317,7 @@ fn crowd(seed: u64, count: u8) -> World {
             22 => world.kill(hosts[1].0),
             25 => world.start(hosts[0].0).unwrap(),
             30 => world.start(hosts[1].0).unwrap(),
+            35 => world.restore(hosts[4].0),
             40 => {
                 let line = world.revocation_of(hosts[2].0).unwrap();
                 world.ask(hosts[3].0, line);
@@ -320,4 +333,52 @@ fn crowd(seed: u64, count: u8) -> World {
 fn the_same_seed_is_the_same_history_of_a_crowd() {
     let [one, two] = [(); 2].map(|()| crowd(8, 12).digest());
     assert_eq!(one, two);
+}
+
+/// Frames of the crowd that were sent from round `since` on and did not get there, but for those of the revoked.
+fn missing(world: &World, count: u8, since: u64) -> Vec<(u64, u8, u8)> {
+    let mut missing = Vec::new();
+    for round in since..60 {
+        for number in 1..=count {
+            let to = 1 + (number + u8::try_from(round).unwrap()) % count;
+            let frame = unicast(number, to, round);
+            let gone = to == number || to == 3 || number == 3;
+            if !gone && !has(world, GuestId(u32::from(to) - 1), &frame) {
+                missing.push((round, number, to));
+            }
+        }
+    }
+    missing
+}
+
+#[test]
+fn a_crowd_talks_whatever_sites_it_is_in_and_while_others_are_down() {
+    let count = 12;
+    let world = crowd(9, count);
+    let down = |number: u8| match number {
+        1 => 20..=25,
+        2 => 22..=30,
+        _ => 1..=0,
+    };
+    for (round, from, to) in missing(&world, count, 10) {
+        let is_down = [from, to].map(|number| down(number).contains(&round));
+        assert_ne!(is_down, [false; 2], "{round}: {from} to {to}");
+    }
+}
+
+/// How fast the simulation is: `cargo test -p overlay-sim --release -- --ignored --nocapture thirty`.
+#[test]
+#[ignore = "a measurement"]
+fn thirty_nodes_for_a_minute() {
+    for count in [12, 30, 60] {
+        let start = base();
+        let world = crowd(10, count);
+        println!(
+            "{count} nodes, {:?} of virtual time in {:?}; {:?}; digest {:x}",
+            world.now(),
+            start.elapsed(),
+            world.around.net.tally(),
+            world.digest(),
+        );
+    }
 }
