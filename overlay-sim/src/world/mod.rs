@@ -14,6 +14,8 @@ mod control;
 mod disk;
 mod fast_path;
 mod guests;
+#[cfg(test)]
+mod histories;
 mod host;
 pub mod invariants;
 mod look;
