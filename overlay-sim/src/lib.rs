@@ -5,5 +5,7 @@
 //! history, to the byte, and [`net::trace`] compares two of them.
 //!
 //! - [`net`]: clock, event queue, links, NATs, hosts in sites.
+//! - [`world`]: whole nodes on it, with guests, and a control plane that is a stub.
 
 pub mod net;
+pub mod world;

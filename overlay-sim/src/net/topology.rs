@@ -340,6 +340,13 @@ impl Net {
         self.host(host).map(|host| host.name.as_str())
     }
 
+    /// All addresses of a host, in the order in which they were added.
+    pub fn addresses(&self, host: HostId) -> impl Iterator<Item = IpAddr> {
+        let host = self.host(host).into_iter();
+        let interfaces = host.flat_map(|host| &host.interfaces);
+        interfaces.flat_map(|known| known.addresses.iter().copied())
+    }
+
     /// The gateway of `realm` for the family of `like`, to look into.
     #[must_use]
     pub fn nat(&self, realm: RealmId, like: IpAddr) -> Option<&Nat> {

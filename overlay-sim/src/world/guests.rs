@@ -1,0 +1,90 @@
+//! The guests of a world: who is plugged in where, and what each got.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::NetworkName;
+
+use super::invariants::Invariants;
+use crate::net::topology::HostId;
+
+/// Frames that a guest keeps; the oldest leaves.
+const INBOX: usize = 4_096;
+
+/// A guest of a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GuestId(pub(super) u32);
+
+/// A frame that a guest got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// When.
+    pub at: Duration,
+    /// The whole frame.
+    pub frame: Vec<u8>,
+}
+
+/// One guest.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) mac: MacAddr,
+    pub(super) network: NetworkName,
+    /// Where it is plugged in.
+    pub(super) host: Option<HostId>,
+    inbox: VecDeque<Received>,
+}
+
+/// All guests.
+#[derive(Debug, Default)]
+pub(super) struct Guests {
+    all: Vec<Guest>,
+    pub(super) invariants: Invariants,
+}
+
+impl Guests {
+    /// A guest that is plugged in nowhere.
+    pub(super) fn add(&mut self, mac: MacAddr, network: NetworkName) -> GuestId {
+        let id = GuestId(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        self.all.push(Guest {
+            mac,
+            network,
+            host: None,
+            inbox: VecDeque::new(),
+        });
+        id
+    }
+
+    pub(super) fn get(&self, id: GuestId) -> Option<&Guest> {
+        self.all.get(usize::try_from(id.0).ok()?)
+    }
+
+    pub(super) fn get_mut(&mut self, id: GuestId) -> Option<&mut Guest> {
+        self.all.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    /// A frame of the bridge of `network` reaches a guest.
+    pub(super) fn deliver(
+        &mut self,
+        at: Duration,
+        id: GuestId,
+        network: &NetworkName,
+        frame: &[u8],
+    ) {
+        self.invariants.note_delivered(id, network, frame);
+        if let Some(guest) = self.get_mut(id) {
+            if guest.inbox.len() >= INBOX {
+                guest.inbox.pop_front();
+            }
+            guest.inbox.push_back(Received {
+                at,
+                frame: frame.to_vec(),
+            });
+        }
+    }
+
+    /// What the guest got, oldest first.
+    pub(super) fn inbox(&self, id: GuestId) -> impl Iterator<Item = &Received> {
+        self.get(id).into_iter().flat_map(|guest| &guest.inbox)
+    }
+}

@@ -1,0 +1,214 @@
+//! Random histories: hosts in all sorts of sites, bad links, restarts, partitions, guests that move. When all is well
+//! again, everybody reaches everybody within [`HEALED`].
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use nat_traversal::entropy::{Entropy, SeededEntropy};
+
+use super::tests::{arp, base, has, ip, mac, unicast};
+use super::*;
+use crate::net::link::LinkBehaviour;
+use crate::net::nat::NatBehaviour;
+use crate::net::random::{Share, below};
+use crate::net::topology::Station;
+
+/// How long it may take until all is as it should be.
+const HEALED: Duration = Duration::from_secs(60);
+
+const HOSTS: u8 = 5;
+
+struct History {
+    world: World,
+    chance: SeededEntropy,
+    hosts: Vec<HostId>,
+    guests: Vec<GuestId>,
+    /// Where each guest is.
+    places: Vec<usize>,
+    down: BTreeSet<usize>,
+    said: Vec<String>,
+}
+
+impl History {
+    fn begin(seed: u64) -> Self {
+        let mut history = Self {
+            world: World::new(seed, base(), Config::default()).unwrap(),
+            chance: stream(seed, "history"),
+            hosts: Vec::new(),
+            guests: Vec::new(),
+            places: Vec::new(),
+            down: BTreeSet::new(),
+            said: Vec::new(),
+        };
+        for number in 1..=HOSTS {
+            history.add(number);
+        }
+        history
+    }
+
+    fn add(&mut self, number: u8) {
+        let nats = [
+            NatBehaviour::PORT_PRESERVING,
+            NatBehaviour::PORT_REWRITING,
+            NatBehaviour::SYMMETRIC,
+            NatBehaviour::FULL_CONE,
+            NatBehaviour::BARE_LINUX,
+        ];
+        let kind = self.pick(nats.len() + 1);
+        let wan = Ipv4Addr::new(45, 1, number, 1);
+        let name = format!("home {number}");
+        let delay = Duration::from_millis(1 + below(&mut self.chance, 60));
+        let access = AccessBehaviour::both(LinkBehaviour {
+            loss: Share::percent(u32::from(number % 3)),
+            jitter: Duration::from_millis(u64::from(number)),
+            ..LinkBehaviour::with_delay(delay)
+        });
+        let world = &mut self.world;
+        let place = match nats.get(kind) {
+            None => (Net::INTERNET, IpAddr::V4(wan)),
+            Some(nat) => {
+                let realm = world.net().add_chain(&name, &[*nat], wan, access);
+                (realm.unwrap(), ip("192.168.1.2"))
+            }
+        };
+        let host = world.add_host(&name, place, access, &[0]).unwrap();
+        let guest = world.add_guest(host, "lab", mac(number)).unwrap();
+        world.start(host).unwrap();
+        self.said.push(format!("{name}: site {kind}, {delay:?}"));
+        self.places.push(self.hosts.len());
+        self.hosts.push(host);
+        self.guests.push(guest);
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        let count = u64::try_from(count).unwrap();
+        usize::try_from(below(&mut self.chance, count)).unwrap()
+    }
+
+    /// Something happens.
+    fn disturb(&mut self) {
+        let one = self.pick(self.hosts.len());
+        let other = self.pick(self.hosts.len());
+        let host = self.hosts[one];
+        let what = match self.pick(8) {
+            0 if self.down.insert(one) => {
+                self.world.kill(host);
+                format!("kill {one}")
+            }
+            1 | 2 => match self.down.pop_first() {
+                Some(down) => {
+                    self.world.start(self.hosts[down]).unwrap();
+                    format!("start {down}")
+                }
+                None => return,
+            },
+            3 => {
+                let cut = self.chance.next_u64() % 2 == 0;
+                self.world.cut_bootstrap(cut);
+                format!("bootstrap cut: {cut}")
+            }
+            4 => {
+                let cut = self.chance.next_u64() % 2 == 0;
+                self.world.net().set_connected(Station::Host(host), !cut);
+                format!("{one} cut: {cut}")
+            }
+            5 if !self.down.contains(&one) => {
+                self.world.restore(host);
+                format!("restore {one}")
+            }
+            6 if !self.down.contains(&one) && !self.down.contains(&other) => {
+                self.move_guest(one, other);
+                format!("guest {one} to {other}")
+            }
+            _ => return,
+        };
+        self.said.push(format!("{:?}: {what}", self.world.now()));
+    }
+
+    /// A guest moves, and says so, as a hypervisor does.
+    fn move_guest(&mut self, guest: usize, to: usize) {
+        self.world.plug(self.guests[guest], self.hosts[to]).unwrap();
+        self.places[guest] = to;
+        let number = u8::try_from(guest + 1).unwrap();
+        self.world.send(self.guests[guest], &arp(number, number));
+    }
+
+    fn heal(&mut self) {
+        self.world.cut_bootstrap(false);
+        for down in std::mem::take(&mut self.down) {
+            self.world.start(self.hosts[down]).unwrap();
+        }
+        for host in self.hosts.clone() {
+            self.world.net().set_connected(Station::Host(host), true);
+        }
+        self.said.push(format!("{:?}: healed", self.world.now()));
+    }
+
+    /// Each guest sends to each other, with `number` in the frame.
+    fn talk(&mut self, number: u64) {
+        for from in 1..=HOSTS {
+            for to in (1..=HOSTS).filter(|to| *to != from) {
+                let guest = self.guests[usize::from(from - 1)];
+                self.world.send(guest, &unicast(from, to, number));
+            }
+        }
+    }
+
+    fn missing(&self, number: u64) -> Vec<(u8, u8)> {
+        let pairs = (1..=HOSTS).flat_map(|from| (1..=HOSTS).map(move |to| (from, to)));
+        let lost = |(from, to): &(u8, u8)| {
+            let guest = self.guests[usize::from(to - 1)];
+            from != to && !has(&self.world, guest, &unicast(*from, *to, number))
+        };
+        pairs.filter(lost).collect()
+    }
+
+    fn go_on(&mut self, time: Duration) {
+        let until = self.world.now() + time;
+        if let Err(broken) = self.world.run_until(until) {
+            panic!("{broken}\n{}", self.said.join("\n"));
+        }
+    }
+}
+
+/// Ten minutes of trouble, then a minute of peace; of three rounds of frames after it each pair hears one.
+fn live(seed: u64) {
+    let mut history = History::begin(seed);
+    for step in 0..60 {
+        history.disturb();
+        history.talk(step);
+        let pause = Duration::from_millis(below(&mut history.chance, 10_000));
+        history.go_on(pause);
+    }
+    history.heal();
+    history.go_on(HEALED);
+    let mut missing = None;
+    for round in 0..3 {
+        history.talk(1_000 + round);
+        history.go_on(Duration::from_secs(2));
+        let now: BTreeSet<_> = history.missing(1_000 + round).into_iter().collect();
+        let before = missing.get_or_insert_with(|| now.clone());
+        before.retain(|pair| now.contains(pair));
+    }
+    let missing = missing.unwrap();
+    assert!(
+        missing.is_empty(),
+        "seed {seed}: {missing:?} at {:?}\n{}",
+        history.places,
+        history.said.join("\n"),
+    );
+}
+
+#[test]
+fn whatever_has_happened_all_reach_all_when_it_is_over() {
+    let seeds = std::env::var("FARLAN_SEEDS").ok();
+    let (first, last) = seeds
+        .as_deref()
+        .and_then(|seeds| seeds.split_once(".."))
+        .map_or((1, 3), |(first, last)| {
+            (first.parse().unwrap(), last.parse().unwrap())
+        });
+    for seed in first..last {
+        live(seed);
+    }
+}

@@ -1,0 +1,130 @@
+//! What must hold after every step of a world, whatever the network does.
+//!
+//! - A frame that a guest sent comes to no other guest more often than it was sent, and never back to the sender's own
+//!   port by way of the overlay.
+//! - It comes to no guest of another network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use overlay_proto::ids::NetworkName;
+
+use super::guests::GuestId;
+use crate::net::trace::Digest;
+
+/// Something that must not happen has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// A guest got a frame more often than it was sent.
+    Twice {
+        /// The guest.
+        guest: GuestId,
+        /// How often it got it, and how often it was sent.
+        counts: (u32, u32),
+    },
+    /// A guest got a frame of another network.
+    OtherNetwork(GuestId),
+    /// A guest got its own frame back.
+    Back(GuestId),
+    /// A node takes turns although nothing happens: this many within a second.
+    Restless(u32),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Twice { guest, counts } => {
+                let (got, sent) = counts;
+                write!(
+                    f,
+                    "{guest:?} got a frame {got} times that was sent {sent} times"
+                )
+            }
+            Self::OtherNetwork(guest) => write!(f, "{guest:?} got a frame of another network"),
+            Self::Back(guest) => write!(f, "{guest:?} got its own frame back"),
+            Self::Restless(turns) => write!(f, "a node took {turns} turns within a second"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+#[derive(Debug)]
+struct Sent {
+    network: NetworkName,
+    by: GuestId,
+    times: u32,
+}
+
+/// What was sent and delivered, by the digest of the frame. Bound: the different frames that guests sent.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    sent: BTreeMap<u64, Sent>,
+    got: BTreeMap<(GuestId, u64), u32>,
+    /// Everything delivered to guests.
+    digest: Digest,
+    /// Frames that no guest sent: of the nodes themselves.
+    of_nodes: u64,
+    broken: Option<Broken>,
+}
+
+impl Invariants {
+    pub(super) fn note_sent(&mut self, by: GuestId, network: &NetworkName, frame: &[u8]) {
+        let sent = self.sent.entry(key_of(frame)).or_insert_with(|| Sent {
+            network: network.clone(),
+            by,
+            times: 0,
+        });
+        sent.times += 1;
+    }
+
+    pub(super) fn note_delivered(&mut self, to: GuestId, network: &NetworkName, frame: &[u8]) {
+        self.digest.word(u64::from(to.0));
+        self.digest.bytes(frame);
+        let key = key_of(frame);
+        let Some(sent) = self.sent.get(&key) else {
+            self.of_nodes += 1;
+            return;
+        };
+        let got = self.got.entry((to, key)).or_default();
+        *got += 1;
+        let broken = if sent.network != *network {
+            Broken::OtherNetwork(to)
+        } else if sent.by == to {
+            Broken::Back(to)
+        } else if *got > sent.times {
+            Broken::Twice {
+                guest: to,
+                counts: (*got, sent.times),
+            }
+        } else {
+            return;
+        };
+        self.broken.get_or_insert(broken);
+    }
+
+    /// The first thing that was broken.
+    pub(super) fn note_broken(&mut self, broken: Broken) {
+        self.broken.get_or_insert(broken);
+    }
+
+    /// # Errors
+    /// What is broken.
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) const fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    pub(super) const fn of_nodes(&self) -> u64 {
+        self.of_nodes
+    }
+}
+
+fn key_of(frame: &[u8]) -> u64 {
+    let mut digest = Digest::default();
+    digest.bytes(frame);
+    digest.value()
+}
