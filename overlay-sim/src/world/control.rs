@@ -30,6 +30,35 @@ pub(super) const DIAL_EVERY: Duration = Duration::from_secs(5);
 const DATA_PORT: u16 = 22_611;
 const CONTROL_PORT: u16 = 22_612;
 
+/// What the rendezvous keeps of a name, and shows: to whoever lays a card down for the first time what fits into an
+/// answer, to others the newest ones (ADR 39).
+const CARDS: usize = 64;
+const ANSWER_BYTES: usize = 64 * 1024;
+const NEWEST: usize = 20;
+
+/// `from` lays a card down; what it is shown.
+fn lay_down(
+    cards: &mut Vec<(PeerId, Vec<u8>)>,
+    from: PeerId,
+    card: Vec<u8>,
+) -> Vec<(PeerId, Vec<u8>)> {
+    let before = cards.len();
+    cards.retain(|(peer, _)| *peer != from);
+    let most = if before == cards.len() { CARDS } else { NEWEST };
+    let mut room = ANSWER_BYTES;
+    let fits = |(_, card): &&(PeerId, Vec<u8>)| {
+        room = room.saturating_sub(32 + card.len());
+        room > 0
+    };
+    let shown = cards.iter().rev().take(most).take_while(fits).cloned();
+    let shown = shown.collect();
+    cards.push((from, card));
+    if cards.len() > CARDS {
+        cards.remove(0);
+    }
+    shown
+}
+
 /// A question on its way.
 pub(super) struct Asked {
     pub(super) host: HostId,
@@ -50,8 +79,8 @@ pub(super) struct Bootstrap {
     entropy: SeededEntropy,
     /// Who is connected, with which host and run. Bound: the hosts.
     up: BTreeMap<PeerId, (HostId, u32)>,
-    /// Cards by rendezvous. Bound: the hosts times their networks and epochs.
-    cards: BTreeMap<[u8; 32], BTreeMap<PeerId, Vec<u8>>>,
+    /// Cards by rendezvous, the newest last. Bound: [`CARDS`] for each of the networks and their epochs.
+    cards: BTreeMap<[u8; 32], Vec<(PeerId, Vec<u8>)>>,
     /// What the DHT has. Bound: the MACs of the world.
     records: BTreeMap<[u8; 32], Vec<u8>>,
     book: Revocations,
@@ -237,10 +266,7 @@ impl Bootstrap {
                 rendezvous, card, ..
             } => {
                 let cards = self.cards.entry(rendezvous).or_default();
-                let others = cards.iter().filter(|(peer, _)| **peer != from);
-                let others = others.map(|(peer, card)| (*peer, card.clone())).collect();
-                cards.insert(from, card);
-                Outcome::Cards(others)
+                Outcome::Cards(lay_down(cards, from, card))
             }
             Question::Allocate { .. } => {
                 match self.relay.allocate(now, from.0, &mut self.entropy) {

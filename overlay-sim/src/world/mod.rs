@@ -18,6 +18,8 @@ mod guests;
 mod histories;
 mod host;
 pub mod invariants;
+#[cfg(test)]
+mod joining;
 mod look;
 mod start;
 #[cfg(test)]
