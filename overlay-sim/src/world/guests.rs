@@ -63,15 +63,18 @@ impl Guests {
         self.all.get_mut(usize::try_from(id.0).ok()?)
     }
 
-    /// A frame of the bridge of `network` reaches a guest.
+    /// A frame of the bridge of `network` reaches a guest; without one a frame that the node there made itself.
     pub(super) fn deliver(
         &mut self,
         at: Duration,
         id: GuestId,
-        network: &NetworkName,
+        network: Option<&NetworkName>,
         frame: &[u8],
     ) {
-        self.invariants.note_delivered(id, network, frame);
+        match network {
+            Some(network) => self.invariants.note_delivered(id, network, frame),
+            None => self.invariants.note_of_node(id, frame),
+        }
         if let Some(guest) = self.get_mut(id) {
             if guest.inbox.len() >= INBOX {
                 guest.inbox.pop_front();

@@ -103,12 +103,12 @@ impl History {
                 None => return,
             },
             3 => {
-                let cut = self.chance.next_u64() % 2 == 0;
+                let cut = self.chance.next_u64().is_multiple_of(2);
                 self.world.cut_bootstrap(cut);
                 format!("bootstrap cut: {cut}")
             }
             4 => {
-                let cut = self.chance.next_u64() % 2 == 0;
+                let cut = self.chance.next_u64().is_multiple_of(2);
                 self.world.net().set_connected(Station::Host(host), !cut);
                 format!("{one} cut: {cut}")
             }

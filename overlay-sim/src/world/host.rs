@@ -40,6 +40,17 @@ const LOOK: Duration = Duration::from_millis(1);
 /// The shortest time between two turns of a node without an input: what a turn takes.
 const TURN: Duration = Duration::from_micros(50);
 
+/// Who a frame on a bridge is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A guest on this bridge.
+    Guest(GuestId),
+    /// A guest elsewhere.
+    Peer,
+    /// The node here.
+    Node,
+}
+
 /// What a host is, whether its node runs or not.
 pub(super) struct Host {
     pub(super) id: HostId,
@@ -151,7 +162,7 @@ impl Host {
             let (host, run) = (self.id, self.run);
             around.queue.push(at, Event::Learned { host, run, entry });
         }
-        if self.to_guests(around, network, frame, Some(guest)) {
+        if self.to_guests(around, network, frame, Origin::Guest(guest)) {
             return;
         }
         let Some(running) = &mut self.running else {
@@ -173,7 +184,7 @@ impl Host {
         around: &mut Surroundings,
         network: &NetworkName,
         frame: &[u8],
-        from: Option<GuestId>,
+        origin: Origin,
     ) -> bool {
         let Ok(parsed) = EthernetFrame::parse(frame) else {
             return true;
@@ -183,7 +194,8 @@ impl Host {
             let bridge = bridges.iter().find(|one| one.network == *network);
             let all = bridge.into_iter().flat_map(|one| &one.guests);
             let hears = |mac: MacAddr| dst.is_group() || mac == dst;
-            let hearing = all.filter(|(id, (mac, _))| hears(*mac) && from != Some(GuestId(**id)));
+            let sender = |id: u32| origin == Origin::Guest(GuestId(id));
+            let hearing = all.filter(|(id, (mac, _))| hears(*mac) && !sender(**id));
             let hearing: Vec<_> = hearing
                 .map(|(id, (_, heard))| (GuestId(*id), *heard))
                 .collect();
@@ -192,6 +204,7 @@ impl Host {
         });
         for (guest, _) in guests {
             let at = around.clock.now();
+            let network = (origin != Origin::Node).then_some(network);
             around.guests.deliver(at, guest, network, frame);
         }
         known
@@ -214,7 +227,7 @@ impl Host {
                     let network = self.running.as_ref().and_then(|one| one.name_of(net));
                     if let Some(network) = network {
                         counters.received(frame.len());
-                        self.to_guests(around, &network, &frame, None);
+                        self.to_guests(around, &network, &frame, Origin::Peer);
                     }
                 }
             }
@@ -335,7 +348,8 @@ impl Host {
     fn write_own(&mut self, around: &mut Surroundings, frame: &TapFrame) {
         let network = self.running.as_ref().and_then(|one| one.name_of(frame.net));
         if let Some(network) = network {
-            self.to_guests(around, &network, &frame.bytes, None);
+            let origin = frame.from.as_ref().map_or(Origin::Node, |_| Origin::Peer);
+            self.to_guests(around, &network, &frame.bytes, origin);
             if let Some(counters) = &frame.from {
                 counters.received(frame.bytes.len());
             }

@@ -2,7 +2,7 @@
 //!
 //! - A frame that a guest sent comes to no other guest more often than it was sent, and never back to the sender's own
 //!   port by way of the overlay.
-//! - It comes to no guest of another network.
+//! - It comes to no guest of another network, and what comes from a peer was sent by a guest.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +26,8 @@ pub enum Broken {
     OtherNetwork(GuestId),
     /// A guest got its own frame back.
     Back(GuestId),
+    /// A guest got a frame from a peer that no guest sent.
+    Unsent(GuestId),
     /// A node takes turns although nothing happens: this many within a second.
     Restless(u32),
 }
@@ -41,6 +43,7 @@ impl fmt::Display for Broken {
                 )
             }
             Self::OtherNetwork(guest) => write!(f, "{guest:?} got a frame of another network"),
+            Self::Unsent(guest) => write!(f, "{guest:?} got a frame that nobody sent"),
             Self::Back(guest) => write!(f, "{guest:?} got its own frame back"),
             Self::Restless(turns) => write!(f, "a node took {turns} turns within a second"),
         }
@@ -79,11 +82,10 @@ impl Invariants {
     }
 
     pub(super) fn note_delivered(&mut self, to: GuestId, network: &NetworkName, frame: &[u8]) {
-        self.digest.word(u64::from(to.0));
-        self.digest.bytes(frame);
+        self.note_in_digest(to, frame);
         let key = key_of(frame);
         let Some(sent) = self.sent.get(&key) else {
-            self.of_nodes += 1;
+            self.broken.get_or_insert(Broken::Unsent(to));
             return;
         };
         let got = self.got.entry((to, key)).or_default();
@@ -101,6 +103,18 @@ impl Invariants {
             return;
         };
         self.broken.get_or_insert(broken);
+    }
+
+    /// A frame that a node made itself. Some are what a guest would say, byte for byte: a gratuitous ARP of a MAC that has
+    /// moved.
+    pub(super) fn note_of_node(&mut self, to: GuestId, frame: &[u8]) {
+        self.note_in_digest(to, frame);
+        self.of_nodes += 1;
+    }
+
+    fn note_in_digest(&mut self, to: GuestId, frame: &[u8]) {
+        self.digest.word(u64::from(to.0));
+        self.digest.bytes(frame);
     }
 
     /// The first thing that was broken.

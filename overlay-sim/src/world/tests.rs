@@ -169,16 +169,21 @@ fn behind_symmetric_nats_the_path_is_relayed() {
 }
 
 #[test]
-fn a_node_that_lost_its_power_comes_back_by_what_is_on_its_disk() {
+fn nodes_that_lost_their_power_meet_again_by_what_is_on_their_disks() {
     let (mut world, hosts, guests) = two_public(4);
     world.run_until(S(5)).unwrap();
     talk(&mut world, guests, 1);
     world.run_until(S(20)).unwrap();
-    world.kill(hosts[0]);
+    for host in hosts {
+        world.kill(host);
+    }
     world.run_until(S(23)).unwrap();
-    // The bootstrap is away: whom the node knew it finds by its own.
+    assert!(!world.is_running(hosts[0]));
+    // The bootstrap is away: whom they knew they find by themselves.
     world.cut_bootstrap(true);
-    world.start(hosts[0]).unwrap();
+    for host in hosts {
+        world.start(host).unwrap();
+    }
     world.run_until(S(30)).unwrap();
     talk(&mut world, guests, 2);
     assert_eq!(paths(&mut world, hosts), [Some(PathKind::Direct); 2]);

@@ -303,6 +303,9 @@ impl Directory {
                     self.late.gained(now, key, from);
                 }
             }
+        } else if previous == Some(self.me) && self.outlives(&claim) {
+            // What cannot be claimed is told when its next frame comes.
+            let _ = self.claim_deserted(now, key);
         } else if previous == Some(self.me) {
             self.lose(now, &claim);
             let to = Place::Remote(owner);
@@ -314,6 +317,16 @@ impl Directory {
         {
             self.vacated(now, key, asked);
         }
+    }
+
+    /// Does the own claim that `winner` takes the place of say more than it? A tombstone of the same generation is that
+    /// of a node which had the MAC and did not know ours, as on the other side of a cut: gone there, it is still here.
+    /// One of a higher generation knew ours, and the MAC had moved.
+    fn outlives(&self, winner: &VerifiedClaim) -> bool {
+        let local = self.local.get(&winner.claim.key());
+        let own = local.and_then(|local| local.own.as_ref());
+        winner.claim.kind == ClaimKind::Withdrawn
+            && own.is_some_and(|own| own.generation == winner.claim.generation)
     }
 
     /// Its owner has given `key` up. Whoever heard it meanwhile need not ask any more.

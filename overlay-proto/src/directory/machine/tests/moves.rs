@@ -405,3 +405,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_given_up_beyond_a_cut_is_not_lost_where_it_is() {
+    // Of equal claims one of the two wins: each way once.
+    for (old, new) in [(0, 1), (1, 0)] {
+        let mut cluster = Cluster::new(3, true);
+        let key = mac_key(1);
+        cluster.loss = 100;
+        assert_eq!(cluster.frame(old, key, Ordinary), LocalVerdict::Forward);
+        let now = cluster.now;
+        cluster.nodes[old].handle_port_lost(now, &[key]);
+        cluster.drain(old);
+        assert_eq!(cluster.move_to(new, key), LocalVerdict::Forward);
+        cluster.run_ms(1_000);
+        cluster.loss = 0;
+        cluster.run_ms(60_000);
+        assert!(cluster.all_see(key, Some(new)), "{:?}", cluster.owners(key));
+        let lost = |action: &DirectoryAction| {
+            let to_another = |to: &Place| *to != Place::Local;
+            matches!(action, DirectoryAction::Moved { to, .. } if to_another(to))
+        };
+        assert!(!cluster.heard_action(new, lost));
+    }
+}
