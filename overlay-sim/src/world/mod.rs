@@ -12,7 +12,7 @@
 //! What it does not have: several bootstraps, a DHT that forgets or lies, clocks that differ, offloads, kernels that refuse.
 //!
 //! A minute of a crowd that meets in full, with beacons, probes and two restarts, in a release build on one core: 12 nodes 0.6 s,
-//! 30 nodes 4 s, 60 nodes 18 s; in a debug build four to five times as long (`tests.rs`, ignored).
+//! 30 nodes 4 s, 60 nodes 18 s; in a debug build four to five times as long.
 
 mod authority;
 mod control;
