@@ -15,10 +15,10 @@ use nat_traversal::path::Path;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{Fib, NetIndex, PeerCounters};
 
-use super::host_orders::BridgeOrder;
-use super::host_orders::HostTask;
-use super::operations::Operation;
 use crate::api::Response;
+use crate::node::host_orders::BridgeOrder;
+use crate::node::host_orders::HostTask;
+use crate::node::users::operations::Operation;
 
 /// Names a request of the control socket until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,33 +62,33 @@ pub struct TapFrame {
 pub enum Effect {
     /// The workers go by this from now on.
     Publish(Arc<Fib>),
-    /// Refused: [`Node::handle_unsent`](super::run::Node::handle_unsent).
+    /// Refused: [`Node::handle_unsent`](crate::node::switchboard::run::Node::handle_unsent).
     Send(Datagram),
     /// Refused: its reason is counted.
     Write(TapFrame),
     /// The taps are opened as the record on disk says, and answered by
-    /// [`Node::handle_taps`](super::run::Node::handle_taps).
+    /// [`Node::handle_taps`](crate::node::switchboard::run::Node::handle_taps).
     OpenTaps,
     /// Rules of the host's firewall that are missing for an own bridge are put back, if there is a reason to look.
     KeepPassage,
-    /// The host is changed; answered by [`Answer::Operated`](super::answers::Answer). One at a time.
+    /// The host is changed; answered by [`Answer::Operated`](crate::node::switchboard::answers::Answer). One at a time.
     Operate(Operation),
     /// Answered as it says.
     Host(HostTask),
     /// Refused: the bridges are looked at.
     Order(BridgeOrder),
     /// How long a move of addresses still waits for its confirmation:
-    /// [`Node::handle_move`](super::run::Node::handle_move).
+    /// [`Node::handle_move`](crate::node::switchboard::run::Node::handle_move).
     LookAtMove,
-    /// The attachments as they are on disk: [`Node::handle_records`](super::run::Node::handle_records).
+    /// The attachments as they are on disk: [`Node::handle_records`](crate::node::switchboard::run::Node::handle_records).
     LookAtRecords,
     /// Taps and bridges are compared with the record, now.
     LookAtInterfaces,
     /// The gate of the control plane goes by this from now on; before what is asked or written after it.
     SetGate(Box<GateState>),
-    /// Answered by [`Answer::Asked`](super::answers::Answer).
+    /// Answered by [`Answer::Asked`](crate::node::switchboard::answers::Answer).
     Ask(QuestionId, Question),
-    /// Is to be on disk; answered by [`Answer::Written`](super::answers::Answer). One at a time.
+    /// Is to be on disk; answered by [`Answer::Written`](crate::node::switchboard::answers::Answer). One at a time.
     Keep(WriteId, Arc<Write>),
     /// A user is answered. He may have gone; there is nobody to tell then.
     Reply(CallId, Response),

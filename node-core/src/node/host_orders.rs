@@ -10,8 +10,8 @@ use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::switching::{MacKey, NetIndex};
 
-use super::effects::CallId;
-use super::remote_macs::Changes;
+use crate::node::effects::CallId;
+use crate::node::networks::remote_macs::Changes;
 
 /// What a bridge is to do. Ports by their interface index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::output::{print, print_json};
 use crate::control_socket::api::{Request, Response, SecretLine};
 use crate::control_socket::client::{self, ClientError};
 use crate::state::{StateDir, wall_clock};
-use node_core::node::applying::said;
+use node_core::node::standing::applying::said;
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyArgs {

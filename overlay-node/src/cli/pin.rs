@@ -60,7 +60,7 @@ pub(super) fn unpin(globals: &Globals, args: &PinArgs) -> Result<()> {
     let pin = args.pin()?;
     change(globals, Request::Unpin(pin.clone()), async |state| {
         pins::remove(state, &pin)?;
-        Ok(node_core::node::pins::unpinned(&pin))
+        Ok(node_core::node::networks::pins::unpinned(&pin))
     })
 }
 
@@ -73,5 +73,5 @@ pub(super) fn pin_now(state: &StateDir, pin: &Pin) -> Result<String> {
         );
     }
     pins::add(state, std::slice::from_ref(pin))?;
-    Ok(node_core::node::pins::pinned_later(pin))
+    Ok(node_core::node::networks::pins::pinned_later(pin))
 }

@@ -5,8 +5,8 @@ use overlay_proto::switching::NetIndex;
 use tap_bridge::{Error, Link, Links};
 
 use crate::attachments::overlay_port;
-use node_core::node::bridges::MAX_DUMPED;
 use node_core::node::host_orders::BridgeLook;
+use node_core::node::networks::bridges::MAX_DUMPED;
 
 /// Looks at the bridges and taps of `wanted`; with `whole` at all that they have learnt.
 ///

@@ -11,14 +11,14 @@ use control_plane::{ControlEvent, Gatekeeper, Multiaddr};
 use node_core::control::{self, BootstrapAddr, GateState};
 
 use super::{Shell, read_clocks};
-use node_core::node::identity::Tick;
+use node_core::node::tick::Tick;
 
 impl Shell {
     /// Each input begins with it: now, and nothing of it counts that the gate knows to be revoked.
     pub(crate) fn begin(&mut self) -> Tick {
         let tick = read_clocks();
         let held = self.outside.gate.revocations();
-        if !Arc::ptr_eq(&held, &self.node.revocations.held) {
+        if !Arc::ptr_eq(&held, &self.node.standing.revocations.held) {
             self.node.handle_revocations(tick, held);
         }
         tick

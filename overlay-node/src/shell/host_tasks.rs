@@ -15,10 +15,10 @@ use super::bridge_orders::BridgeOrders;
 use super::storing::recall;
 use crate::attachments;
 use crate::state::StateDir;
-use node_core::node::answers::Answer;
 use node_core::node::host_orders::{BridgeOrder, HostTask};
-use node_core::node::looped_ports::PortSet;
-use node_core::node::remote_macs::Changes;
+use node_core::node::networks::looped_ports::PortSet;
+use node_core::node::networks::remote_macs::Changes;
+use node_core::node::switchboard::answers::Answer;
 
 /// Time for the kernel to finish what it began when it told of a change of a bridge, and the shortest time between two
 /// looks.

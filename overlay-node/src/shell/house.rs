@@ -26,7 +26,7 @@ use crate::cli::NodeSetup;
 use crate::config::Config;
 use crate::state::{StateDir, wall_clock};
 use node_core::api::{Request, Response, SecretLine};
-use node_core::node::answers::Answer;
+use node_core::node::switchboard::answers::Answer;
 
 pub(crate) const FULL: &str = "no space is left on the device";
 
@@ -261,12 +261,12 @@ impl House {
     }
 
     pub(crate) fn is_remembered(&self) -> bool {
-        let told = self.shell.node.warnings.lines();
+        let told = self.shell.node.outside.warnings.lines();
         !told.into_iter().any(|line| line.contains(FULL))
     }
 
     pub(crate) fn epoch(&self) -> u64 {
-        self.shell.node.identity.membership.networks()[0].epoch
+        self.shell.node.standing.identity.membership.networks()[0].epoch
     }
 
     pub(crate) fn on_disk(&self) -> Membership {

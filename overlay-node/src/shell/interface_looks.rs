@@ -16,7 +16,7 @@ use crate::attachments::{self, Attachment, Kept, Memory};
 use crate::cli::attach_now;
 use crate::state::StateDir;
 use node_core::api::AttachRequest;
-use node_core::node::interfaces;
+use node_core::node::networks::interfaces;
 
 /// A look without any news, in case they were not for us: what hinders a step is not always a link.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);

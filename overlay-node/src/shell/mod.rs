@@ -63,12 +63,12 @@ use crate::control_socket::server::ControlCall;
 use crate::state::{StateDir, wall_clock};
 use crate::workers::{SlowSender, WorkerPool};
 use node_core::api::{Request, Response};
-use node_core::node::answers::Answer;
+use node_core::node::candidates::host::ANYWHERE;
 use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
-use node_core::node::host::ANYWHERE;
-use node_core::node::identity::Tick;
-use node_core::node::leaving::Leaving;
-use node_core::node::run::Node;
+use node_core::node::switchboard::answers::Answer;
+use node_core::node::switchboard::run::Node;
+use node_core::node::tick::Tick;
+use node_core::node::users::leaving::Leaving;
 use node_core::punt::Punt;
 
 /// Punts handled before the outputs of the machines are drained: long enough to amortize, short
@@ -225,7 +225,13 @@ impl Shell {
             if flood.is_over(tick.now) {
                 release_free_memory();
             }
-            if self.node.leaving.as_ref().is_some_and(Leaving::is_over) {
+            if self
+                .node
+                .users
+                .leaving
+                .as_ref()
+                .is_some_and(Leaving::is_over)
+            {
                 break;
             }
         }
@@ -283,21 +289,21 @@ impl Shell {
     }
 
     /// Looks at the host's addresses and ways out before the node starts.
-    pub(crate) async fn look_at_host_first(&mut self, now: Instant) {
+    pub(crate) async fn look_at_host_first(&mut self, tick: Tick) {
         if let Some((view, took)) = self.outside.host.look_at_host(&ANYWHERE).await {
-            self.node.take_view(now, view, took);
+            self.node.take_view(tick, view, took);
         }
     }
 
     fn look_at_interfaces(&mut self, now: Instant) {
-        let known = (&self.outside.state, &self.node.identity.membership);
-        let waiting = self.node.interfaces.waiting();
+        let known = (&self.outside.state, &self.node.standing.identity.membership);
+        let waiting = self.node.networks.interfaces.waiting();
         self.outside.interfaces.look(now, known, waiting);
     }
 
     /// Does what the slow path wants. What comes of it at once may make it want more.
     pub(crate) fn act(&mut self, tick: Tick) {
-        while let Some(effect) = self.node.effects.pop() {
+        while let Some(effect) = self.node.outside.effects.pop() {
             match effect {
                 Effect::Publish(fib) => self.outside.fib.store(fib),
                 Effect::Send(datagram) => self.send(tick, &datagram),
@@ -309,7 +315,7 @@ impl Shell {
                 }
                 Effect::Operate(operation) => {
                     let state = self.outside.state.clone();
-                    let membership = self.node.identity.membership.clone();
+                    let membership = self.node.standing.identity.membership.clone();
                     let answers = self.outside.answers.clone();
                     operating::begin(state, membership, operation, answers);
                 }
@@ -345,7 +351,7 @@ impl Shell {
                 Effect::Keep(id, write) => {
                     if !self.outside.store.begin(id, write) {
                         let gone = Refused::Disk("the store has ended".to_owned());
-                        self.node.store.handle_written(tick, id, Err(gone));
+                        self.node.outside.store.handle_written(tick, id, Err(gone));
                     }
                 }
                 Effect::Reply(call, response) => self.calls.answer(call, counted(response)),
@@ -368,12 +374,12 @@ impl Shell {
         ) {
             (Ok(()), Some(counters)) => counters.received(frame.bytes.len()),
             (Ok(()), None) => {}
-            (Err(reason), _) => self.node.drops.count(reason),
+            (Err(reason), _) => self.node.outside.drops.count(reason),
         }
     }
 
     fn networks(&self) -> Vec<(NetIndex, NetworkName)> {
-        let networks = self.node.networks.iter();
+        let networks = self.node.networks.all.iter();
         networks
             .map(|network| (network.index, network.secret.name.clone()))
             .collect()
@@ -436,7 +442,7 @@ impl Shell {
             match timeout_at(end.into(), answers.recv()).await {
                 Ok(Some(Answer::Written(id, outcome))) => {
                     let tick = self.begin();
-                    self.node.store.handle_written(tick, id, outcome);
+                    self.node.outside.store.handle_written(tick, id, outcome);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {

@@ -1,4 +1,4 @@
-//! Carries out what a user asks for that changes the host ([`operations`](node_core::node::operations)).
+//! Carries out what a user asks for that changes the host ([`operations`](node_core::node::users::operations)).
 
 use anyhow::{Result, anyhow};
 use overlay_proto::membership::Membership;
@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use crate::cli::{attach_now, detach_all, detach_now};
 use crate::state::StateDir;
-use node_core::node::answers::Answer;
-use node_core::node::operations::Operation;
+use node_core::node::switchboard::answers::Answer;
+use node_core::node::users::operations::Operation;
 
 /// Begins `operation`; [`Answer::Operated`] says what came of it, also when it broke off.
 pub(crate) fn begin(

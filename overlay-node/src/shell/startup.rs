@@ -40,10 +40,11 @@ use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::{ControlCall, ControlServer};
 use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
-use node_core::node::begin::Begin;
 use node_core::node::files::{LOOPED_PORTS, PEERS};
-use node_core::node::identity::{Identity, Tick};
-use node_core::node::run::{HOUSEKEEPING, Node};
+use node_core::node::standing::identity::Identity;
+use node_core::node::switchboard::begin::Begin;
+use node_core::node::switchboard::run::{HOUSEKEEPING, Node};
+use node_core::node::tick::Tick;
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
@@ -78,7 +79,7 @@ async fn run(setup: NodeSetup) -> Result<()> {
     tokio::spawn(control_server.serve(call_sender));
     let stop = stop_signal()?;
     notify("READY=1");
-    tracing::info!(node = %shell.node.identity.me, "the node is up");
+    tracing::info!(node = %shell.node.standing.identity.me, "the node is up");
     (inputs.fdb, inputs.host) = (watches::of_bridges(), watches::of_host());
     shell.run(inputs, stop).await;
     // Held until here: no second node on this state directory.
@@ -95,10 +96,10 @@ async fn attach_configured(setup: &NodeSetup, shell: &mut Shell, tick: Tick) -> 
     for line in told {
         tracing::info!("{line}");
     }
-    shell.node.interfaces.wait_for(waiting);
+    shell.node.networks.interfaces.wait_for(waiting);
     shell.node.look_at_move();
     shell.open_recorded(tick)?;
-    shell.look_at_host_first(tick.now).await;
+    shell.look_at_host_first(tick).await;
     shell.act(tick);
     Ok(())
 }
@@ -125,7 +126,7 @@ pub(super) async fn start(
     let mut node = slow_path(setup, &sockets, held, tick)?;
     let fib = Arc::new(ArcSwap::from_pointee(Fib::default()));
     let (workers, punted) = start_workers(&sockets, &setup.config, &fib, &node)?;
-    node.workers = workers.len();
+    node.publication.workers = workers.len();
     recall(&setup.state, &mut node, tick)?;
     node.tell_incarnation();
     let (interfaces, looked) = InterfaceLooks::start();
@@ -160,7 +161,7 @@ pub(super) async fn start(
 /// # Errors
 /// The directory of a network is unreadable, or a network cannot be used.
 fn recall(state: &StateDir, node: &mut Node, tick: Tick) -> Result<()> {
-    for secret in node.identity.membership.networks().to_vec() {
+    for secret in node.standing.identity.membership.networks().to_vec() {
         let kept = storing::recall(state, &secret.id, &secret.name)?;
         node.add_network(tick, secret.id, &kept)?;
     }
@@ -235,12 +236,12 @@ fn start_workers(
         sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
-        drops: Arc::clone(&node.drops),
+        drops: Arc::clone(&node.outside.drops),
         punts: punts.clone(),
         beacons: beacons.clone(),
-        epoch: node.identity.epoch,
+        epoch: node.standing.identity.epoch,
         lane: Lane(lane),
-        me: node.identity.me,
+        me: node.standing.identity.me,
         marks: config.underlay.marks(),
     };
     let sockets = share_sockets(sockets, config.workers)?;

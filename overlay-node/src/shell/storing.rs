@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use crate::pins::{self, Pin};
 use crate::state::{StateDir, StateError, wall_clock};
-use node_core::node::answers::Answer;
-use node_core::node::attaching::Recalled;
 use node_core::node::files::{LOOPED_PORTS, PEERS, blob_name};
+use node_core::node::networks::attaching::Recalled;
+use node_core::node::switchboard::answers::Answer;
 
 /// What is on disk of a network.
 ///

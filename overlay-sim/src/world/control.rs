@@ -11,7 +11,7 @@ use anyhow::Result;
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
 use nat_traversal::relay::{KIND_ACK, KIND_BIND, KIND_RELAYED, RelayServer, RelayServerConfig};
 use node_core::control::{BootstrapAddr, ControlEvent};
-use node_core::node::answers::Answer;
+use node_core::node::switchboard::answers::Answer;
 use node_core::questions::{Allocation, Failure, Outcome, Question, QuestionId};
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;

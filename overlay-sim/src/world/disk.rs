@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use node_core::control::GateState;
-use node_core::node::attaching::Recalled;
 use node_core::node::files::{LOOPED_PORTS, PEERS, blob_name};
+use node_core::node::networks::attaching::Recalled;
 use node_core::store::{Done, Edited, Refused, Write};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::{Membership, Revocations, RootStore, SignedRevocations};

@@ -8,15 +8,15 @@ use anyhow::anyhow;
 use nat_traversal::path::Path;
 use node_core::api::{Request, Response};
 use node_core::attachment::Attachment;
-use node_core::node::answers::Answer;
 use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
 use node_core::node::host_orders::{HostTask, Tap};
-use node_core::node::identity::Tick;
-use node_core::node::interfaces::Kept;
-use node_core::node::leaving::Leaving;
-use node_core::node::looped_ports::PortSet;
-use node_core::node::operations::Operation;
-use node_core::node::run::Node;
+use node_core::node::networks::interfaces::Kept;
+use node_core::node::networks::looped_ports::PortSet;
+use node_core::node::switchboard::answers::Answer;
+use node_core::node::switchboard::run::Node;
+use node_core::node::tick::Tick;
+use node_core::node::users::leaving::Leaving;
+use node_core::node::users::operations::Operation;
 use node_core::store::{Write, WriteId};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, MacAddr};
@@ -81,7 +81,7 @@ pub(super) struct Running {
 impl Running {
     /// Each input begins with it: nothing of it counts that the gate knows to be revoked.
     fn begin(&mut self, tick: Tick) {
-        if !std::sync::Arc::ptr_eq(&self.gate.held, &self.node.revocations.held) {
+        if !std::sync::Arc::ptr_eq(&self.gate.held, &self.node.standing.revocations.held) {
             self.node
                 .handle_revocations(tick, std::sync::Arc::clone(&self.gate.held));
         }
@@ -91,13 +91,13 @@ impl Running {
     }
 
     fn net_of(&self, network: &NetworkName) -> Option<NetIndex> {
-        let mut networks = self.node.networks.iter();
+        let mut networks = self.node.networks.all.iter();
         let found = networks.find(|one| one.secret.name == *network)?;
         Some(found.index)
     }
 
     fn name_of(&self, net: NetIndex) -> Option<NetworkName> {
-        let network = self.node.networks.get(usize::from(net.0))?;
+        let network = self.node.networks.all.get(usize::from(net.0))?;
         Some(network.secret.name.clone())
     }
 }
@@ -220,7 +220,7 @@ impl Host {
                     if let (Err(reason), Some(running)) =
                         (self.send(around, to, bytes), &self.running)
                     {
-                        running.node.drops.count(reason);
+                        running.node.outside.drops.count(reason);
                     }
                 }
                 Out::Write(net, frame, counters) => {
@@ -265,11 +265,18 @@ impl Host {
     /// Does what the node wants. What comes of it at once may make it want more.
     pub(super) fn act(&mut self, around: &mut Surroundings, tick: Tick) {
         while let Some(running) = &mut self.running
-            && let Some(effect) = running.node.effects.pop()
+            && let Some(effect) = running.node.outside.effects.pop()
         {
             self.act_on(around, tick, effect);
         }
-        let left = |running: &Running| running.node.leaving.as_ref().is_some_and(Leaving::is_over);
+        let left = |running: &Running| {
+            running
+                .node
+                .users
+                .leaving
+                .as_ref()
+                .is_some_and(Leaving::is_over)
+        };
         if self.running.as_ref().is_some_and(left) {
             self.running = None;
         }
@@ -362,7 +369,7 @@ impl Host {
             return;
         };
         let records = self.bridges.with(|all| records(all));
-        let taps = running.node.networks.iter().map(|network| {
+        let taps = running.node.networks.all.iter().map(|network| {
             let record = records
                 .iter()
                 .find(|one| one.network == network.secret.name);
@@ -445,7 +452,7 @@ impl Host {
         let result = match write {
             Write::Revocations { list, .. } => running.gate.take(list, &mut self.disk),
             _ => {
-                let public = running.node.identity.static_public;
+                let public = running.node.standing.identity.static_public;
                 self.disk.write(write, around.wall(), public)
             }
         };

@@ -1,6 +1,6 @@
 //! Whole nodes, with real cryptography, on the virtual network, in one thread and in virtual time.
 //!
-//! A [`World`] is a [`Net`] with hosts on it, each with a [`Node`](node_core::node::run::Node) or without one for a while, guests that are
+//! A [`World`] is a [`Net`] with hosts on it, each with a [`Node`](node_core::node::switchboard::run::Node) or without one for a while, guests that are
 //! plugged into them, and one bootstrap. It steps from event to event: what arrives first, then what was queued, then the
 //! hosts whose nodes are due, in the order of their numbers. The same seed makes the same history ([`World::digest`]).
 //!
@@ -38,10 +38,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use node_core::api::{Request, Response};
 use node_core::control::ControlEvent;
-use node_core::node::answers::Answer;
 use node_core::node::effects::CallId;
 use node_core::node::host_orders::HostTask;
-use node_core::node::identity::Tick;
+use node_core::node::switchboard::answers::Answer;
+use node_core::node::tick::Tick;
 use node_core::questions::{Question, QuestionId};
 use node_core::store::{Write, WriteId};
 use overlay_proto::Entropy;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use node_core::control::GateState;
-use node_core::node::begin::Begin;
-use node_core::node::host::ANYWHERE;
-use node_core::node::identity::{Identity, Tick};
-use node_core::node::run::Node;
+use node_core::node::candidates::host::ANYWHERE;
+use node_core::node::standing::identity::Identity;
+use node_core::node::switchboard::begin::Begin;
+use node_core::node::switchboard::run::Node;
+use node_core::node::tick::Tick;
 use node_core::sequences::Sequences;
 use node_core::shown::own_chain;
 use overlay_proto::Entropy;
@@ -59,10 +60,10 @@ impl Host {
             state_dir: self.name.clone(),
         };
         let mut node = Node::new(tick, begin);
-        node.workers = 1;
+        node.publication.workers = 1;
         self.recall(&mut node, tick)?;
         node.tell_incarnation();
-        let fast = FastPath::with_drops(Arc::clone(&node.drops));
+        let fast = FastPath::with_drops(Arc::clone(&node.outside.drops));
         self.running = Some(Running {
             node,
             fast,
@@ -79,16 +80,14 @@ impl Host {
         let view = self.view(around, &ANYWHERE);
         if let Some(running) = &mut self.running {
             running.node.look_at_move();
-            running
-                .node
-                .take_view(tick.now, view, Duration::from_millis(1));
+            running.node.take_view(tick, view, Duration::from_millis(1));
         }
         self.look_at_interfaces(tick);
         self.enter(around, |_, _| {});
     }
 
     fn recall(&self, node: &mut Node, tick: Tick) -> Result<()> {
-        for secret in node.identity.membership.networks().to_vec() {
+        for secret in node.standing.identity.membership.networks().to_vec() {
             let kept = self.disk.recall(&secret.id, &secret.name);
             node.add_network(tick, secret.id, &kept)?;
         }

@@ -11,24 +11,24 @@ use crate::shell::house::{FULL, House, Word, joined, rename, said};
 use crate::shell::read_clocks;
 use crate::shell::startup;
 use node_core::api::{Request, Response};
-use node_core::node::identity::Tick;
+use node_core::node::tick::Tick;
 
 #[tokio::test]
 async fn a_name_and_a_pin_count_when_they_are_written_and_else_the_user_is_told() {
     let (_, mut house) = House::build().await;
     let mut answer = house.call(rename("oak"));
     assert!(answer.try_recv().is_err(), "the disk has not answered");
-    assert_eq!(house.shell.node.identity.name, "before");
+    assert_eq!(house.shell.node.standing.identity.name, "before");
     // The slow path goes on meanwhile.
     assert!(house.call(Request::Status).try_recv().is_ok());
     house.tell(Word::Take).await;
     assert_eq!(said(&mut answer).unwrap(), "this node is called oak now");
-    assert_eq!(house.shell.node.identity.name, "oak");
+    assert_eq!(house.shell.node.standing.identity.name, "oak");
 
     let mut answer = house.call(rename("elm"));
     house.tell(Word::Refuse).await;
     assert_eq!(said(&mut answer).unwrap_err(), FULL);
-    assert_eq!(house.shell.node.identity.name, "oak");
+    assert_eq!(house.shell.node.standing.identity.name, "oak");
 
     let pin = Pin {
         network: "lab".parse().unwrap(),
@@ -60,6 +60,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
         house
             .shell
             .node
+            .standing
             .identity
             .membership
             .roots()
@@ -74,6 +75,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
         house
             .shell
             .node
+            .standing
             .identity
             .membership
             .roots()
@@ -85,6 +87,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
         !house
             .shell
             .node
+            .standing
             .revocations
             .held
             .names_node(PeerId([9; 32]))
@@ -95,6 +98,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
         house
             .shell
             .node
+            .standing
             .revocations
             .held
             .names_node(PeerId([9; 32]))
@@ -117,7 +121,7 @@ async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
 async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     let (authority, mut house) = House::build().await;
     let (peer, names) = (PeerId([1; 32]), |house: &House| {
-        house.shell.node.revocations.held.number().0
+        house.shell.node.standing.revocations.held.number().0
     });
     let list = authority.list(1).encode();
     assert!(house.shell.node.learn_list(peer, &list[1..]).is_err());
@@ -154,6 +158,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
         house
             .shell
             .node
+            .standing
             .identity
             .membership
             .chain()
@@ -162,7 +167,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     };
     let chain = house.on_disk().chain().unwrap().clone();
     let receipt = Edit::TakeReceipt(Box::new(authority.receipt_of(&chain)));
-    house.shell.node.store.put(Write::Edit(receipt));
+    house.shell.node.outside.store.put(Write::Edit(receipt));
     house.turn();
     assert!(!shown(&house), "not before it is on disk");
     house.tell(Word::Refuse).await;
@@ -170,7 +175,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert!(!house.is_remembered());
     // The disk has room again: the epoch is there, and the receipt after it.
     let epoch = Edit::TakeEpoch(Box::new(authority.epoch()));
-    house.shell.node.store.put(Write::Edit(epoch));
+    house.shell.node.outside.store.put(Write::Edit(epoch));
     house.turn();
     assert_eq!(house.epoch(), 1);
     house.tell(Word::Take).await;
@@ -178,11 +183,11 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert!(shown(&house), "what came from the disk has no receipt");
     // That it is on disk at last changes nothing more: no card is laid down anew.
     let later = Some(Instant::now() + Duration::from_secs(99));
-    house.shell.node.networks[0].register_at = later;
+    house.shell.node.networks.all[0].register_at = later;
     house.tell(Word::Take).await;
     assert!(house.on_disk().chain().unwrap().has_receipt());
     assert!(shown(&house) && house.is_remembered());
-    assert_eq!(house.shell.node.networks[0].register_at, later);
+    assert_eq!(house.shell.node.networks.all[0].register_at, later);
 }
 
 #[tokio::test]
@@ -246,7 +251,7 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
         Write::HandshakeTime(_)
     ));
     // A saving meanwhile is none.
-    house.shell.node.peers_changed = true;
+    house.shell.node.peers.changed = true;
     house.shell.node.save_state(read_clocks());
     assert!(matches!(
         house.tell(Word::Take).await,
@@ -259,7 +264,7 @@ async fn caches_are_never_waited_for_and_newer_ones_follow_when_they_are_written
             .recv_timeout(Duration::from_millis(100))
             .is_err()
     );
-    assert!(house.shell.node.peers_changed);
+    assert!(house.shell.node.peers.changed);
 }
 
 #[tokio::test]
@@ -274,20 +279,20 @@ async fn numbers_come_from_what_is_on_disk() {
     house.shell.node.refill_sequences(tick);
     house.turn();
     // Nobody waits: the other half is there.
-    let sequences = &mut house.shell.node.store.sequences;
+    let sequences = &mut house.shell.node.outside.store.sequences;
     assert!(sequences.next(later).unwrap() <= on_disk);
     let Write::Sequences(bound) = house.tell(Word::Refuse).await else {
         panic!("no numbers");
     };
     assert!(bound > on_disk);
-    let sequences = &mut house.shell.node.store.sequences;
+    let sequences = &mut house.shell.node.outside.store.sequences;
     assert!(sequences.next(UnixTime(later.0 + 900)).unwrap() <= on_disk);
     house.shell.node.refill_sequences(tick);
     house.turn();
     let Write::Sequences(bound) = house.tell(Word::Take).await else {
         panic!("no numbers");
     };
-    let sequences = &mut house.shell.node.store.sequences;
+    let sequences = &mut house.shell.node.outside.store.sequences;
     assert!(sequences.next(UnixTime(later.0 + 500)).unwrap() > on_disk);
     assert_eq!(house.setup.state.load_sequences().unwrap(), bound);
 }
@@ -305,6 +310,7 @@ async fn leaving_is_the_last_write() {
         house
             .shell
             .node
+            .users
             .leaving
             .as_ref()
             .unwrap()
@@ -320,10 +326,10 @@ async fn leaving_is_the_last_write() {
     house.tell(Word::Take).await;
     assert!(said(&mut renamed).is_ok());
     assert!(answer.try_recv().is_err(), "it is not forgotten yet");
-    assert!(!house.shell.node.leaving.as_ref().unwrap().is_over());
+    assert!(!house.shell.node.users.leaving.as_ref().unwrap().is_over());
     assert_eq!(house.tell(Word::Take).await, Write::Leave);
     assert!(said(&mut answer).unwrap().contains("has ended"));
-    assert!(house.shell.node.leaving.as_ref().unwrap().is_over());
+    assert!(house.shell.node.users.leaving.as_ref().unwrap().is_over());
     // Neither the node nor the gate writes any more.
     let list = authority.list(1).encode();
     house.admit(&list);

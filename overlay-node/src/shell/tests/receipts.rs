@@ -13,7 +13,7 @@ fn asked(house: &mut House) -> Vec<PeerId> {
     let node = &mut house.shell.node;
     node.send_questions(read_clocks().now);
     let mut witnesses = Vec::new();
-    while let Some(effect) = node.effects.pop() {
+    while let Some(effect) = node.outside.effects.pop() {
         if let Effect::Ask(_, Question::Receipt { infra, .. }) = effect {
             witnesses.push(infra);
         }
@@ -38,7 +38,7 @@ fn up(house: &mut House, authority: &Authority, chain: Vec<u8>) {
 async fn trust_4_a_witness_that_gave_no_receipt_with_the_admission_is_asked() {
     let (authority, mut house) = House::build().await;
     let witness = authority.witness.peer_id();
-    let shown = house.shell.node.identity.chain.clone();
+    let shown = house.shell.node.standing.identity.chain.clone();
     up(&mut house, &authority, shown);
     assert_eq!(asked(&mut house), [witness]);
     // One that did needs not be asked.
@@ -61,7 +61,7 @@ async fn trust_4_the_receipt_of_an_admission_goes_to_the_disk_and_then_to_the_ga
     house.admit_us(&bare);
     house.word.send(Word::Take).unwrap();
     house.hear().await;
-    assert_eq!(house.shell.node.identity.chain, given.encode());
+    assert_eq!(house.shell.node.standing.identity.chain, given.encode());
     assert_eq!(house.gate.chain(), given.encode());
 }
 
@@ -80,8 +80,8 @@ async fn an_address_is_silent_until_its_bootstrap_is_up() {
     }
     let why = node.bootstrap_reports().remove(0).why;
     assert_eq!(why.as_deref(), Some("refused"));
-    let shown = node.identity.chain.clone();
+    let shown = node.standing.identity.chain.clone();
     up(&mut house, &authority, shown);
-    let left = house.shell.node.unreachable.keys();
+    let left = house.shell.node.candidates.unreachable.keys();
     assert!(left.eq([&addr(PeerId([3; 32]))]));
 }

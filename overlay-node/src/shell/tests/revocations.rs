@@ -14,7 +14,7 @@ use node_core::node::effects::Effect;
 #[tokio::test]
 async fn trust_8_what_an_admission_taught_counts_before_the_next_input() {
     let (authority, mut house) = House::build().await;
-    let me = house.shell.node.identity.me;
+    let me = house.shell.node.standing.identity.me;
     house.admit(&authority.revoke(1, me).encode());
     assert!(!house.shell.node.is_out(), "nobody has told the slow path");
     let mut answer = house.call(Request::Status);
@@ -30,20 +30,20 @@ async fn trust_8_what_an_admission_taught_counts_before_the_next_input() {
 async fn trust_8_a_node_that_is_out_shows_nothing_else_and_dials_nobody() {
     let (authority, mut house) = House::build().await;
     let node = &mut house.shell.node;
-    let (tick, me) = (read_clocks(), node.identity.me);
+    let (tick, me) = (read_clocks(), node.standing.identity.me);
     let mut book = Revocations::default();
     book.take(authority.revoke(1, me), &authority.roots)
         .unwrap();
     node.handle_revocations(tick, Arc::new(book));
-    assert!(node.last_refusal.is_some());
+    assert!(node.standing.last_refusal.is_some());
     node.send_questions(tick.now);
     // The gate hears of it before anything is asked.
-    let Some(Effect::SetGate(state)) = node.effects.pop() else {
+    let Some(Effect::SetGate(state)) = node.outside.effects.pop() else {
         panic!("the gate is not told first");
     };
     assert_eq!(state.bootstraps, []);
     let mut dialled = None;
-    while let Some(effect) = node.effects.pop() {
+    while let Some(effect) = node.outside.effects.pop() {
         if let Effect::Ask(_, Question::SetBootstraps(addrs)) = effect {
             dialled = Some(addrs);
         }
@@ -58,7 +58,7 @@ async fn lists_are_checked_by_the_gates_documents_before_the_membership_has_them
     authority.next_root();
     let (peer, list) = (PeerId([1; 32]), authority.list(2).encode());
     let version = |house: &House| {
-        let roots = house.shell.node.identity.membership.roots();
+        let roots = house.shell.node.standing.identity.membership.roots();
         roots.newest().version
     };
     assert!(house.shell.node.learn_list(peer, &list).is_err());
@@ -72,7 +72,7 @@ async fn lists_are_checked_by_the_gates_documents_before_the_membership_has_them
     // The gate was told of the documents before the list came to it.
     let list = house.tell(Word::Take).await;
     assert!(matches!(list, Write::Revocations { from: Some(_), .. }));
-    assert_eq!(house.shell.node.revocations.held.number().0, 1);
+    assert_eq!(house.shell.node.standing.revocations.held.number().0, 1);
     assert!(!house.shell.node.knows_older(&authority.roots));
     assert!(!house.shell.node.knows_older(&first));
 }
@@ -91,6 +91,7 @@ async fn documents_that_an_admission_brought_are_followed_with_the_next_event() 
     let own = house
         .shell
         .node
+        .standing
         .identity
         .membership
         .roots()

@@ -1,0 +1,85 @@
+//! The networks of this node: directories, taps, bridges, and the frames that wait.
+//!
+//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`attaching`]: networks and their taps. [`pins`]: what the operator says is here.
+//! - [`conflicts`]: warnings of MACs that two hosts hear. [`mac_twins`]: MACs that are here and elsewhere.
+//! - [`interfaces`]: taps and bridges are kept as they are recorded. [`overlay_ports`]: the overlay's own port on each bridge.
+//! - [`bridges`]: what the bridges have learnt, and which of their ports live. [`looped_ports`]: loops in this host.
+//! - [`segments`]: LANs that other nodes are plugged into, too. [`site_mtus`]: how large the guests' packets may be at each site.
+//! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`group_queries`]: guests that came here join their
+//!   multicast groups again.
+
+pub mod attaching;
+pub mod bridges;
+pub mod conflicts;
+pub mod directory;
+pub mod frames;
+pub mod group_queries;
+pub mod interfaces;
+pub mod looped_ports;
+pub mod mac_twins;
+pub mod network;
+pub mod overlay_ports;
+pub mod pins;
+pub mod remote_macs;
+pub mod segments;
+pub mod site_mtus;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::NetIndex;
+
+use crate::waiting_room::{Bounds, WaitingRoom};
+use bridges::Looks;
+use interfaces::Interfaces;
+use looped_ports::LoopedPorts;
+use network::Network;
+use site_mtus::SiteMtus;
+
+/// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
+/// lost datagrams.
+pub const SESSION_ROOM: Bounds = Bounds {
+    per_key: 64,
+    in_all: 1024,
+    max_wait: Duration::from_secs(3),
+};
+
+/// The networks of this node, and what is between them and the host.
+#[derive(Debug)]
+pub struct Networks {
+    /// By their place in the `Fib`. Bound: those of the membership.
+    pub all: Vec<Network>,
+    /// Those whose directory may have outputs.
+    pub(crate) touched: BTreeSet<NetIndex>,
+    pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
+    pub(crate) next_frame_id: u32,
+    pub(crate) looks: Looks,
+    /// What is known of taps and bridges.
+    pub interfaces: Interfaces,
+    pub(crate) site_mtus: SiteMtus,
+    pub(crate) looped: LoopedPorts,
+    /// Are broadcasts sent to each member by this node (ADR 4)?
+    pub(crate) replication: bool,
+    /// When a claim dies that is not refreshed.
+    pub(crate) claim_ttl: Duration,
+}
+
+impl Networks {
+    /// None yet.
+    pub(crate) fn new(replication: bool, claim_ttl: Duration) -> Self {
+        Self {
+            all: Vec::new(),
+            touched: BTreeSet::new(),
+            for_session: WaitingRoom::new(SESSION_ROOM),
+            next_frame_id: 0,
+            looks: Looks::default(),
+            interfaces: Interfaces::default(),
+            site_mtus: SiteMtus::default(),
+            looped: LoopedPorts::default(),
+            replication,
+            claim_ttl,
+        }
+    }
+}

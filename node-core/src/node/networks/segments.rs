@@ -1,0 +1,546 @@
+//! LANs that several nodes of a network are plugged into: one carries the frames, the others stand by
+//! (`docs/adr/0031-one-forwarder-for-each-lan.md`). The decisions are those of
+//! [`overlay_proto::segment`]; here is what follows from them.
+//!
+//! Only the forwarder claims. A node that opens takes over the claims of the nodes that it hears, and of
+//! those that it no longer hears if they are dead; one that was shut keeps its claims for a moment, so that
+//! no MAC is unknown in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use overlay_proto::Entropy;
+use overlay_proto::directory::Entry;
+use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::{EthernetFrame, EvidenceClass, MacAddr, VlanId};
+use overlay_proto::ids::{NetworkName, PeerId};
+use overlay_proto::membership::NetworkSecret;
+use overlay_proto::segment::{
+    Beacon, BeaconError, BeaconKey, Segment, SegmentEvent, SegmentId, SegmentReport, is_teaching,
+    teaching_frame,
+};
+use overlay_proto::switching::{MacKey, NetIndex, VlanSet};
+
+use crate::api::SharedLanReport;
+use crate::attachment::Attachment;
+use crate::node::networks::network::Network;
+use crate::node::sight::HostSight;
+use crate::node::switchboard::run::Node;
+use crate::node::tick::Tick;
+use crate::node::warnings::Topic;
+
+/// Claims of a VLAN that was shut are withdrawn after this; by then the forwarder has taken them over.
+const HAND_OVER: Duration = Duration::from_millis(500);
+
+/// MACs beyond the overlay that switches are taught at one take-over; the rest they learn from frames.
+const MAX_TAUGHT: usize = 1024;
+
+/// The LAN behind one network's bridge, as far as other nodes are on it.
+#[derive(Debug)]
+pub(crate) struct SharedLan {
+    /// Who is on it, and who forwards.
+    pub(crate) machine: Segment,
+    /// The members by their names in beacons. As many as the roster has.
+    members: BTreeMap<SegmentId, PeerId>,
+    /// The source addresses of their beacons.
+    macs: BTreeSet<MacAddr>,
+    /// The directory's version that the VLANs and members were read from.
+    seen_version: u64,
+    /// VLANs that were shut, and when their claims are withdrawn. Bounded as the machine's VLANs.
+    release: BTreeMap<VlanId, Instant>,
+}
+
+impl SharedLan {
+    pub(crate) fn new(machine: Segment) -> Self {
+        Self {
+            machine,
+            members: BTreeMap::new(),
+            macs: BTreeSet::new(),
+            seen_version: u64::MAX,
+            release: BTreeMap::new(),
+        }
+    }
+
+    /// What the fast path is told: `None` is nothing.
+    pub(crate) fn standby(&self) -> Option<Arc<VlanSet>> {
+        let mut set = if self.machine.is_shut(VlanId::UNTAGGED) {
+            VlanSet::all()
+        } else {
+            VlanSet::none()
+        };
+        for (vlan, shut) in self.machine.vlans() {
+            set.set(vlan, shut);
+        }
+        (set != VlanSet::none()).then(|| Arc::new(set))
+    }
+
+    /// Is `mac` the source of beacons? No guest has it.
+    pub(crate) fn is_beacon_mac(&self, mac: MacAddr) -> bool {
+        self.macs.contains(&mac)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let release = self.release.values().min().copied();
+        [self.machine.poll_timeout(), release]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn peer(&self, id: &SegmentId) -> Option<PeerId> {
+        self.members.get(id).copied()
+    }
+}
+
+/// May this attachment have a port to a LAN that others are on as well? VM taps have none.
+pub(crate) fn is_exposed(record: &Attachment) -> bool {
+    record.nic.is_some() || !record.bridge_is_ours
+}
+
+impl Node {
+    /// Does this node carry nothing of `vlan`?
+    pub(crate) fn stands_by(&self, net: NetIndex, vlan: VlanId) -> bool {
+        let network = self.networks.all.get(usize::from(net.0));
+        network.is_some_and(|network| network.lan.machine.is_shut(vlan))
+    }
+
+    /// The fast path dropped a frame of `vlan` because this node stands by.
+    pub(crate) fn note_standby_vlan(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+            network.lan.machine.handle_vlan(tick.now, vlan);
+        }
+    }
+
+    /// There may be a loop at the bridge of `net`: a beacon goes out as soon as it may and comes back if so.
+    pub(crate) fn ask_for_loop(&mut self, now: Instant, net: NetIndex, vlan: VlanId) {
+        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+            network.lan.machine.handle_suspicion(now, vlan);
+        }
+    }
+
+    /// A frame with the beacons' ethertype came from the tap.
+    pub(crate) fn handle_beacon(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+        let Ok(frame) = EthernetFrame::parse(&bytes) else {
+            return self.outside.drops.count(DropReason::MalformedFrame);
+        };
+        if is_teaching(&frame) {
+            return;
+        }
+        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let machine = &mut network.lan.machine;
+        match Beacon::parse(&frame, machine.keys()) {
+            Ok(beacon) => machine.handle_beacon(tick.now, &beacon),
+            // Of another network or overlay, whose nodes find their loops through this one.
+            Err(BeaconError::Foreign) => self.handle_local_frame(tick, net, bytes),
+            Err(BeaconError::Malformed) => self.outside.drops.count(DropReason::MalformedFrame),
+        }
+    }
+
+    /// A network was attached or detached.
+    pub(crate) fn follow_attachment(&mut self, now: Instant) {
+        for network in &mut self.networks.all {
+            let machine = &mut network.lan.machine;
+            match &network.attached {
+                Some(record) if !machine.is_attached() => {
+                    machine.handle_attached(now, is_exposed(record));
+                }
+                Some(_) => {}
+                None => {
+                    machine.handle_detached();
+                    network.lan.release.clear();
+                }
+            }
+        }
+    }
+
+    /// A LAN is about to be plugged into `name`, or was: it is listened to before anything is carried.
+    pub(crate) fn listen_first(&mut self, now: Instant, name: &NetworkName) {
+        let network = self
+            .networks
+            .all
+            .iter_mut()
+            .find(|n| n.secret.name == *name);
+        if let Some(network) = network.filter(|network| network.attached.is_some()) {
+            network.lan.machine.handle_ports_changed(now, true);
+            self.outside.fib_stale = true;
+            self.publish(now);
+        }
+    }
+
+    /// Tells the LANs of `name`, or of all networks, that this node carries nothing any more.
+    pub fn say_goodbye(&mut self, name: Option<&NetworkName>) {
+        let mut last = Vec::new();
+        for network in &mut self.networks.all {
+            if name.is_none_or(|name| *name == network.secret.name) {
+                let frames = network.lan.machine.handle_detached();
+                last.extend(frames.into_iter().map(|frame| (network.index, frame)));
+            }
+        }
+        for (net, frame) in last {
+            self.write_tap(net, &frame);
+        }
+    }
+
+    /// Timers and outputs of all segments. What they say to the LAN goes out after the `Fib` shows it:
+    /// [`Node::send_beacons`].
+    pub(crate) fn settle_segments(&mut self, tick: Tick) {
+        for index in 0..self.networks.all.len() {
+            let Some(network) = self.networks.all.get_mut(index) else {
+                return;
+            };
+            let net = network.index;
+            let machine = &mut network.lan.machine;
+            if machine.poll_timeout().is_some_and(|due| due <= tick.now) {
+                machine.handle_timeout(tick.now, &mut self.outside.entropy);
+            }
+            while let Some(event) = self.next_segment_event(net) {
+                self.handle_segment_event(tick, net, event);
+            }
+            self.release_claims(tick, net);
+        }
+        self.open_looped_ports(tick);
+    }
+
+    /// Writes the beacons that are due.
+    pub(crate) fn send_beacons(&mut self) {
+        for index in 0..self.networks.all.len() {
+            while let Some((net, frame)) = self.networks.all.get_mut(index).and_then(|network| {
+                let frame = network.lan.machine.poll_frame()?;
+                Some((network.index, frame))
+            }) {
+                self.write_tap(net, &frame);
+            }
+        }
+    }
+
+    /// What is looked at every second: who can be reached, which VLANs there are, claims that came late.
+    pub(crate) fn look_at_segments(&mut self, tick: Tick) {
+        for index in 0..self.networks.all.len() {
+            self.refresh_segment(tick, index);
+            let Some(network) = self.networks.all.get(index) else {
+                return;
+            };
+            let net = network.index;
+            for report in network.lan.machine.report() {
+                if report.open {
+                    self.take_claims(tick, net, report.vlan);
+                }
+            }
+            self.warn_of_segments(tick.now, net);
+        }
+    }
+
+    fn refresh_segment(&mut self, tick: Tick, index: usize) {
+        let Some(network) = self.networks.all.get_mut(index) else {
+            return;
+        };
+        let id = network.secret.id;
+        let connected = self.peers.tunnels.sessions().any(|session| {
+            let mut shared = session.networks.iter();
+            shared.any(|shared| shared.network == id)
+        });
+        let now = self.standing.identity.membership.roots().now(tick.wall);
+        let old = network.old_epoch.as_ref().and_then(|old| old.read_at(now));
+        let keys = [Some(&network.secret.epoch_key), old];
+        let keys = keys.into_iter().flatten().map(BeaconKey::of).collect();
+        let lan = &mut network.lan;
+        lan.machine.handle_keys(keys);
+        lan.machine.handle_connected(tick.now, connected);
+        let version = network.directory.version();
+        if lan.seen_version == version {
+            return;
+        }
+        lan.seen_version = version;
+        for entry in network.directory.entries(tick.now) {
+            lan.machine.handle_vlan(tick.now, entry.key.vlan);
+        }
+        let members = network.directory.members();
+        let members = members.map(|member| member.entry.node);
+        lan.members = members
+            .map(|peer| (SegmentId::of(&id, peer), peer))
+            .collect();
+        lan.macs = lan.members.keys().map(SegmentId::mac).collect();
+    }
+
+    fn next_segment_event(&mut self, net: NetIndex) -> Option<SegmentEvent> {
+        let network = self.networks.all.get_mut(usize::from(net.0))?;
+        network.lan.machine.poll_event()
+    }
+
+    fn handle_segment_event(&mut self, tick: Tick, net: NetIndex, event: SegmentEvent) {
+        match event {
+            SegmentEvent::Opened(vlan) => {
+                self.outside.fib_stale = true;
+                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+                    network.bridge.remote.look_again();
+                    network.lan.release.remove(&vlan);
+                }
+                self.take_over(tick, net, vlan);
+            }
+            SegmentEvent::Shut(vlan) => {
+                self.outside.fib_stale = true;
+                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+                    network.bridge.remote.look_again();
+                    network.lan.release.insert(vlan, tick.now + HAND_OVER);
+                    let own = own_vlans(network);
+                    let concerns = |one| follows(&own, vlan, one);
+                    network.directory.handle_standby(concerns);
+                }
+                self.unlearn_tap(net);
+            }
+            SegmentEvent::Changed(vlan) => {
+                // The roster names who was heard.
+                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+                    network.lan.seen_version = u64::MAX;
+                }
+                self.refresh_segment(tick, usize::from(net.0));
+                if !self.stands_by(net, vlan) {
+                    self.take_over(tick, net, vlan);
+                }
+            }
+            SegmentEvent::Returned(vlan) => self.handle_returned_beacon(tick, net, vlan),
+        }
+        self.warn_of_segments(tick.now, net);
+    }
+
+    /// This node is the forwarder of `vlan`, or others are heard there than before.
+    fn take_over(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+        self.take_claims(tick, net, vlan);
+        self.miss_neighbours(tick, net, vlan);
+        let Some(network) = self.networks.all.get(usize::from(net.0)) else {
+            return;
+        };
+        let (me, lan, own) = (self.standing.identity.me, &network.lan, own_vlans(network));
+        let former = lan.machine.remembered(vlan);
+        let former: Vec<PeerId> = former.iter().filter_map(|id| lan.peer(id)).collect();
+        let (mut ours, mut beyond) = (Vec::new(), Vec::new());
+        for entry in network.directory.entries(tick.now) {
+            if !follows(&own, vlan, entry.key.vlan) || entry.owner == me {
+                continue;
+            }
+            if !former.contains(&entry.owner) {
+                beyond.push(entry.key);
+            } else if network.bridge.has(&entry.key) {
+                ours.push(entry.key);
+            }
+        }
+        let unclaimed = network.bridge.keys().filter(|key| {
+            follows(&own, vlan, key.vlan) && network.directory.owner(tick.now, key).is_none()
+        });
+        let unclaimed: Vec<MacKey> = unclaimed.collect();
+        for key in ours {
+            // Its owner is asked first: it may be alive behind a cable that was cut.
+            self.hear_learned(tick, net, key);
+        }
+        for key in unclaimed {
+            self.feed_learned(tick, net, key);
+        }
+        for key in beyond.into_iter().take(MAX_TAUGHT) {
+            self.forget_on_bridge(tick, net, key);
+            self.write_tap(net, &teaching_frame(key.mac, key.vlan));
+        }
+        self.touch_network(net);
+    }
+
+    /// What nodes claim of the LAN that are no longer heard there: most stations speak to their neighbours
+    /// alone, and the bridge here has never seen them.
+    fn miss_neighbours(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let gone = network.lan.machine.just_gone(tick.now, vlan);
+        let gone: Vec<PeerId> = gone.iter().filter_map(|id| network.lan.peer(id)).collect();
+        let own = own_vlans(network);
+        for owner in gone {
+            let concerns = |one| follows(&own, vlan, one);
+            network
+                .directory
+                .handle_owner_silent(tick.now, owner, concerns);
+        }
+    }
+
+    /// Claims what nodes claim that are on the LAN of which this node is the forwarder.
+    fn take_claims(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let others = neighbours(network, vlan);
+        if others.is_empty() {
+            return;
+        }
+        let own = own_vlans(network);
+        let theirs =
+            |entry: &Entry| others.contains(&entry.owner) && follows(&own, vlan, entry.key.vlan);
+        let entries: Vec<Entry> = network
+            .directory
+            .entries(tick.now)
+            .filter(|entry| theirs(entry))
+            .collect();
+        for entry in &entries {
+            // What cannot be claimed is told when a frame of it comes.
+            let _ = network.directory.handle_local_frame(
+                tick.now,
+                entry.key,
+                EvidenceClass::Announced,
+                &entry.ips,
+            );
+        }
+        if !entries.is_empty() {
+            tracing::info!(network = %network.secret.name, macs = entries.len(), "took over");
+            self.touch_network(net);
+        }
+    }
+
+    /// Withdraws what this node still claims in VLANs that were shut a moment ago.
+    fn release_claims(&mut self, tick: Tick, net: NetIndex) {
+        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+            return;
+        };
+        let due = network
+            .lan
+            .release
+            .iter()
+            .filter(|(_, at)| **at <= tick.now);
+        let due: Vec<VlanId> = due.map(|(vlan, _)| *vlan).collect();
+        for vlan in due {
+            network.lan.release.remove(&vlan);
+            if !network.lan.machine.is_shut(vlan) {
+                continue;
+            }
+            let own = own_vlans(network);
+            let keys: Vec<MacKey> = network
+                .local
+                .keys()
+                .copied()
+                .filter(|key| follows(&own, vlan, key.vlan))
+                .collect();
+            network.directory.handle_port_lost(tick.now, &keys);
+            self.networks.touched.insert(net);
+        }
+    }
+
+    fn warn_of_segments(&mut self, now: Instant, net: NetIndex) {
+        let Some(network) = self.networks.all.get(usize::from(net.0)) else {
+            return;
+        };
+        let name = network.secret.name.to_string();
+        let mut texts = BTreeMap::new();
+        for report in network.lan.machine.report() {
+            let about = format!("{name}/{}", report.vlan.get());
+            texts.insert(about, self.shared_text(network, &report));
+        }
+        let prefix = format!("{name}/");
+        let stays = |about: &str| !about.starts_with(&prefix) || texts.contains_key(about);
+        self.outside.warnings.retain(Topic::SharedLan, stays);
+        for (about, text) in texts {
+            self.outside
+                .warnings
+                .raise(now, Topic::SharedLan, &about, text);
+        }
+    }
+
+    fn shared_text(&self, network: &Network, report: &SegmentReport) -> String {
+        let shared = self.shared_report(network, report);
+        let others: Vec<String> = shared.others.iter().map(|p| self.called(*p)).collect();
+        let me = &self.standing.identity.name;
+        let vlan = match report.vlan {
+            VlanId::UNTAGGED => String::new(),
+            vlan => format!(" (VLAN {})", vlan.get()),
+        };
+        let role = match shared.forwarder {
+            _ if report.open => "this node carries its frames, the others stand by".to_owned(),
+            Some(peer) => format!(
+                "{} carries its frames, this node stands by",
+                self.called(peer)
+            ),
+            None => "nobody carries its frames yet".to_owned(),
+        };
+        format!(
+            "network {}: the LAN behind {}{vlan} is plugged in at this host ({me}) and at {}; {role}; \
+             to end that: farlan detach {} at all of them but one",
+            network.secret.name,
+            shared.port,
+            others.join(", "),
+            network.secret.name,
+        )
+    }
+
+    /// For `farlan status`.
+    pub(crate) fn shared_reports(&self, network: &Network) -> Vec<SharedLanReport> {
+        let reports = network.lan.machine.report();
+        let reports = reports.iter();
+        reports
+            .map(|report| self.shared_report(network, report))
+            .collect()
+    }
+
+    fn shared_report(&self, network: &Network, report: &SegmentReport) -> SharedLanReport {
+        let lan = &network.lan;
+        let peer = |id: &SegmentId| lan.peer(id);
+        let forwarder = if report.open {
+            Some(self.standing.identity.me)
+        } else {
+            let mut others = report.others.iter();
+            others
+                .find(|(_, forwards)| *forwards)
+                .and_then(|(id, _)| peer(id))
+        };
+        SharedLanReport {
+            vlan: report.vlan.get(),
+            port: port_of(&*self.outside.sight, network, report),
+            forwarder,
+            others: report
+                .others
+                .iter()
+                .filter_map(|(id, _)| peer(id))
+                .collect(),
+        }
+    }
+}
+
+/// The VLANs that have a forwarder of their own.
+fn own_vlans(network: &Network) -> BTreeSet<VlanId> {
+    network.lan.machine.vlans().map(|(vlan, _)| vlan).collect()
+}
+
+/// Has `vlan` the forwarder of `of`? VLANs that are not in `own` go with the untagged one.
+fn follows(own: &BTreeSet<VlanId>, of: VlanId, vlan: VlanId) -> bool {
+    vlan == of || of == VlanId::UNTAGGED && !own.contains(&vlan)
+}
+
+/// The nodes that are heard in `vlan`.
+fn neighbours(network: &Network, vlan: VlanId) -> Vec<PeerId> {
+    let reports = network.lan.machine.report();
+    let here = reports.iter().filter(|report| report.vlan == vlan);
+    let ids = here.flat_map(|report| report.others.iter());
+    ids.filter_map(|(id, _)| network.lan.peer(id)).collect()
+}
+
+/// The port by which the others are heard; if the bridge does not tell, the NIC or the bridge.
+fn port_of(sight: &dyn HostSight, network: &Network, report: &SegmentReport) -> String {
+    let Some(record) = &network.attached else {
+        return String::new();
+    };
+    let mut macs = report.others.iter().map(|(id, _)| id.mac());
+    let port = macs.find_map(|mac| {
+        let port = sight.port_behind(&record.bridge, mac);
+        port.filter(|port| *port != record.tap)
+    });
+    let nic = record.nic.as_ref().map(|nic| nic.name.clone());
+    port.or(nic).unwrap_or_else(|| record.bridge.clone())
+}
+
+/// The machine of a network that is new here.
+pub(crate) fn new_segment(
+    now: Instant,
+    secret: &NetworkSecret,
+    me: PeerId,
+    entropy: &mut dyn Entropy,
+) -> SharedLan {
+    let mut machine = Segment::new(now, secret.id, me, entropy);
+    machine.handle_keys(vec![BeaconKey::of(&secret.epoch_key)]);
+    SharedLan::new(machine)
+}

@@ -1,0 +1,167 @@
+//! The `Fib`: built from the machines when something it shows has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use overlay_proto::ids::PeerId;
+use overlay_proto::switching::{
+    Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, OwnTraffic, PeerSlot,
+};
+
+use crate::node::effects::Effect;
+use crate::node::networks::network::Network;
+use crate::node::switchboard::run::Node;
+
+/// What the workers go by.
+#[derive(Debug, Default)]
+pub struct Publication {
+    pub(crate) published: Arc<Fib>,
+    /// How many workers the fast path has.
+    pub workers: usize,
+}
+
+impl Node {
+    /// Publishes a new `Fib` if one is due. Workers load it with their next batch.
+    pub(crate) fn publish(&mut self, now: Instant) {
+        if !self.fib_is_stale() {
+            return;
+        }
+        self.outside.fib_stale = false;
+        let (peers, slots) = self.fib_peers();
+        let me = self.standing.identity.me;
+        let away = self.peers.known.values().filter(|peer| peer.is_away(now));
+        let away: BTreeSet<PeerId> = away.map(|peer| peer.id).collect();
+        let networks = self
+            .networks
+            .all
+            .iter_mut()
+            .map(|network| fib_network(network, now, me, (&peers, &slots, &away)))
+            .collect();
+        let sessions = self
+            .peers
+            .tunnels
+            .sessions()
+            .filter_map(|session| {
+                let peer = *slots.get(&session.peer)?;
+                Some((
+                    session.local_index,
+                    FibSession {
+                        session: Arc::clone(session),
+                        peer,
+                    },
+                ))
+            })
+            .collect();
+        let relay_keys = self.candidates.underlay.relay_keys().clone();
+        let remote = self
+            .peers
+            .tunnels
+            .sessions()
+            .map(|one| (one.remote_index, ()));
+        let own = OwnTraffic {
+            remote_indices: remote.collect(),
+            dialling: self
+                .peers
+                .tunnels
+                .dialling()
+                .map(|index| (index, ()))
+                .collect(),
+            last_handshake: self.peers.tunnels.last_timestamp(),
+            sockets: self.candidates.own_sockets(),
+        };
+        let fib = Fib {
+            networks,
+            peers,
+            sessions,
+            relay_keys,
+            own,
+        };
+        self.publication.published = Arc::new(fib);
+        let published = Arc::clone(&self.publication.published);
+        self.outside.effects.push(Effect::Publish(published));
+    }
+
+    /// A handshake that was begun must be known before its first datagram can come to a tap.
+    pub(crate) fn fib_is_stale(&self) -> bool {
+        self.outside.fib_stale
+            || self.publication.published.own.last_handshake != self.peers.tunnels.last_timestamp()
+            || self
+                .networks
+                .all
+                .iter()
+                .any(|n| n.published_version != n.directory.version())
+    }
+
+    fn fib_peers(&self) -> (Vec<FibPeer>, BTreeMap<PeerId, PeerSlot>) {
+        let mut peers = Vec::with_capacity(self.peers.known.len());
+        let mut slots = BTreeMap::new();
+        for peer in self.peers.known.values() {
+            let Ok(slot) = u32::try_from(peers.len()) else {
+                break;
+            };
+            slots.insert(peer.id, PeerSlot(slot));
+            peers.push(FibPeer {
+                peer: peer.id,
+                session: self.peers.tunnels.current(peer.id).cloned(),
+                path: peer.agent.chosen().filter(|_| peer.agent.is_open()),
+                datagram_limit: peer.agent.path_mtu_payload(),
+                counters: Arc::clone(&peer.counters),
+            });
+        }
+        (peers, slots)
+    }
+}
+
+fn fib_network(
+    network: &mut Network,
+    now: Instant,
+    me: PeerId,
+    (peers, slots, away): (&[FibPeer], &BTreeMap<PeerId, PeerSlot>, &BTreeSet<PeerId>),
+) -> FibNetwork {
+    let mut macs = FibMap::default();
+    let mut local = BTreeMap::new();
+    let mut remote = Vec::new();
+    for entry in network.directory.entries(now) {
+        if entry.local {
+            let heard = network.local.remove(&entry.key).unwrap_or_default();
+            local.insert(entry.key, Arc::clone(&heard));
+            macs.insert(entry.key, MacEntry::Local(heard));
+        } else if let Some(&slot) = slots.get(&entry.owner) {
+            macs.insert(entry.key, MacEntry::Remote(slot, entry.generation));
+            remote.push(entry.key);
+        }
+    }
+    network.local = local;
+    let remote = remote.into_iter();
+    let twins = network.bridge.find_twins(network.local.keys(), remote);
+    network.published_version = network.directory.version();
+    let ready = |slot: &PeerSlot| {
+        let peer = usize::try_from(slot.0)
+            .ok()
+            .and_then(|slot| peers.get(slot));
+        peer.is_some_and(|peer| peer.ready(network.secret.id).is_some())
+    };
+    let members = network.directory.members();
+    let others = members
+        .map(|member| member.entry.node)
+        .filter(|id| *id != me);
+    let others: Vec<(PeerId, PeerSlot)> = others
+        .filter_map(|peer| Some((peer, *slots.get(&peer)?)))
+        .collect();
+    let sought = others.iter();
+    let sought = sought.filter(|(id, slot)| ready(slot) || !away.contains(id));
+    let flood: Vec<PeerSlot> = sought.map(|(_, slot)| *slot).collect();
+    // A broadcast that somebody misses, or that nobody gets yet, is the slow path's business.
+    let punt_broadcast = others.is_empty() || !flood.iter().all(ready);
+    FibNetwork {
+        id: network.secret.id,
+        macs,
+        flood,
+        punt_broadcast,
+        clamp: network.switches().clamp,
+        twins,
+        standby: network.lan.standby(),
+        bpdu: network.switches().bpdu,
+    }
+}
