@@ -217,7 +217,6 @@ impl Node {
         self.peers_changed = true;
         if newcomer {
             self.permit(&[id]);
-            self.welcome(tick, net, id);
         }
         let list = ListSource::Card(card.card.sequence);
         self.learn_candidates(tick, id, list, card.card.candidates.clone());

@@ -27,8 +27,8 @@ impl Node {
             Punt::LocalFrame { net, frame, .. } => {
                 self.handle_local_frame(tick, net, frame.into_vec());
             }
-            Punt::LocalBroadcast { net, frame } => {
-                self.handle_partial_flood(tick, net, frame.into_vec());
+            Punt::LocalBroadcast { net, had, frame } => {
+                self.flood(tick, net, frame.into_vec(), had);
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::Beacon { net, frame } => self.handle_beacon(tick, net, frame.into_vec()),
@@ -448,7 +448,6 @@ impl Node {
                     self.fib_stale = true;
                 }
                 PathEvent::Proven { .. } => {
-                    peer.usable_since = Some(tick.now);
                     proven = true;
                     self.fib_stale = true;
                 }

@@ -26,6 +26,8 @@ pub mod invariants;
 #[cfg(test)]
 mod joining;
 mod look;
+#[cfg(test)]
+mod once;
 mod start;
 #[cfg(test)]
 mod tests;
