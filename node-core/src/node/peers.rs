@@ -108,7 +108,7 @@ impl Node {
         let (id, Some(static_key)) = (peer.id, peer.static_key) else {
             return;
         };
-        if !peer.may_answer_stray(tick.now)
+        if !peer.attempts.may_answer_stray(tick.now)
             || !self.probe_budget.take(tick.now, path.remote.ip())
             || self.tunnels.repeat(id, path)
         {
