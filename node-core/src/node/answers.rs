@@ -69,6 +69,7 @@ impl Node {
                     network.directory.handle_dht_ready(tick.now);
                     self.touched_networks.insert(network.index);
                 }
+                self.seek_anew(tick);
             }
             ControlEvent::InfraDown { peer } => {
                 tracing::info!(bootstrap = %peer, "bootstrap is down");

@@ -34,7 +34,7 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events
 //!   ([`crate::control`]).
 //! - [`permits`]: whom our relay allocations are to hear.
-//! - [`introductions`]: how strangers of one network come to know each other, by cards.
+//! - [`introductions`]: how strangers of one network come to know each other, by cards. `attempts`: when a peer is sought again.
 //! - [`names`]: what people call the nodes.
 //! - [`applying`]: `farlan apply`, step by step.
 //! - [`leaving`]: `farlan leave`, and members that left.
@@ -48,6 +48,7 @@
 pub mod answers;
 pub mod applying;
 pub mod attaching;
+mod attempts;
 pub mod begin;
 pub mod bridges;
 pub mod conditions;

@@ -323,17 +323,7 @@ impl Node {
         self.check_expiry(tick);
         self.check_twin(tick);
         self.say_again(tick);
-        let unreached: Vec<PeerId> = self
-            .peers
-            .keys()
-            .copied()
-            .filter(|id| !self.is_reached(*id))
-            .collect();
-        for id in unreached {
-            self.reach(tick, id);
-            let peer = self.peers.get_mut(&id);
-            self.fib_stale |= peer.is_some_and(|peer| peer.note_away(tick.now));
-        }
+        self.seek_unreached(tick);
     }
 
     /// Puts back, beside the slow path, what a restart of the host's firewall has removed.
