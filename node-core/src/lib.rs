@@ -12,7 +12,7 @@
 //! - [`control`]: what the control plane tells, and what its gate goes by.
 //! - [`shown`]: which certificate the node shows, and whom it dials.
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
-//! - [`waiting_room`]: frames that wait for something.
+//! - [`waiting_room`]: frames that wait for something. [`floods`]: broadcasts, and who has had them.
 //! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
 //! - [`reasons`]: why a peer is not reached, or not directly.
 //! - [`store`]: what is to be on disk, as data, in its order.
@@ -22,6 +22,7 @@ pub mod api;
 pub mod attachment;
 pub mod control;
 pub mod duration;
+pub mod floods;
 pub mod node;
 pub mod peer_turns;
 pub mod pin;

@@ -1,5 +1,7 @@
 //! What the fast path hands to the slow path.
 
+use std::sync::Arc;
+
 use nat_traversal::path::Path;
 use overlay_proto::ethernet::VlanId;
 use overlay_proto::ids::PeerId;
@@ -23,6 +25,9 @@ pub enum Punt {
     LocalBroadcast {
         /// The tap's network.
         net: NetIndex,
+        /// Whom it was sent to: what
+        /// [`FibNetwork::punt_broadcast`](overlay_proto::switching::FibNetwork::punt_broadcast) says.
+        had: Arc<[PeerId]>,
         /// The whole frame.
         frame: Box<[u8]>,
     },

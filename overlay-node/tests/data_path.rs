@@ -125,7 +125,7 @@ fn fib(number: usize, path: Path) -> Fib {
             id: NETWORK,
             macs: macs.into_iter().collect(),
             flood: vec![slot],
-            punt_broadcast: false,
+            punt_broadcast: None,
             clamp: true,
             twins: FibMap::default(),
             standby: None,

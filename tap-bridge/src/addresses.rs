@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
     AddressScope, CacheInfo,
@@ -383,10 +383,9 @@ impl Links {
     pub async fn host_network(&self, link: &Link) -> Result<HostNetwork, Error> {
         let mut network = HostNetwork::default();
         let request = self.handle().address().get();
-        let messages: Vec<AddressMessage> = request
-            .set_link_index_filter(link.index)
-            .execute()
-            .try_collect()
+        let request = request.set_link_index_filter(link.index);
+        let messages: Vec<AddressMessage> = self
+            .list(|| request.execute())
             .await
             .map_err(|error| netlink_error("cannot list addresses", error))?;
         for wanted in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -396,11 +395,7 @@ impl Links {
             let mut question = RouteMessage::default();
             question.header.address_family = wanted;
             let routes: Vec<RouteMessage> = self
-                .handle()
-                .route()
-                .get(question)
-                .execute()
-                .try_collect()
+                .list(|| self.handle().route().get(question).execute())
                 .await
                 .map_err(|error| netlink_error("cannot list routes", error))?;
             for message in &routes {

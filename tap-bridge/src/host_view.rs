@@ -34,19 +34,11 @@ impl Links {
     /// The kernel refuses.
     pub async fn host_view(&self, toward: &[IpAddr]) -> Result<HostView, Error> {
         let links: Vec<LinkMessage> = self
-            .handle()
-            .link()
-            .get()
-            .execute()
-            .try_collect()
+            .list(|| self.handle().link().get().execute())
             .await
             .map_err(|error| netlink_error("cannot list interfaces", error))?;
         let addresses: Vec<AddressMessage> = self
-            .handle()
-            .address()
-            .get()
-            .execute()
-            .try_collect()
+            .list(|| self.handle().address().get().execute())
             .await
             .map_err(|error| netlink_error("cannot list addresses", error))?;
         let mut view = HostView {
@@ -57,18 +49,26 @@ impl Links {
         for wanted in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = wanted;
-            let mut routes = self.handle().route().get(question).execute();
-            let mut kept = 0;
+            let (mut kept, mut routes) = (0, Vec::new());
             // All of the answer is read: the rest would be taken for the answer to the next question.
-            while let Some(message) = routes.next().await {
-                let message =
-                    message.map_err(|error| netlink_error("cannot list routes", error))?;
+            let read = |message: RouteMessage| {
                 if kept < MAX_ROUTES {
-                    let before = view.routes.len();
-                    view.routes.extend(routes_of(&message));
-                    kept += view.routes.len() - before;
+                    let before = routes.len();
+                    routes.extend(routes_of(&message));
+                    kept += routes.len() - before;
                 }
-            }
+                std::future::ready(Ok(None::<()>))
+            };
+            self.list(|| {
+                self.handle()
+                    .route()
+                    .get(question)
+                    .execute()
+                    .try_filter_map(read)
+            })
+            .await
+            .map_err(|error| netlink_error("cannot list routes", error))?;
+            view.routes.append(&mut routes);
         }
         for to in toward {
             view.ways_out.extend(self.way_to(*to).await);

@@ -1,8 +1,9 @@
 //! Interfaces, bridges and forwarding entries through rtnetlink.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{TryStream, TryStreamExt};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
@@ -15,6 +16,7 @@ use netlink_packet_route::neighbour::{
 use overlay_proto::ethernet::bridge::FDB_MAX_LEARNED;
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::port::{self, BridgeSettings};
@@ -63,7 +65,11 @@ pub struct Link {
 /// A connection to the kernel's routing socket, in the network namespace of the thread that made
 /// it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Links(Handle);
+pub struct Links {
+    handle: Handle,
+    /// One list at a time: while the kernel gives one out it refuses another on the same socket (`EBUSY`).
+    lists: Arc<Mutex<()>>,
+}
 
 impl Links {
     /// Connects. Must be called within a tokio runtime, which then carries the connection.
@@ -74,11 +80,26 @@ impl Links {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|error| Error::from_io("cannot open a netlink socket", error))?;
         tokio::spawn(connection);
-        Ok(Self(handle))
+        Ok(Self {
+            handle,
+            lists: Arc::default(),
+        })
     }
 
     pub(crate) const fn handle(&self) -> &Handle {
-        &self.0
+        &self.handle
+    }
+
+    /// All that `ask` is answered with, once nobody else is given a list. It must not ask before it is called.
+    pub(crate) async fn list<T, S>(
+        &self,
+        ask: impl FnOnce() -> S,
+    ) -> Result<Vec<T>, rtnetlink::Error>
+    where
+        S: TryStream<Ok = T, Error = rtnetlink::Error>,
+    {
+        let _turn = self.lists.lock().await;
+        ask().try_collect().await
     }
 
     /// All interfaces.
@@ -86,9 +107,8 @@ impl Links {
     /// # Errors
     /// The kernel refuses.
     pub async fn all(&self) -> Result<Vec<Link>, Error> {
-        let messages = self.0.link().get().execute();
-        let messages: Vec<LinkMessage> = messages
-            .try_collect()
+        let messages: Vec<LinkMessage> = self
+            .list(|| self.handle.link().get().execute())
             .await
             .map_err(|error| netlink_error("cannot list interfaces", error))?;
         Ok(messages.into_iter().map(Link::from_message).collect())
@@ -100,7 +120,7 @@ impl Links {
     /// The kernel refuses, or `name` can be no name.
     pub async fn find(&self, name: &str) -> Result<Option<Link>, Error> {
         check_name(name)?;
-        let request = self.0.link().get().match_name(name.to_owned());
+        let request = self.handle.link().get().match_name(name.to_owned());
         match request.execute().try_next().await {
             Ok(message) => Ok(message.map(Link::from_message)),
             Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
@@ -162,7 +182,7 @@ impl Links {
             .mcast_snooping(false)
             .append_info_data(InfoBridge::FdbMaxLearned(FDB_MAX_LEARNED.into()))
             .build();
-        let added = self.0.link().add(message).execute().await;
+        let added = self.handle.link().add(message).execute().await;
         added.map_err(|error| match errno(&error) {
             Some(libc::EEXIST) => Error::NameTaken {
                 name: name.to_owned(),
@@ -282,7 +302,7 @@ impl Links {
     /// # Errors
     /// [`Error::NotPermitted`].
     pub async fn delete(&self, link: &Link) -> Result<(), Error> {
-        match self.0.link().del(link.index).execute().await {
+        match self.handle.link().del(link.index).execute().await {
             Err(error) if errno(&error) != Some(libc::ENODEV) => {
                 Err(netlink_error(format!("cannot delete {}", link.name), error))
             }
@@ -295,7 +315,7 @@ impl Links {
     /// # Errors
     /// [`Error::NotPermitted`]; no legal address.
     pub async fn add_address(&self, link: &Link, ip: IpAddr, prefix: u8) -> Result<(), Error> {
-        let request = self.0.address().add(link.index, ip, prefix);
+        let request = self.handle.address().add(link.index, ip, prefix);
         match request.execute().await {
             Err(error) if errno(&error) != Some(libc::EEXIST) => {
                 let what = format!("cannot give {} the address {ip}/{prefix}", link.name);
@@ -311,11 +331,10 @@ impl Links {
     /// # Errors
     /// The kernel refuses.
     pub async fn addresses(&self, link: &Link) -> Result<Vec<(IpAddr, u8)>, Error> {
-        let request = self.0.address().get();
-        let messages: Vec<AddressMessage> = request
-            .set_link_index_filter(link.index)
-            .execute()
-            .try_collect()
+        let request = self.handle.address().get();
+        let request = request.set_link_index_filter(link.index);
+        let messages: Vec<AddressMessage> = self
+            .list(|| request.execute())
             .await
             .map_err(|error| netlink_error("cannot list addresses", error))?;
         let mut addresses = Vec::new();
@@ -360,7 +379,7 @@ impl Links {
         flags: NeighbourFlags,
     ) -> Result<(), Error> {
         let mut request = self
-            .0
+            .handle
             .neighbours()
             .add_bridge(port, &mac.0)
             .state(NeighbourState::Reachable)
@@ -392,7 +411,7 @@ impl Links {
                 .attributes
                 .push(NeighbourAttribute::Vlan(vlan.get()));
         }
-        match self.0.neighbours().del(message).execute().await {
+        match self.handle.neighbours().del(message).execute().await {
             Err(error) if errno(&error) != Some(libc::ENOENT) => {
                 let what = format!("cannot delete the forwarding entry of {mac}");
                 Err(netlink_error(what, error))
@@ -407,7 +426,7 @@ impl Links {
         what: &str,
         link: &Link,
     ) -> Result<(), Error> {
-        let done = self.0.link().change(message.build()).execute().await;
+        let done = self.handle.link().change(message.build()).execute().await;
         done.map_err(|error| netlink_error(format!("{what} {}", link.name), error))
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoBridgePort, InfoData,
@@ -241,9 +240,8 @@ impl Links {
             AddressFamily::Bridge,
             vec![LinkExtentMask::BrvlanCompressed],
         );
-        let messages: Vec<LinkMessage> = request
-            .execute()
-            .try_collect()
+        let messages: Vec<LinkMessage> = self
+            .list(|| request.execute())
             .await
             .map_err(|error| netlink_error("cannot list the VLANs of bridges", error))?;
         let mut ports: BTreeMap<u32, PortVlans> = BTreeMap::new();

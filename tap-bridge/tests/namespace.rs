@@ -271,3 +271,17 @@ fn loops_are_held_for_one_bridge_and_tap_until_they_are_released() {
         assert!(loop_filter::is_held("br lab", "fl-1").is_err());
     });
 }
+
+#[test]
+fn one_connection_can_be_asked_for_many_lists_at_once() {
+    in_namespace(|links| async move {
+        // Long lists: the kernel gives them out in pieces, and others are asked for in between.
+        for number in 0..400 {
+            tap::create(&format!("t{number}"), TapKind::Overlay, None).unwrap();
+        }
+        let views = (0..8).map(|_| links.host_view(&[]));
+        for view in futures::future::join_all(views).await {
+            assert!(view.unwrap().links.len() > 400);
+        }
+    });
+}

@@ -261,7 +261,7 @@ mod tests {
                 id: NetworkId([1; 32]),
                 macs: FibMap::default(),
                 flood: Vec::new(),
-                punt_broadcast: false,
+                punt_broadcast: None,
                 clamp: true,
                 twins: FibMap::default(),
                 standby: None,

@@ -152,9 +152,10 @@ impl Outgoing {
             Forward::Flood { network, punt } => {
                 self.tell(context, net, &frame, bytes);
                 self.flood(context, (network, lane), header, buffer, outbox);
-                if punt {
+                if let Some(had) = punt {
                     each_whole(context, header, buffer, |frame| {
-                        context.punt(Punt::LocalBroadcast { net, frame });
+                        let had = Arc::clone(had);
+                        context.punt(Punt::LocalBroadcast { net, had, frame });
                     });
                 }
             }
@@ -198,7 +199,7 @@ impl Outgoing {
             let Some((peer, session, path, selector)) = context.fib.sendable(slot, network.id)
             else {
                 // The slow path has it, too, where one of the members cannot be sent to.
-                if !network.punt_broadcast {
+                if network.punt_broadcast.is_none() {
                     context.drops.count(DropReason::NoSession);
                 }
                 continue;

@@ -168,7 +168,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             id: network(),
             macs: macs.into_iter().collect(),
             flood: vec![slot],
-            punt_broadcast: false,
+            punt_broadcast: None,
             clamp: true,
             twins: FibMap::default(),
             standby: None,
@@ -293,9 +293,10 @@ fn what_the_fib_does_not_know_is_punted_and_not_sent() {
     a.says(&frame(MAC_B, MAC_A, 60));
     let not_ready = PuntReason::PeerNotReady(PeerSlot(0));
     assert!(matches!(a.punted(), Punt::LocalFrame { reason, .. } if reason == not_ready));
-    a.change(|fib| fib.networks[0].punt_broadcast = true);
+    let had: Arc<[PeerId]> = [PeerId([9; 32])].into();
+    a.change(|fib| fib.networks[0].punt_broadcast = Some(Arc::clone(&had)));
     a.says(&frame(MacAddr::BROADCAST, MAC_A, 60));
-    assert!(matches!(a.punted(), Punt::LocalBroadcast { .. }));
+    assert!(matches!(a.punted(), Punt::LocalBroadcast { had: got, .. } if got == had));
     assert!(b.is_deaf());
     a.says(&[1, 2, 3]);
     a.counted(DropReason::MalformedFrame);

@@ -90,8 +90,9 @@ pub struct FibNetwork {
     /// The members that a broadcast goes to directly.
     pub flood: Vec<PeerSlot>,
     /// Set when some member cannot be sent to yet, so that the slow path must see each broadcast
-    /// as well ([`PuntReason::MemberNotReady`]).
-    pub punt_broadcast: bool,
+    /// as well ([`PuntReason::MemberNotReady`]): those of [`Self::flood`] that can be sent to, in order, who need
+    /// no second copy.
+    pub punt_broadcast: Option<Arc<[PeerId]>>,
     /// The MSS that guests announce is lowered to what one datagram carries.
     pub clamp: bool,
     /// Peers' MACs that a guest here has in another VLAN, while the bridge does not filter VLANs: a
@@ -207,8 +208,9 @@ pub enum Forward<'a> {
     Flood {
         /// The network.
         network: &'a FibNetwork,
-        /// Whether the slow path must see it, too: punt it as [`PuntReason::MemberNotReady`].
-        punt: bool,
+        /// Set when the slow path must see it, too: punt it as [`PuntReason::MemberNotReady`], with those that get
+        /// it by this.
+        punt: Option<&'a Arc<[PeerId]>>,
     },
     /// The destination is attached here; the local bridge delivers it.
     Local,
@@ -253,7 +255,7 @@ impl Fib {
         if dst.is_group() {
             return Forward::Flood {
                 network,
-                punt: network.punt_broadcast,
+                punt: network.punt_broadcast.as_ref(),
             };
         }
         match network.macs.get(&MacKey {

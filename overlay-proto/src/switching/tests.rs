@@ -73,7 +73,7 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
             id: LAB,
             macs: macs.into_iter().collect(),
             flood: vec![PeerSlot(0), PeerSlot(1)],
-            punt_broadcast: false,
+            punt_broadcast: None,
             clamp: true,
             twins: FibMap::default(),
             standby: None,
@@ -109,7 +109,7 @@ fn a_frame_goes_where_its_destination_is() {
     ));
     assert!(matches!(
         fib.forward(NET, key(OURS), MacAddr::BROADCAST, 7),
-        Forward::Flood { punt: false, .. }
+        Forward::Flood { punt: None, .. }
     ));
 }
 

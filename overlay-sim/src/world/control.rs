@@ -84,6 +84,8 @@ pub(super) struct Bootstrap {
     /// What the DHT has. Bound: the MACs of the world.
     records: BTreeMap<[u8; 32], Vec<u8>>,
     book: Revocations,
+    /// How many greetings it was asked to carry.
+    pub(super) greetings: u64,
     /// At which own address whoever bound an allocation was heard. Bound: the hosts' bindings.
     ways: BTreeMap<SocketAddr, SocketAddr>,
 }
@@ -106,11 +108,12 @@ impl Bootstrap {
             cards: BTreeMap::new(),
             records: BTreeMap::new(),
             book: Revocations::default(),
+            greetings: 0,
             ways: BTreeMap::new(),
         }
     }
 
-    fn peer(&self) -> PeerId {
+    pub(super) fn peer(&self) -> PeerId {
         self.authority.witness.peer_id()
     }
 
@@ -122,6 +125,17 @@ impl Bootstrap {
     /// The host's connections are gone with its process.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.up.remove(&peer);
+    }
+
+    /// The process begins anew: connections, cards, records and allocations are gone, the book is on disk. Whose
+    /// connections end by it.
+    pub(super) fn restart(&mut self) -> Vec<HostId> {
+        self.relay = RelayServer::new(RelayServerConfig::default());
+        self.cards.clear();
+        self.records.clear();
+        self.ways.clear();
+        let up = std::mem::take(&mut self.up);
+        up.into_values().map(|(host, _)| host).collect()
     }
 
     /// The host dials, or its connection is looked at.
@@ -289,16 +303,16 @@ impl Bootstrap {
                 .receipt(&chain, around.wall())
                 .map_or(Outcome::Failed(Failure::Refused), Outcome::Receipt),
             Question::Clock { .. } => Outcome::Clock(around.wall_nanos() / 1_000_000),
-            Question::Greet { to, envelope } => match self.up.get(&to) {
-                Some((host, run)) => {
-                    let (host, run) = (*host, *run);
-                    let at = around.clock.now() + around.config.control_delay;
-                    let event = ControlEvent::Signal { from, envelope };
-                    around.queue.push(at, Event::Control { host, run, event });
-                    Outcome::Done
-                }
-                None => Outcome::Failed(Failure::NotConnected),
-            },
+            Question::Greet { to, envelope } => {
+                self.greetings += 1;
+                let Some(&(host, run)) = self.up.get(&to) else {
+                    return Outcome::Failed(Failure::NotConnected);
+                };
+                let at = around.clock.now() + around.config.control_delay;
+                let event = ControlEvent::Signal { from, envelope };
+                around.queue.push(at, Event::Control { host, run, event });
+                Outcome::Done
+            }
             Question::GetRecord { dht_key, .. } => {
                 Outcome::Record(self.records.get(&dht_key).cloned())
             }

@@ -283,15 +283,17 @@ impl FastPath {
                 for &slot in &network.flood {
                     let done = match fib.sendable(slot, network.id) {
                         Some(to) => self.send(fib, to, bytes),
-                        None if network.punt_broadcast => Ok(()),
+                        None if network.punt_broadcast.is_some() => Ok(()),
                         None => Err(DropReason::NoSession),
                     };
                     if let Err(reason) = done {
                         self.drops.count(reason);
                     }
                 }
-                if punt {
-                    self.punt(Punt::LocalBroadcast { net, frame: copy() });
+                if let Some(had) = punt {
+                    let had = Arc::clone(had);
+                    let frame = copy();
+                    self.punt(Punt::LocalBroadcast { net, had, frame });
                 }
             }
             Forward::Local => self.tell(now_ms, net, &frame),

@@ -7,6 +7,7 @@
 //! - `host`: a host around a node, as the shell of the program is; `start`: from its disk to a running node.
 //! - `fast_path`: what the workers decide. `disk`: what a restart finds. `look`: what the host looks like.
 //! - `control`: the bootstrap, a stub but for its reflector and relay. `authority`: who signs.
+//! - `trouble`: what else happens to hosts and to the bootstrap.
 //! - `guests`: the guests and what they got. [`invariants`]: what must hold after each step.
 //!
 //! What it does not have: several bootstraps, a DHT that forgets or lies, clocks that differ, offloads, kernels that refuse.
@@ -20,15 +21,22 @@ mod disk;
 mod fast_path;
 mod guests;
 #[cfg(test)]
+mod healing;
+#[cfg(test)]
+mod healing_times;
+#[cfg(test)]
 mod histories;
 mod host;
 pub mod invariants;
 #[cfg(test)]
 mod joining;
 mod look;
+#[cfg(test)]
+mod once;
 mod start;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};

@@ -280,7 +280,7 @@ impl Node {
         self.touch_network(net);
     }
 
-    /// The roster changed: whoever is new in it is greeted, and welcomed once there is a session.
+    /// The roster changed: whoever is new in it is greeted.
     fn meet_members(&mut self, tick: Tick, net: NetIndex) {
         let Some(network) = self.networks.all.get(usize::from(net.0)) else {
             return;
@@ -297,7 +297,6 @@ impl Node {
             if let Some(peer) = self.new_peer(tick, id) {
                 peer.static_key = Some(static_key);
                 self.peers.changed = true;
-                self.welcome(tick, net, id);
                 self.permit(id);
                 self.reach(tick, id);
             }

@@ -1,22 +1,18 @@
 //! Frames that the fast path could not place.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use overlay_proto::directory::{LateFrame, LateVerdict, LocalVerdict, Resolution};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify};
 use overlay_proto::ids::PeerId;
-use overlay_proto::session::Session;
 use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
 use overlay_proto::wire::{Forwarded, InnerHeader, SAFE_DATAGRAM, max_frame, split};
 
+use crate::floods::Flood;
 use crate::node::effects::{Effect, TapFrame};
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
-
-/// A punt is on its way no longer than this, unless the node is overloaded.
-const PUNT_TIME: Duration = Duration::from_millis(5);
 
 /// The parts of a frame that the slow path decides by.
 struct Addresses {
@@ -143,7 +139,7 @@ impl Node {
         bytes: Vec<u8>,
     ) {
         if dst.mac.is_group() {
-            return self.flood(tick, net, bytes);
+            return self.flood(tick, net, bytes, Arc::default());
         }
         let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
             return;
@@ -180,80 +176,48 @@ impl Node {
         self.reach(tick, peer);
     }
 
-    /// Sends what waited for a session with `peer`.
+    /// Sends what waited for a session with `peer`: broadcasts, then what is for a guest there.
     pub(crate) fn release_for_session(&mut self, tick: Tick, peer: PeerId) {
+        self.settle_channel(tick, peer);
         for index in 0..self.networks.all.len() {
             let Ok(net) = u16::try_from(index).map(NetIndex) else {
                 return;
             };
+            let floods = self.networks.all.get_mut(index).map(|one| &mut one.floods);
+            let mut floods = floods.map(std::mem::take).unwrap_or_default();
+            floods.offer(tick.now, peer, |frame| self.send_frame(net, peer, frame));
+            if let Some(network) = self.networks.all.get_mut(index) {
+                network.floods = floods;
+            }
             for frame in self.networks.for_session.take((net, peer)) {
                 self.send_or_wait(tick, net, peer, frame);
             }
         }
     }
 
-    /// Sends one copy to every member; see `docs/adr/0004-head-end-replication.md`.
-    fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
-        for peer in self.members_of(net) {
-            self.send_or_skip(tick, net, peer, &bytes);
-        }
-        self.keep_for_newcomers(tick, net, bytes);
-    }
-
-    /// Sends a copy to `peer`, or lets it wait, unless `peer` is away: what was broadcast meanwhile is of no use to
-    /// one that comes back later.
-    fn send_or_skip(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: &[u8]) {
-        let away = self.peers.known.get(&peer);
-        let away = away.is_some_and(|peer| peer.is_away(tick.now));
-        self.settle_channel(tick, peer);
-        if !self.send_frame(net, peer, bytes) && !away {
-            self.send_or_wait(tick, net, peer, bytes.to_vec());
-        }
-    }
-
-    /// A broadcast that the fast path sent to the members it could reach: the others get it as soon
-    /// as they are connected. Without this the first ARP request of a guest would be lost.
-    pub(crate) fn handle_partial_flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
-        for peer in self.members_of(net) {
-            if self.was_missed(tick, net, peer) {
-                self.send_or_skip(tick, net, peer, &bytes);
+    /// Sends one copy to every member but those that `had` one, in order: by the fast path, which could not send to all; see
+    /// `docs/adr/0004-head-end-replication.md`. Those without a session get it as soon as they have one: else the first ARP request
+    /// of a guest would be lost. One that is away is not waited for.
+    pub(crate) fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>, had: Arc<[PeerId]>) {
+        let mut flood = Flood::new(tick.now, bytes, had);
+        for id in self.members_of(net) {
+            if flood.was_had_by(&id) {
+                continue;
+            }
+            // A claim in the channel may be that of the frame's source.
+            self.settle_channel(tick, id);
+            let known = self.peers.known.get(&id);
+            let away = known.is_some_and(|peer| peer.is_away(tick.now));
+            if self.send_frame(net, id, &flood.frame) {
+                flood.note_had(id);
+            } else if !away {
+                flood.note_missed(id);
+                self.reach(tick, id);
             }
         }
-        self.keep_for_newcomers(tick, net, bytes);
-    }
-
-    /// Could the fast path not send a frame of `net` to `peer` when it punted? One that became ready just now
-    /// may get a frame twice; the other way it would get none.
-    fn was_missed(&self, tick: Tick, net: NetIndex, id: PeerId) -> bool {
-        let network = self.networks.all.get(usize::from(net.0));
-        let (Some(peer), Some(network)) = (self.peers.known.get(&id), network) else {
-            return true;
-        };
-        let just = |at| tick.now.duration_since(at) < PUNT_TIME;
-        let shares = |session: &Arc<Session>| {
-            let mut shared = session.networks.iter();
-            shared.any(|shared| shared.network == network.secret.id)
-        };
-        !self.peers.tunnels.current(id).is_some_and(shares)
-            || !peer.agent.is_open()
-            || peer.usable_since.is_some_and(just)
-    }
-
-    /// Members that become known within the next moments get it, too.
-    fn keep_for_newcomers(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-            network.waiting.for_newcomers.push(tick.now, (), bytes);
-        }
-    }
-
-    /// `peer` has become known as a member of `net`: it gets the broadcasts of the last moments.
-    pub(crate) fn welcome(&mut self, tick: Tick, net: NetIndex, peer: PeerId) {
-        let Some(network) = self.networks.all.get(usize::from(net.0)) else {
-            return;
-        };
-        for frame in network.waiting.for_newcomers.peek(()) {
-            let left = self.networks.for_session.push(tick.now, (net, peer), frame);
-            self.outside.drops.add(DropReason::PendingOverflow, left);
+            let lost = network.floods.push(flood);
+            self.outside.drops.add(DropReason::PendingOverflow, lost);
         }
     }
 
@@ -543,7 +507,7 @@ impl Node {
     pub(crate) fn expire_waiting(&mut self, tick: Tick) {
         let drops = &self.outside.drops;
         for network in &mut self.networks.all {
-            network.waiting.for_newcomers.expire(tick.now);
+            drops.add(DropReason::NoSession, network.floods.expire(tick.now));
             drops.add(
                 DropReason::UnknownMac,
                 network.waiting.for_lookup.expire(tick.now),

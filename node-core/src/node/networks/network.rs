@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::floods::Floods;
 use crate::waiting_room::{Bounds, WaitingRoom};
 use overlay_proto::directory::Directory;
 use overlay_proto::ids::PeerId;
@@ -37,14 +38,6 @@ const ARBITRATION_ROOM: Bounds = Bounds {
     max_wait: Duration::from_secs(2),
 };
 
-/// Broadcasts of the last moments, for members that become known just after. The frames have been
-/// sent to the members known then, so their leaving is no drop.
-const NEWCOMER_ROOM: Bounds = Bounds {
-    per_key: 16,
-    in_all: 16,
-    max_wait: Duration::from_secs(1),
-};
-
 /// No version of a directory.
 pub(crate) const NEVER_SAVED: u64 = u64::MAX;
 
@@ -57,8 +50,6 @@ pub(crate) struct Waiting {
     pub(crate) for_owner: WaitingRoom<MacKey>,
     /// Peers' frames that wait for the claim of their source.
     pub(crate) for_claim: WaitingRoom<(PeerId, MacKey)>,
-    /// Copies of recent broadcasts.
-    pub(crate) for_newcomers: WaitingRoom<()>,
 }
 
 impl Waiting {
@@ -67,7 +58,6 @@ impl Waiting {
             for_lookup: WaitingRoom::new(LOOKUP_ROOM),
             for_owner: WaitingRoom::new(ARBITRATION_ROOM),
             for_claim: WaitingRoom::new(SOURCE_ROOM),
-            for_newcomers: WaitingRoom::new(NEWCOMER_ROOM),
         }
     }
 
@@ -105,6 +95,8 @@ pub struct Network {
     pub(crate) local: BTreeMap<MacKey, Arc<LocalMac>>,
     /// Frames that wait.
     pub(crate) waiting: Waiting,
+    /// Broadcasts of the last moments, for members that have not had them.
+    pub(crate) floods: Floods,
     /// Guests that are being asked whether they are still here.
     pub(crate) probes: Vec<LocalProbe>,
     /// When our card is to be laid down at the rendezvous again; `None` at once.
@@ -133,6 +125,7 @@ impl Network {
             lan,
             local: BTreeMap::new(),
             waiting: Waiting::new(),
+            floods: Floods::default(),
             probes: Vec::new(),
             register_at: None,
             published_version: u64::MAX,

@@ -27,8 +27,8 @@ impl Node {
             Punt::LocalFrame { net, frame, .. } => {
                 self.handle_local_frame(tick, net, frame.into_vec());
             }
-            Punt::LocalBroadcast { net, frame } => {
-                self.handle_partial_flood(tick, net, frame.into_vec());
+            Punt::LocalBroadcast { net, had, frame } => {
+                self.flood(tick, net, frame.into_vec(), had);
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::Beacon { net, frame } => self.handle_beacon(tick, net, frame.into_vec()),
@@ -110,7 +110,7 @@ impl Node {
         let (id, Some(static_key)) = (peer.id, peer.static_key) else {
             return;
         };
-        if !peer.may_answer_stray(tick.now)
+        if !peer.attempts.may_answer_stray(tick.now)
             || !self.peers.probe_budget.take(tick.now, path.remote.ip())
             || self.peers.tunnels.repeat(id, path)
         {
@@ -466,7 +466,6 @@ impl Node {
                     self.outside.fib_stale = true;
                 }
                 PathEvent::Proven { .. } => {
-                    peer.usable_since = Some(tick.now);
                     proven = true;
                     self.outside.fib_stale = true;
                 }

@@ -1,9 +1,10 @@
 //! The peers: sessions, paths, channels.
 //!
-//! - [`handling`]: what comes from peers: handshakes, probes, messages. [`peer`]: one peer's path agent and channel.
+//! - [`handling`]: what comes from peers: handshakes, probes, messages. [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again.
 //! - [`sending`]: datagrams and frames of our own. [`undelivered`]: messages that did not get there.
 //! - [`memory`]: what is kept on disk of peers.
 
+mod attempts;
 pub mod handling;
 pub mod memory;
 pub mod peer;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::reasons::Greeted;
 use crate::underlay::RelaySpot;
@@ -18,53 +18,11 @@ use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 
 use crate::node::introductions::names::PeerName;
+use crate::node::peers::attempts::Attempts;
 use crate::node::peers::memory::Remembered;
 
 /// Paths on which one handshake is tried: the relay and the best candidates.
 const HANDSHAKE_PATHS: usize = 8;
-
-/// A handshake goes on for 10 s by itself; the first repetition comes right after it.
-const FIRST_REDIAL: Duration = Duration::from_secs(10);
-
-/// The longest time between two handshakes with a peer that does not answer.
-const LONGEST_REDIAL: Duration = Duration::from_secs(300);
-
-/// A peer is greeted again only after this time: a greeting is a message on the bootstrap, and a
-/// peer that is gone answers none.
-const GREET_EVERY: Duration = Duration::from_secs(5);
-
-/// A packet for a session that is no more lets a handshake begin out of turn no more often.
-const STRAY_EVERY: Duration = Duration::from_secs(1);
-
-/// Who was sought for so long and gave no sign is away: broadcasts do not wait for it. What is slow, two
-/// lost handshakes over a relay, is through by then.
-const AWAY_AFTER: Duration = Duration::from_secs(10);
-
-/// When we last tried to reach a peer, and how often in vain.
-#[derive(Debug, Default)]
-struct Attempts {
-    /// The first of them.
-    since: Option<Instant>,
-    dialled: Option<Instant>,
-    in_vain: u32,
-    greeted: Option<Instant>,
-    greetings: u32,
-    /// When a stray last had an effect.
-    strayed: Option<Instant>,
-    /// It counts as away, as far as the `Fib` was told.
-    away: bool,
-}
-
-impl Attempts {
-    /// None yet, but what limits how often others are spoken to stays.
-    fn renewed(&self) -> Self {
-        Self {
-            greeted: self.greeted,
-            strayed: self.strayed,
-            ..Self::default()
-        }
-    }
-}
 
 /// Where a list of candidates came from, with its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +127,7 @@ pub struct Peer {
     pub(crate) last_heard: Option<Instant>,
     /// What became of the last greeting.
     pub(crate) greeted: Option<Greeted>,
-    attempts: Attempts,
+    pub(crate) attempts: Attempts,
     seen: Seen,
 }
 
@@ -248,7 +206,7 @@ impl Peer {
     /// A path was chosen. `true`: a direct one from where it was not met before.
     pub(crate) fn choose(&mut self, path: Path) -> bool {
         self.last_path = Some(path);
-        self.attempts.since = None;
+        self.attempts.note_found();
         let met_at = (path.kind() == PathKind::Direct).then_some(path.remote);
         let new = met_at.is_some() && met_at != self.met_at;
         self.met_at = met_at.or(self.met_at);
@@ -323,41 +281,9 @@ impl Peer {
             .collect()
     }
 
-    /// May a handshake begin now? Counts it if so.
-    pub(crate) fn may_dial(&mut self, now: Instant) -> bool {
-        let wait = FIRST_REDIAL * 2_u32.saturating_pow(self.attempts.in_vain.min(8));
-        let wait = wait.min(LONGEST_REDIAL);
-        if self
-            .attempts
-            .dialled
-            .is_some_and(|at| now.duration_since(at) < wait)
-        {
-            return false;
-        }
-        self.attempts.since.get_or_insert(now);
-        if self.attempts.dialled.replace(now).is_some() {
-            self.attempts.in_vain += 1;
-        }
-        true
-    }
-
-    /// Do the repetitions of the first handshake still run?
-    pub(crate) fn just_dialled(&self, now: Instant) -> bool {
-        let first = self.attempts.in_vain == 0;
-        let dialled = self.attempts.dialled;
-        first && dialled.is_none_or(|at| now.duration_since(at) < FIRST_REDIAL)
-    }
-
     /// Has it given no sign since it was sought? Whoever is reached is not sought.
     pub(crate) fn is_away(&self, now: Instant) -> bool {
-        let since = self.attempts.since;
-        since.is_some_and(|at| now.duration_since(at) >= AWAY_AFTER)
-    }
-
-    /// `true` once when it has become [away](Self::is_away).
-    pub(crate) fn note_away(&mut self, now: Instant) -> bool {
-        let away = self.is_away(now);
-        !std::mem::replace(&mut self.attempts.away, away) && away
+        self.attempts.is_away(now)
     }
 
     /// Has it told a relay at which we have an allocation, too?
@@ -367,7 +293,7 @@ impl Peer {
 
     /// What failed before may work now.
     pub(crate) fn try_again(&mut self) {
-        self.attempts = self.attempts.renewed();
+        self.attempts.renew();
     }
 
     /// Was it last reached on `path`, directly?
@@ -375,34 +301,6 @@ impl Peer {
         path.kind() == PathKind::Direct
             && self.met_at == Some(path.remote)
             && filter.admit_source(path.remote).is_ok()
-    }
-
-    /// May a stray from it have an effect now? Counts it if so.
-    pub(crate) fn may_answer_stray(&mut self, now: Instant) -> bool {
-        let last = self.attempts.strayed;
-        if last.is_some_and(|at| now.duration_since(at) < STRAY_EVERY) {
-            return false;
-        }
-        self.attempts.strayed = Some(now);
-        true
-    }
-
-    /// May it be greeted now? Counts it if so.
-    pub(crate) fn may_greet(&mut self, now: Instant) -> bool {
-        // A peer that does not answer is greeted ever more rarely, up to every five minutes.
-        let wait = GREET_EVERY * 2_u32.saturating_pow(self.attempts.greetings.min(6));
-        if self
-            .attempts
-            .greeted
-            .is_some_and(|at| now.duration_since(at) < wait)
-        {
-            return false;
-        }
-        self.attempts.since.get_or_insert(now);
-        if self.attempts.greeted.replace(now).is_some() {
-            self.attempts.greetings += 1;
-        }
-        true
     }
 
     /// A first session is there: the next time is the first time again, and what was agreed in an
@@ -421,7 +319,7 @@ impl Peer {
     /// after a first one. `channel_id` is random.
     pub(crate) fn rekeyed(&mut self, channel_id: u32) {
         self.channel.renew(channel_id);
-        self.attempts.in_vain = 0;
+        self.attempts.note_answered();
     }
 
     /// Tells the agent whether frames went out and came in since the last look; `true` if any did.
@@ -452,8 +350,11 @@ impl Peer {
     reason = "any moment will do to count from"
 )]
 mod tests {
+    use std::time::Duration;
+
     use nat_traversal::path::{AllocationId, RelayName};
 
+    use super::super::attempts::{AWAY_AFTER, FIRST_REDIAL, STRAY_EVERY};
     use super::*;
 
     fn peer(now: Instant) -> Peer {
@@ -466,14 +367,14 @@ mod tests {
         let now = Instant::now();
         let mut peer = peer(now);
         assert!(!peer.is_away(now + AWAY_AFTER), "nobody has sought it");
-        assert!(peer.may_greet(now) && peer.may_dial(now));
+        assert!(peer.attempts.may_greet(now) && peer.attempts.may_dial(now));
         assert!(!peer.is_away(now + AWAY_AFTER / 2));
         let late = now + AWAY_AFTER;
-        assert!(peer.may_dial(late) && peer.is_away(late));
+        assert!(peer.attempts.may_dial(late) && peer.is_away(late));
         // Its own word, newer than what was known.
         peer.set_candidates(late, ListSource::Card(1), Vec::new());
         assert!(!peer.is_away(late));
-        assert!(peer.may_dial(late) && peer.is_away(late + AWAY_AFTER));
+        assert!(peer.attempts.may_dial(late) && peer.is_away(late + AWAY_AFTER));
         peer.reached(late + AWAY_AFTER, 8);
         assert!(!peer.is_away(late + AWAY_AFTER * 9));
     }
@@ -482,12 +383,12 @@ mod tests {
     fn a_stray_has_an_effect_once_a_second_whatever_else_happens() {
         let now = Instant::now();
         let mut peer = peer(now);
-        assert!(peer.may_answer_stray(now));
+        assert!(peer.attempts.may_answer_stray(now));
         peer.set_candidates(now, ListSource::Card(1), Vec::new());
         peer.try_again();
         let soon = now + Duration::from_millis(999);
-        assert!(!peer.may_answer_stray(soon));
-        assert!(peer.may_answer_stray(now + STRAY_EVERY));
+        assert!(!peer.attempts.may_answer_stray(soon));
+        assert!(peer.attempts.may_answer_stray(now + STRAY_EVERY));
     }
 
     /// Invites may name several addresses of one bootstrap, or the same ones in another order.
@@ -532,9 +433,9 @@ mod tests {
         let mut now = Instant::now();
         let mut peer = peer(now);
         for round in 0..10 {
-            assert!(peer.may_dial(now), "{round}");
+            assert!(peer.attempts.may_dial(now), "{round}");
             peer.rekeyed(round);
-            assert!(!peer.may_dial(now + FIRST_REDIAL / 2));
+            assert!(!peer.attempts.may_dial(now + FIRST_REDIAL / 2));
             now += FIRST_REDIAL;
         }
     }

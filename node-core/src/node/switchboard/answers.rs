@@ -72,6 +72,7 @@ impl Node {
                     network.directory.handle_dht_ready(tick.now);
                     self.networks.touched.insert(network.index);
                 }
+                self.seek_anew(tick);
             }
             ControlEvent::InfraDown { peer } => {
                 tracing::info!(bootstrap = %peer, "bootstrap is down");

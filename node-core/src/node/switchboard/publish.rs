@@ -153,7 +153,13 @@ fn fib_network(
     let sought = sought.filter(|(id, slot)| ready(slot) || !away.contains(id));
     let flood: Vec<PeerSlot> = sought.map(|(_, slot)| *slot).collect();
     // A broadcast that somebody misses, or that nobody gets yet, is the slow path's business.
-    let punt_broadcast = others.is_empty() || !flood.iter().all(ready);
+    let all_ready = !others.is_empty() && flood.iter().all(ready);
+    let punt_broadcast = (!all_ready).then(|| {
+        let had = others.iter().filter(|(_, slot)| ready(slot));
+        let mut had: Vec<PeerId> = had.map(|(id, _)| *id).collect();
+        had.sort_unstable();
+        had.into()
+    });
     FibNetwork {
         id: network.secret.id,
         macs,

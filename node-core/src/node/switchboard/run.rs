@@ -52,7 +52,7 @@ pub struct Node {
 #[derive(Debug)]
 pub(crate) struct Rounds {
     next_look: Instant,
-    next_housekeeping: Instant,
+    pub(crate) next_housekeeping: Instant,
 }
 
 impl Rounds {
@@ -237,18 +237,7 @@ impl Node {
         self.check_expiry(tick);
         self.check_twin(tick);
         self.say_again(tick);
-        let unreached: Vec<PeerId> = self
-            .peers
-            .known
-            .keys()
-            .copied()
-            .filter(|id| !self.is_reached(*id))
-            .collect();
-        for id in unreached {
-            self.reach(tick, id);
-            let peer = self.peers.known.get_mut(&id);
-            self.outside.fib_stale |= peer.is_some_and(|peer| peer.note_away(tick.now));
-        }
+        self.seek_unreached(tick);
     }
 
     /// Puts back, beside the slow path, what a restart of the host's firewall has removed.

@@ -186,7 +186,7 @@ impl Node {
             introduced: peer.static_key.is_some(),
             greeted: peer.greeted,
             relay_in_common: peer.has_relay_in_common(routes),
-            just_dialled: peer.just_dialled(now),
+            just_dialled: peer.attempts.just_dialled(now),
             agent: peer.agent.reason(),
         }
     }
