@@ -107,6 +107,68 @@ fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
     files
 }
 
+/// The owners whose code stands in their own directory (ADR 43); of the others only the fields do so far.
+const OWNERS_DONE: [&str; 1] = ["candidates"];
+
+const OWNERS: [&str; 5] = [
+    "candidates",
+    "introductions",
+    "networks",
+    "peers",
+    "standing",
+];
+
+/// An owner of the node neither calls another one nor reads its fields: the switchboard does (ADR 43).
+#[test]
+fn no_owner_names_another_one() {
+    for owner in OWNERS_DONE {
+        for (name, text) in files_in(&format!("node-core/src/node/{owner}"), 2) {
+            let others = OWNERS.iter().filter(|other| **other != owner);
+            for other in others.chain(&["switchboard", "users"]) {
+                for path in [format!("node::{other}::"), format!("node::{other};")] {
+                    assert!(!text.contains(&path), "{owner}/{name} names {path}");
+                }
+            }
+        }
+    }
+}
+
+/// What has more fields is several things (ADR 43).
+const MAX_FIELDS: usize = 15;
+
+/// Structs of the node that are larger: `Peer` holds what is other owners' until their code has moved.
+const LARGER: [(&str, usize); 1] = [("Peer", 22)];
+
+#[test]
+fn no_struct_of_the_node_has_more_than_15_fields() {
+    let mut structs = 0;
+    for (name, text) in files_in("node-core/src/node", 40) {
+        let mut open: Option<(String, usize)> = None;
+        for line in text.lines() {
+            let head = line
+                .trim_start_matches("pub ")
+                .trim_start_matches("pub(crate) ");
+            if let Some(head) = head.strip_prefix("struct ").filter(|h| h.ends_with('{')) {
+                let end = head.find(|c: char| !c.is_alphanumeric()).unwrap();
+                open = Some((head[..end].to_owned(), 0));
+            } else if line == "}" {
+                let Some((of, fields)) = open.take() else {
+                    continue;
+                };
+                let larger = LARGER.iter().find(|(larger, _)| *larger == of);
+                let most = larger.map_or(MAX_FIELDS, |(_, most)| *most);
+                assert!(fields <= most, "{name}: {of} has {fields} fields");
+                structs += 1;
+            } else if let Some((_, fields)) = &mut open {
+                let field = line.starts_with("    ") && !line.starts_with("     ");
+                let is_text = line.trim_start().starts_with(['/', '#']);
+                *fields += usize::from(field && !is_text && line.contains(':'));
+            }
+        }
+    }
+    assert!(structs > 40, "only {structs} structs found");
+}
+
 /// What the slow path asks of the control plane is data (ADR 40): only one file of the shell calls it.
 #[test]
 fn no_closure_crosses_into_the_control_plane() {
