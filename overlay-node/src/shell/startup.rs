@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use nat_traversal::path::SocketId;
 use node_core::control::{BootstrapAddr, GateState};
 use node_core::questions::MAX_ASKED;
 use node_core::sequences::Sequences;
-use node_core::shown::{bootstraps_to_dial, is_out, own_chain};
+use node_core::shown::{bootstraps_to_dial, own_chain};
 use overlay_proto::Entropy;
 use overlay_proto::membership::Revocations;
 use overlay_proto::session::{Processor, Suite};
@@ -42,17 +42,13 @@ use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
 use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
 use node_core::node::files::{LOOPED_PORTS, PEERS};
 use node_core::node::standing::identity::Identity;
-use node_core::node::switchboard::begin::Begin;
-use node_core::node::switchboard::run::{HOUSEKEEPING, Node};
+use node_core::node::switchboard::begin::{Begin, above_all_before, revoked_already};
+use node_core::node::switchboard::run::Node;
 use node_core::node::tick::Tick;
 
 /// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
 /// 36 MiB: about 50 ms of a flood of small frames.
 const PUNT_QUEUE: usize = 4096;
-
-/// A handshake timestamp is on disk this long after it was to be saved, however slow the disk is and whatever is
-/// written before it.
-const SLOWEST_DISK: Duration = Duration::from_secs(55);
 
 /// Beacons on their way to the slow path: of a handful of nodes for each of 16 VLANs.
 const BEACON_QUEUE: usize = 64;
@@ -196,7 +192,7 @@ fn slow_path(
         listen: sockets.local_addrs(),
         sequences: (sequences, first),
         held,
-        last_refusal: revoked_already(setup),
+        last_refusal: revoked_already(&setup.membership, &setup.revocations, setup.key.peer_id()),
         state_dir: setup.state.path().display().to_string(),
     };
     Ok(Node::new(tick, begin))
@@ -375,13 +371,6 @@ fn member_gate(setup: &NodeSetup, kept: &Arc<Kept>) -> Result<MemberGate> {
     ))
 }
 
-/// What `status` says from the start if this node was revoked in a run before.
-fn revoked_already(setup: &NodeSetup) -> Option<String> {
-    is_out(&setup.membership, &setup.revocations, setup.key.peer_id()).then(|| {
-        "the authority has revoked this node or its invite; ask for a new invite".to_owned()
-    })
-}
-
 fn multiaddr(addr: &BootstrapAddr) -> Result<Multiaddr> {
     let text = addr.text();
     text.parse()
@@ -443,41 +432,4 @@ fn tunnels(setup: &NodeSetup, identity: &Identity) -> Result<Tunnels> {
     let clock = u64::try_from(clock_readings().wall.as_nanos()).unwrap_or(0);
     let saved = setup.state.load_handshake_time()?;
     Ok(Tunnels::new(config, above_all_before(saved, clock)))
-}
-
-/// A handshake timestamp, in nanoseconds, that no run before has reached, when `saved` is on disk and the clock
-/// says `clock`. A run that was killed has not saved its last handshakes; where the clock was ahead in it and is
-/// right now, only the time between two savings, and that which the disk took for one, tell how far they went.
-/// Where the clock is beyond what is saved nothing is added: a copy of this state directory that runs elsewhere
-/// would make peers take the handshakes of the original for old ones.
-fn above_all_before(saved: u64, clock: u64) -> u64 {
-    if clock >= saved {
-        return clock;
-    }
-    let unsaved = u64::try_from((HOUSEKEEPING + SLOWEST_DISK).as_nanos()).unwrap_or(0);
-    saved.saturating_add(unsaved)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    #[test]
-    fn timestamps_go_on_above_a_run_that_was_killed_with_its_clock_ahead() {
-        let now = 1_800_000_000 * SECOND;
-        assert_eq!(above_all_before(0, now), now, "the first run of all");
-        assert_eq!(
-            above_all_before(now - SECOND, now),
-            now,
-            "or a copy's first"
-        );
-        // Saved 5 s before its last handshake, two hours ahead; or begun then, on a slow disk.
-        let ahead = now + 7_200 * SECOND;
-        for before in [5, 50] {
-            assert!(above_all_before(ahead - before * SECOND, now) > ahead);
-        }
-        assert_eq!(above_all_before(u64::MAX, now), u64::MAX);
-    }
 }

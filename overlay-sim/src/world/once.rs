@@ -95,7 +95,9 @@ fn life(seed: u64) {
 
 #[test]
 fn a_broadcast_reaches_each_member_at_most_once() {
-    for seed in 1..=8 {
+    // Each takes seconds without optimization.
+    let seeds = if cfg!(debug_assertions) { 1 } else { 8 };
+    for seed in 1..=seeds {
         life(seed);
     }
 }

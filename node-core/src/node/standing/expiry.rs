@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use crate::store::{Done, Edit, Write};
-use overlay_proto::ids::{NetworkName, PeerId};
-use overlay_proto::membership::{Chain, Utc};
+use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
+use overlay_proto::membership::Utc;
 use overlay_proto::time::UnixTime;
 
 use crate::node::storing::Outcome;
@@ -97,18 +97,32 @@ impl Node {
     /// Warns of the end of our own membership, for each network.
     pub(crate) fn warn_of_the_end(&mut self, tick: Tick) {
         let membership = &self.standing.identity.membership;
-        let now = membership.roots().now(tick.wall);
         let mine = membership.networks();
         let stays = |about: &str| mine.iter().any(|one| one.name.as_str() == about);
         self.outside.warnings.retain(Topic::Membership, stays);
         for network in mine {
-            let chain = membership.chain_for(&network.id).or(membership.chain());
-            let until = chain.map(Chain::claimed_end);
-            let text = until.and_then(|until| warning(&network.name, until, now));
+            let text = self.what_ends(tick, &network.id, &network.name);
             let name = network.name.as_str();
             self.outside
                 .warnings
                 .set(tick.now, Topic::Membership, name, text);
+        }
+    }
+
+    fn what_ends(&self, tick: Tick, id: &NetworkId, network: &NetworkName) -> Option<String> {
+        let membership = &self.standing.identity.membership;
+        let now = membership.roots().now(tick.wall);
+        let (me, held) = (self.standing.identity.me, &self.standing.revocations.held);
+        let help = "get a new invite, then: farlan join -";
+        let own = membership.chain_for(id);
+        let awaited = || membership.without_receipt().next();
+        match own.or_else(awaited) {
+            Some(chain) if held.check(me, chain.claimed_invite()).is_err() => {
+                Some(format!("the membership in {network} was revoked; {help}"))
+            }
+            Some(chain) => warning(network, chain.claimed_end(), now),
+            // The certificate is given up once there is another, which is for other networks.
+            None => Some(format!("the membership in {network} ended; {help}")),
         }
     }
 

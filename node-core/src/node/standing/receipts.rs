@@ -146,11 +146,16 @@ impl Node {
         let id = network.secret.id;
         let own = membership.chain_for(&id).or_else(|| membership.chain());
         let own = own.context("the membership has no chain")?;
-        let member = own.apply(membership.roots(), tick.wall)?.member;
+        // One that has ended, or whose root version was retired, proves nothing, and the rest goes on.
+        let may_send = match own.apply(membership.roots(), tick.wall) {
+            Ok(application) => application.member.may_send(&id),
+            Err(error) => {
+                tracing::warn!(network = %network.secret.name, %error, "the own certificate does not count");
+                false
+            }
+        };
         let chain = own.encode();
-        network
-            .directory
-            .set_own_chain(member.may_send(&id), &chain);
+        network.directory.set_own_chain(may_send, &chain);
         network
             .directory
             .set_own_entry(

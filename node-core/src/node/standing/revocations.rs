@@ -31,7 +31,7 @@ const SAME_AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct ListTalk {
     incoming: PageAssembly,
     sent: Option<(ListState, Instant)>,
-    /// A part of what it was sent got lost: what is held has to be compared again.
+    /// A part of what it was sent got lost, or may have: what is held has to be compared again.
     owed: bool,
 }
 
@@ -138,23 +138,24 @@ impl Node {
     }
 
     /// Is it us? Then another certificate is shown, or if there is none this node ends its sessions
-    /// and dials nobody until it has joined anew.
+    /// and dials nobody until it has joined anew; the user reads which of both it is.
     fn judge_own(&mut self, tick: Tick) {
         let (me, held) = (
             self.standing.identity.me,
             Arc::clone(&self.standing.revocations.held),
         );
+        self.warn_of_the_end(tick);
         let shown =
             Chain::decode(&self.standing.identity.chain).map(|chain| chain.claimed_invite());
         let Some(entry) = shown.ok().and_then(|invite| held.check(me, invite).err()) else {
             return;
         };
-        self.standing.last_refusal = Some(format!(
-            "{entry} (list {}); ask for a new invite",
-            held.number().0
-        ));
         tracing::error!("{entry}: this is about this node");
         if is_out(&self.standing.identity.membership, &held, me) {
+            self.standing.last_refusal = Some(format!(
+                "{entry} (list {}); ask for a new invite",
+                held.number().0
+            ));
             let peers: Vec<PeerId> = self.peers.known.keys().copied().collect();
             for peer in peers {
                 self.peers.tunnels.close(tick.now, peer);
@@ -259,6 +260,8 @@ impl Node {
             .sent
             .is_some_and(|(sent, at)| sent == state && tick.now < at + SAME_AGAIN)
         {
+            // It may have restarted since, before its disk had them.
+            talk.owed = true;
             return;
         }
         talk.sent = Some((state, tick.now));

@@ -8,7 +8,7 @@ use crate::directory::card::OpenedCard;
 use crate::directory::claim::{SignedClaim, VerifiedClaim};
 use crate::directory::claims::Outcome;
 use crate::directory::messages::{DirectoryMessage, pack_claims, pack_roster};
-use crate::directory::roster::{RosterOutcome, SignedRosterEntry};
+use crate::directory::roster::{RosterEntry, RosterOutcome, SignedRosterEntry};
 use crate::drop_reason::DropReason;
 use crate::ethernet::EvidenceClass;
 use crate::ids::PeerId;
@@ -262,6 +262,8 @@ impl Directory {
                 return Ok(());
             }
         }
+        let own = self.roster.get(&self.me).filter(|_| node == self.me);
+        let own = own.map(|member| member.entry.clone());
         match self.roster.insert(now, signed)? {
             RosterOutcome::Changed => {
                 self.actions.roster_changed();
@@ -273,7 +275,7 @@ impl Directory {
                 return Ok(());
             }
         }
-        self.meet_own_entry(now, node)
+        own.map_or(Ok(()), |own| self.meet_own_entry(now, own))
     }
 
     /// The entry of `node` names another certificate than the one known here: it was renewed, and the
@@ -296,15 +298,13 @@ impl Directory {
         }
     }
 
-    /// An entry of this node that it does not remember: states it anew, above.
-    fn meet_own_entry(&mut self, now: Instant, node: PeerId) -> Result<(), DropReason> {
-        if node != self.me {
-            return Ok(());
-        }
+    /// An entry of this node that it does not remember came from outside: what holds now, `own`, is stated anew, above
+    /// it. It may say that this node left, and it has joined again since.
+    fn meet_own_entry(&mut self, now: Instant, mut own: RosterEntry) -> Result<(), DropReason> {
         match self.roster.get(&self.me) {
-            Some(own) if own.entry.incarnation > self.incarnation => {
-                let entry = own.entry.clone();
-                self.state_entry(now, entry)
+            Some(came) if came.entry.incarnation > self.incarnation => {
+                own.incarnation = came.entry.incarnation;
+                self.state_entry(now, own)
             }
             _ => Ok(()),
         }
