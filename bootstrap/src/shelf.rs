@@ -13,6 +13,7 @@ use control_plane::Shelf;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Revocations, RootStore};
 
+use crate::state::OVERLAYS;
 use crate::witness::{hex, replace};
 
 const ROOTS: &str = "roots";
@@ -28,7 +29,7 @@ impl OverlayShelf {
     /// In the state directory `state`.
     pub(crate) fn new(state: &Path, overlay: OverlayId) -> Self {
         Self {
-            dir: state.join("overlays").join(hex(&overlay.0)),
+            dir: state.join(OVERLAYS).join(hex(&overlay.0)),
         }
     }
 

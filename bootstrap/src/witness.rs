@@ -3,17 +3,19 @@
 //! One small file for each invite that was used here. Nothing is ever removed: an invite must not
 //! become usable again, whatever the clock says. A node costs about 40 bytes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use control_plane::Witness;
+use host_services::files;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Application, InviteUses, NodeKey, SignedPart, WitnessRefusal};
 use overlay_proto::time::UnixTime;
+
+use crate::state::{RECEIPTS, make};
 
 /// Counts the uses of invites and signs receipts.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Books {
     /// The books in the state directory `state`, of the bootstrap with `key`.
     pub(crate) fn new(state: &Path, key: &NodeKey) -> Self {
         Self {
-            dir: state.join("receipts"),
+            dir: state.join(RECEIPTS),
             key: key.clone(),
             writing: Mutex::default(),
         }
@@ -95,22 +97,11 @@ impl Witness for Books {
 
 /// Whole or not at all, also when the power fails in between.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let temporary = dir.join(format!("{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    // The names too: of the file, of the overlay's directory and of the one above it.
-    for above in dir.ancestors().take(3) {
-        File::open(above)?.sync_all()?;
-    }
-    Ok(())
+    make(dir)?;
+    files::replace(&dir.join(name), &[bytes])?;
+    // The names too: of the overlay's directory and of the one above it.
+    let mut above = dir.ancestors().skip(1).take(2);
+    above.try_for_each(files::sync_directory)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use host_services::clocks;
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{
@@ -60,9 +60,8 @@ impl TestOverlay {
     pub(crate) fn new(seed: u64) -> Self {
         let mut entropy = SeededEntropy::new(seed);
         let authority = AuthorityKey::generate(&mut entropy);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Born two years ago, so that memberships can have ended since.
-        let now = UnixTime(since.as_secs());
+        let now = UnixTime(clocks::wall().as_secs());
         let born = UnixTime(now.0 - 2 * 365 * 86_400);
         let root = SignedRoot::first(&authority, born);
         Self {
