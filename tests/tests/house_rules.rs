@@ -93,6 +93,23 @@ fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
     }
 }
 
+/// Its keys come from a generator that anybody can run.
+#[test]
+fn no_program_is_built_with_the_test_authority() {
+    let feature = "test-authority";
+    for room in ROOMS {
+        let manifest = read(&format!("{room}/Cargo.toml"));
+        let (shipped, tests) = manifest
+            .split_once("[dev-dependencies]")
+            .unwrap_or((&manifest, ""));
+        let may = ["overlay-proto", "overlay-sim", "fuzz"].contains(&room);
+        assert!(may || !shipped.contains(feature), "{room} ships it");
+        if ["overlay-node", "bootstrap"].contains(&room) {
+            assert!(tests.contains(feature), "{room}: has it another name?");
+        }
+    }
+}
+
 /// Name and text of each file in a room, its sub-rooms included.
 fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
     let room = root().join(room);
