@@ -8,7 +8,6 @@
 //! with the mark in the IP header that it came with.
 
 mod sockets;
-mod sys;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
@@ -19,12 +18,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use host_services::OsEntropy;
+use host_services::poll::{Wait, poll};
+use host_services::udp::{ADDRESSED, Received, recv_batch};
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
 use nat_traversal::relay::{KIND_ACK, KIND_BIND, RelayRun, TrainOrigin, is_relayed};
 
 use self::sockets::{Exit, Sockets};
-use self::sys::Received;
-use crate::relay::{OsEntropy, RelayDesk};
+use crate::relay::RelayDesk;
+
+/// Trains that one call receives.
+const BATCH: usize = 16;
 
 /// The largest train that the kernel hands over.
 const BUFFER: usize = 65_536;
@@ -51,7 +55,7 @@ pub(crate) struct DataPlane {
     /// A train each.
     buffers: Vec<Box<[u8]>>,
     /// The bell of the control plane, then the sockets.
-    waits: Vec<libc::pollfd>,
+    waits: Vec<Wait>,
     swept: Instant,
 }
 
@@ -114,7 +118,7 @@ impl DataPlane {
         let now = Instant::now();
         let sockets = Sockets::bind(addrs)?;
         let fds = std::iter::once(desk.waker.as_raw_fd()).chain(sockets.fds());
-        let waits = fds.map(sys::readable).collect();
+        let waits = fds.map(Wait::readable).collect();
         Ok(Self {
             sockets,
             desk,
@@ -122,7 +126,7 @@ impl DataPlane {
             limiter: ReflectorLimiter::new(now),
             ways: Ways::default(),
             counters: Arc::default(),
-            buffers: vec![vec![0; BUFFER].into_boxed_slice(); sys::BATCH],
+            buffers: vec![vec![0; BUFFER].into_boxed_slice(); BATCH],
             swept: now,
         })
     }
@@ -151,10 +155,10 @@ impl DataPlane {
         let due = self.desk.server.release_at();
         let sweep = self.swept + SWEEP_EVERY;
         let until = due.map_or(sweep, |due| due.min(sweep));
-        sys::poll(&mut self.waits, Some(until.saturating_duration_since(now)));
+        poll(&mut self.waits, Some(until.saturating_duration_since(now)));
         let now = Instant::now();
         for place in 0..self.waits.len() {
-            let found = self.waits.get(place).is_some_and(|wait| wait.revents != 0);
+            let found = self.waits.get(place).is_some_and(Wait::is_ready);
             match (found, place.checked_sub(1)) {
                 (true, None) => self.take_orders(now),
                 (true, Some(socket)) => self.receive(socket, now),
@@ -186,11 +190,12 @@ impl DataPlane {
     }
 
     fn receive(&mut self, index: usize, now: Instant) {
-        let mut metas = [Received::NOTHING; sys::BATCH];
+        let mut metas = [Received::NOTHING; BATCH];
         let Some(socket) = self.sockets.get(index) else {
             return;
         };
-        let count = match sys::recv_batch(socket, &mut self.buffers, &mut metas) {
+        let slots = self.buffers.iter_mut().map(AsMut::as_mut);
+        let count = match recv_batch::<BATCH, ADDRESSED>(socket, slots, &mut metas) {
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => {

@@ -8,9 +8,10 @@
 //! - `witness`: who used which invite. `shelf`: what members taught about an overlay.
 //! - `serve`: starts everything, prints the addresses, waits for the signal to stop.
 
+#![forbid(unsafe_code)]
+
 mod data_plane;
 mod listen;
-mod notify;
 mod relay;
 mod rights;
 mod serve;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use control_plane::InfraService;
 use control_plane::messages::{Allocation, RefusedReason};
-use nat_traversal::entropy::Entropy;
+use host_services::OsEntropy;
 use nat_traversal::path::AllocationId;
 use nat_traversal::relay::{RelayError, RelayGrant, RelayServer, RelayServerConfig};
 use overlay_proto::ids::PeerId;
@@ -165,17 +165,5 @@ fn refusal(error: &RelayError) -> RefusedReason {
     match error {
         RelayError::Full => RefusedReason::Busy,
         _ => RefusedReason::Invalid,
-    }
-}
-
-/// The operating system's randomness. Keys are made from it, so the program ends without it.
-pub(crate) struct OsEntropy;
-
-impl Entropy for OsEntropy {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        if let Err(error) = getrandom::fill(bytes) {
-            tracing::error!(%error, "the operating system gives no randomness");
-            std::process::abort();
-        }
     }
 }

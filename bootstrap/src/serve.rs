@@ -12,6 +12,7 @@ use control_plane::records::SignedRecords;
 use control_plane::{
     ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr, spawn,
 };
+use host_services::readiness::notify;
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::NodeKey;
 use serde::Serialize;
@@ -24,7 +25,7 @@ use crate::listen::Addresses;
 use crate::relay::RelayOffice;
 use crate::shelf::OverlayShelf;
 use crate::witness::Books;
-use crate::{notify, relay, state};
+use crate::{relay, state};
 
 /// How far up free ports are looked for, for each overlay after the first.
 const PORT_STEPS: u16 = 64;
@@ -93,7 +94,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         step = used + 2;
     }
     print(&printed, args.json)?;
-    notify::ready();
+    notify("READY=1");
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -13,6 +13,7 @@ use control_plane::Shelf;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Revocations, RootStore};
 
+use crate::state::OVERLAYS;
 use crate::witness::{hex, replace};
 
 const ROOTS: &str = "roots";
@@ -28,7 +29,7 @@ impl OverlayShelf {
     /// In the state directory `state`.
     pub(crate) fn new(state: &Path, overlay: OverlayId) -> Self {
         Self {
-            dir: state.join("overlays").join(hex(&overlay.0)),
+            dir: state.join(OVERLAYS).join(hex(&overlay.0)),
         }
     }
 
@@ -80,25 +81,22 @@ impl Shelf for OverlayShelf {
 
 #[cfg(test)]
 mod tests {
-    use overlay_proto::SeededEntropy;
     use overlay_proto::ids::PeerId;
-    use overlay_proto::membership::{AuthorityKey, Revoked, SignedRevocations, SignedRoot};
-    use overlay_proto::time::UnixTime;
+    use overlay_proto::membership::Revoked;
+    use overlay_proto::membership::test_authority::TestOverlay;
 
     use super::*;
 
     #[test]
     fn trust_8_a_restarted_bootstrap_still_knows() {
         let state = tempfile::tempdir().unwrap();
-        let authority = AuthorityKey::generate(&mut SeededEntropy::new(1));
-        let first = SignedRoot::first(&authority, UnixTime(1_800_000_000));
-        let roots = RootStore::from_roots([first]).unwrap();
+        let authority = TestOverlay::new(1, &[]);
+        let roots = authority.roots.clone();
         let shelf = OverlayShelf::new(state.path(), roots.overlay());
         assert!(shelf.load().unwrap().is_none());
         shelf.keep_roots(&roots);
         let mut all = Revocations::default();
-        let list = all.successor(1, Revoked::Node(PeerId([5; 32]))).unwrap();
-        let list = SignedRevocations::sign(&authority, roots.overlay(), list);
+        let list = authority.next_list(Revoked::Node(PeerId([5; 32])));
         all.take(list, &roots).unwrap();
         shelf.keep_revocations(&all);
         let again = OverlayShelf::new(state.path(), roots.overlay());

@@ -1,13 +1,19 @@
 //! The state directory: the identity in `DIR/identity`, 32 bytes of ed25519 secret, mode 0600, and a lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use host_services::lock::{FileLock, LockFile};
+use host_services::{OsEntropy, files};
 use overlay_proto::membership::NodeKey;
 use zeroize::Zeroizing;
+
+/// Directories with one for each overlay in them: the witness's books and the shelves.
+pub(crate) const RECEIPTS: &str = "receipts";
+pub(crate) const OVERLAYS: &str = "overlays";
 
 /// The identity in `dir`; made there at the first start.
 pub(crate) fn identity(dir: &Path) -> Result<NodeKey> {
@@ -30,51 +36,42 @@ pub(crate) fn identity(dir: &Path) -> Result<NodeKey> {
 ///
 /// # Errors
 /// Another process has it, or it cannot be written.
-pub(crate) fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> Result<FileLock> {
     let path = dir.join("lock");
-    let open = || {
-        make(dir)?;
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-    };
-    let file = open().with_context(|| cannot_write(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
+    let file = make(dir).and_then(|()| LockFile::open(&path));
+    let file = file.with_context(|| cannot_write(&path))?;
+    let locked = file.try_lock();
+    let locked = locked.with_context(|| format!("cannot lock {}", path.display()))?;
+    let Some(lock) = locked else {
+        bail!(
             "a farlan-bootstrap runs on {} already; stop it first (systemctl stop farlan-bootstrap), or \
              choose another --state",
             dir.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        );
+    };
+    sweep(dir);
+    Ok(lock)
+}
+
+/// What a killed process was about to write is no part of the state.
+fn sweep(dir: &Path) {
+    files::sweep(dir);
+    for all in [RECEIPTS, OVERLAYS].map(|name| fs::read_dir(dir.join(name))) {
+        for overlay in all.into_iter().flatten().flatten() {
+            files::sweep(&overlay.path());
         }
     }
 }
 
 fn create(dir: &Path, path: &Path) -> Result<NodeKey> {
     make(dir)?;
-    let mut secret = Zeroizing::new([0; 32]);
-    getrandom::fill(secret.as_mut_slice())?;
-    // Whole or not at all, also when the power fails in between.
-    let temporary = dir.join("identity.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(secret.as_slice())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(NodeKey::from_secret(&secret))
+    let key = NodeKey::generate(&mut OsEntropy);
+    files::replace(path, &[key.secret_bytes().as_slice()])?;
+    Ok(key)
 }
 
-fn make(dir: &Path) -> std::io::Result<()> {
+/// Makes `dir` and those above it, for the owner alone (mode 0700), where they are missing.
+pub(crate) fn make(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
@@ -100,6 +97,25 @@ mod tests {
         assert!(error.contains("choose another --state"), "{error}");
         drop(first);
         lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_with_the_next_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        for place in ["", "receipts/ab", "overlays/ab"] {
+            let place = dir.path().join(place);
+            make(&place).unwrap();
+            fs::write(place.join(format!(".thing.{}-1", ended.id())), b"half").unwrap();
+            fs::write(place.join("thing"), b"whole").unwrap();
+        }
+        let _lock = lock(dir.path()).unwrap();
+        for (place, left) in [("", 4), ("receipts/ab", 1), ("overlays/ab", 1)] {
+            let place = dir.path().join(place);
+            assert_eq!(fs::read_dir(&place).unwrap().count(), left, "{place:?}");
+            assert!(place.join("thing").exists());
+        }
     }
 
     #[test]

@@ -3,17 +3,19 @@
 //! One small file for each invite that was used here. Nothing is ever removed: an invite must not
 //! become usable again, whatever the clock says. A node costs about 40 bytes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use control_plane::Witness;
+use host_services::files;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Application, InviteUses, NodeKey, SignedPart, WitnessRefusal};
 use overlay_proto::time::UnixTime;
+
+use crate::state::{RECEIPTS, make};
 
 /// Counts the uses of invites and signs receipts.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Books {
     /// The books in the state directory `state`, of the bootstrap with `key`.
     pub(crate) fn new(state: &Path, key: &NodeKey) -> Self {
         Self {
-            dir: state.join("receipts"),
+            dir: state.join(RECEIPTS),
             key: key.clone(),
             writing: Mutex::default(),
         }
@@ -95,22 +97,11 @@ impl Witness for Books {
 
 /// Whole or not at all, also when the power fails in between.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let temporary = dir.join(format!("{name}.new"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    // The names too: of the file, of the overlay's directory and of the one above it.
-    for above in dir.ancestors().take(3) {
-        File::open(above)?.sync_all()?;
-    }
-    Ok(())
+    make(dir)?;
+    files::replace(&dir.join(name), &[bytes])?;
+    // The names too: of the overlay's directory and of the one above it.
+    let mut above = dir.ancestors().skip(1).take(2);
+    above.try_for_each(files::sync_directory)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -119,55 +110,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use overlay_proto::SeededEntropy;
-    use overlay_proto::membership::{
-        AuthorityKey, Invite, InviteRequest, NetworkAuthority, OverlaySecret, Rights, RootStore,
-        SignedRoot, issue_invite,
-    };
+    use overlay_proto::membership::test_authority::{BORN, TestOverlay};
 
     use super::*;
-
-    const BORN: UnixTime = UnixTime(1_800_000_000);
-
-    /// Applications of `nodes` nodes that share an invite for two; its witness is `witness`.
-    fn applications(witness: &NodeKey, nodes: usize) -> (RootStore, Vec<Application>) {
-        let mut entropy = SeededEntropy::new(3);
-        let authority = AuthorityKey::generate(&mut entropy);
-        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
-        let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
-        let request = InviteRequest {
-            networks: vec![network.secret()],
-            rights: Rights::DEFAULT,
-            name: None,
-            join_until: UnixTime(BORN.0 + 3_600),
-            member_until: UnixTime(BORN.0 + 86_400),
-            max_nodes: 2,
-            witness: None,
-            bootstraps: vec![format!(
-                "/ip4/192.0.2.1/tcp/22611/p2p/{}",
-                witness.peer_id()
-            )],
-        };
-        let secret = OverlaySecret::generate(&mut entropy);
-        let invite =
-            issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
-        let text = invite.to_text();
-        let all = (0..nodes)
-            .map(|_| {
-                let node = NodeKey::generate(&mut entropy);
-                let membership = Invite::parse(&text).unwrap().accept(&node, BORN).unwrap();
-                membership.chain().unwrap().apply(&roots, BORN).unwrap()
-            })
-            .collect();
-        (roots, all)
-    }
 
     #[test]
     fn trust_4_the_count_survives_a_restart() {
         let state = tempfile::tempdir().unwrap();
-        let key = NodeKey::from_secret(&[7; 32]);
-        let (roots, nodes) = applications(&key, 3);
-        let id = roots.overlay();
+        let mut overlay = TestOverlay::new(3, &["lab"]);
+        let (id, nodes) = (overlay.id(), overlay.applications(2, 3));
+        let key = overlay.witness.key;
         let ask = |n: usize, at: u64| {
             // Opened anew each time, as after a crash.
             Books::new(state.path(), &key).receipt(id, &nodes[n], UnixTime(BORN.0 + at))
@@ -184,10 +136,9 @@ mod tests {
     #[test]
     fn a_damaged_book_gives_no_receipt() {
         let state = tempfile::tempdir().unwrap();
-        let key = NodeKey::from_secret(&[7; 32]);
-        let (roots, nodes) = applications(&key, 2);
-        let books = Books::new(state.path(), &key);
-        let id = roots.overlay();
+        let mut overlay = TestOverlay::new(3, &["lab"]);
+        let (id, nodes) = (overlay.id(), overlay.applications(2, 2));
+        let books = Books::new(state.path(), &overlay.witness.key);
         books.receipt(id, &nodes[0], BORN).unwrap();
         let dir = state.path().join("receipts").join(hex(&id.0));
         let path = dir.join(hex(&nodes[0].member.invite_id.0));

@@ -1,10 +1,12 @@
-//! The only `unsafe` of the crate: the ioctls of `/dev/net/tun`, and one netlink socket.
+//! The only `unsafe` of the crate: the ioctls of `/dev/net/tun`, and netlink sockets in the runtime.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use host_services::netlink;
+use host_services::socket::set_option;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
@@ -198,41 +200,15 @@ pub(crate) fn host_socket() -> io::Result<AsyncFd<File>> {
 /// the kernel can (Linux 4.20). Within a tokio runtime only.
 pub(crate) fn asking_socket() -> io::Result<AsyncFd<File>> {
     let socket = routing_socket(0)?;
-    let (on, len) = (
-        1_i32,
-        libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0),
-    );
-    // SAFETY: the option is an int; the pointer is to a live one, which the call only reads.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_NETLINK,
-            libc::NETLINK_GET_STRICT_CHK,
-            (&raw const on).cast(),
-            len,
-        )
-    };
-    match done(set) {
+    let (level, name) = (libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK);
+    match set_option(&socket, level, name, 1) {
         Err(error) if error.raw_os_error() != Some(libc::ENOPROTOOPT) => Err(error),
         _ => Ok(socket),
     }
 }
 
 fn routing_socket(groups: u32) -> io::Result<AsyncFd<File>> {
-    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: takes three numbers; the result is checked.
-    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
-    done(fd)?;
-    // SAFETY: `fd` was just made and is owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: a `sockaddr_nl` is numbers only; all zero means "any port, no group".
-    let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-    addr.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
-    addr.nl_groups = groups;
-    let len = libc::socklen_t::try_from(size_of_val(&addr)).unwrap_or(0);
-    // SAFETY: the pointer is to a live address of that length, which the call only reads.
-    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };
-    done(bound)?;
+    let socket = OwnedFd::from(netlink::socket(libc::NETLINK_ROUTE, groups)?);
     // SAFETY: the `File` owns the open descriptor; it stays in the `AsyncFd`, which lends it out
     // shared only, so nobody replaces or closes it there.
     let registered = unsafe { AsyncFd::register(File::from(socket)) };

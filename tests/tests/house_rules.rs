@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
     "nat-traversal",
     "overlay-proto",
     "node-core",
     "overlay-sim",
+    "host-services",
     "tap-bridge",
     "control-plane",
     "overlay-node",
@@ -80,6 +81,7 @@ fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
             "libc",
             "getrandom",
             "rand",
+            "host-services",
             "tap-bridge",
             "control-plane",
         ] {
@@ -87,6 +89,23 @@ fn the_pure_rooms_depend_on_no_runtime_and_no_socket() {
                 !names.iter().any(|n| n == impure),
                 "{room} depends on {impure}"
             );
+        }
+    }
+}
+
+/// Its keys come from a generator that anybody can run.
+#[test]
+fn no_program_is_built_with_the_test_authority() {
+    let feature = "test-authority";
+    for room in ROOMS {
+        let manifest = read(&format!("{room}/Cargo.toml"));
+        let (shipped, tests) = manifest
+            .split_once("[dev-dependencies]")
+            .unwrap_or((&manifest, ""));
+        let may = ["overlay-proto", "overlay-sim", "fuzz"].contains(&room);
+        assert!(may || !shipped.contains(feature), "{room} ships it");
+        if ["overlay-node", "bootstrap"].contains(&room) {
+            assert!(tests.contains(feature), "{room}: has it another name?");
         }
     }
 }
@@ -219,4 +238,46 @@ fn the_shell_writes_by_its_store_alone() {
             assert!(may, "{name} writes by itself: {call}");
         }
     }
+}
+
+/// What both programs ask of the system stands once, in a crate that says why it is as it is.
+#[test]
+fn only_the_host_services_ask_the_system() {
+    let asks = [
+        "getrandom",
+        "SystemTime",
+        "clock_gettime",
+        "/proc/uptime",
+        "fs::rename(",
+        ".sync_all(",
+        ".sync_data(",
+        "flock",
+        "TryLockError",
+        "NOTIFY_SOCKET",
+        "sockaddr_",
+        "setsockopt",
+        "recvmmsg",
+        "sendmmsg",
+        "libc::sendmsg",
+        "libc::poll",
+    ];
+    // An invite's file is new or not written at all; a program for the kernel is no number.
+    let exceptions = [
+        ("overlay-node/src/cli/authority.rs", ".sync_all("),
+        ("overlay-node/src/workers/sys.rs", "setsockopt"),
+    ];
+    let mut used = 0;
+    for room in ["tap-bridge", "control-plane", "overlay-node", "bootstrap"] {
+        for (name, text) in files_in(&format!("{room}/src"), 8) {
+            let name = format!("{room}/src/{name}");
+            for ask in asks.into_iter().filter(|ask| text.contains(ask)) {
+                assert!(
+                    exceptions.contains(&(name.as_str(), ask)),
+                    "{name} asks the system by itself: {ask}"
+                );
+                used += 1;
+            }
+        }
+    }
+    assert_eq!(used, exceptions.len(), "an exception that nobody needs");
 }

@@ -6,6 +6,9 @@ use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
+use host_services::socket::grow_buffers;
+use host_services::udp::{Outgoing, send};
+
 use super::tests::{Member, running};
 use super::*;
 
@@ -109,13 +112,14 @@ fn round(from: &UdpSocket, to: SocketAddr, datagram: &[u8], at: &UdpSocket) -> f
     let train = datagram.repeat(TRAIN);
     std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
-            let mut buffers = vec![vec![0; BUFFER].into_boxed_slice(); sys::BATCH];
+            let mut buffers = vec![vec![0; BUFFER].into_boxed_slice(); BATCH];
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                let mut waits = [sys::readable(at.as_raw_fd())];
-                sys::poll(&mut waits, Some(Duration::from_millis(20)));
-                let mut metas = [Received::NOTHING; sys::BATCH];
-                let received = sys::recv_batch(at, &mut buffers, &mut metas).unwrap_or(0);
+                let mut waits = [Wait::readable(at.as_raw_fd())];
+                poll(&mut waits, Some(Duration::from_millis(20)));
+                let mut metas = [Received::NOTHING; BATCH];
+                let slots = buffers.iter_mut().map(AsMut::as_mut);
+                let received = recv_batch::<BATCH, ADDRESSED>(at, slots, &mut metas).unwrap_or(0);
                 for meta in metas.iter().take(received) {
                     let len = meta.len.unwrap_or(0);
                     count += len.div_ceil(meta.segment.unwrap_or(BUFFER));
@@ -123,7 +127,7 @@ fn round(from: &UdpSocket, to: SocketAddr, datagram: &[u8], at: &UdpSocket) -> f
             }
             count
         });
-        let one = sys::Outgoing {
+        let one = Outgoing {
             to,
             local: None,
             mark: 0,
@@ -133,7 +137,7 @@ fn round(from: &UdpSocket, to: SocketAddr, datagram: &[u8], at: &UdpSocket) -> f
         let start = Instant::now();
         while start.elapsed() < ROUND {
             // A full socket is what a flood meets.
-            let _ = sys::send(from, &one);
+            let _ = send(from, &one);
         }
         over.store(true, Ordering::Relaxed);
         receiver.join().unwrap() as f64 / start.elapsed().as_secs_f64()
@@ -142,8 +146,8 @@ fn round(from: &UdpSocket, to: SocketAddr, datagram: &[u8], at: &UdpSocket) -> f
 
 fn receiver() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    sys::prepare(&socket, true).unwrap();
-    sys::grow_buffers(&socket, 7 << 20);
+    sockets::prepare(&socket, true).unwrap();
+    grow_buffers(&socket, 7 << 20);
     socket
 }
 
@@ -160,7 +164,7 @@ fn twice_what_coturn_relays() {
     }
     let it = running("127.0.0.1:0", 100_000);
     let (a, b) = (Member::new(&it, 1, &[2]), Member::new(&it, 2, &[1]));
-    sys::grow_buffers(&b.socket, 7 << 20);
+    grow_buffers(&b.socket, 7 << 20);
     let plain = receiver();
     let Some(coturn) = Coturn::start(plain.local_addr().unwrap()) else {
         println!("sample coturn absent");

@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use host_services::socket::grow_buffers;
+use host_services::udp::{self, Outgoing};
 use nat_traversal::relay::RelayRun;
 use socket2::{Domain, Socket, Type};
-
-use super::sys::{self, Outgoing};
 
 /// Socket buffers in each direction: 60 ms at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 7 * 1024 * 1024;
@@ -186,8 +186,8 @@ impl BoundSocket {
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         let io = UdpSocket::from(socket);
-        sys::prepare(&io, addr.is_ipv4())?;
-        sys::grow_buffers(&io, SOCKET_BUFFER);
+        prepare(&io, addr.is_ipv4())?;
+        grow_buffers(&io, SOCKET_BUFFER);
         Ok(Self {
             io,
             is_ipv4: addr.is_ipv4(),
@@ -195,12 +195,21 @@ impl BoundSocket {
     }
 }
 
+/// Lets the kernel merge datagrams into trains and say with each where it was sent to and its mark;
+/// members probe what passes.
+pub(super) fn prepare(socket: &UdpSocket, is_ipv4: bool) -> io::Result<()> {
+    udp::accept_trains(socket)?;
+    udp::tell_own_address(socket, is_ipv4)?;
+    udp::tell_marks(socket, is_ipv4)?;
+    udp::never_fragment(socket, is_ipv4)
+}
+
 /// Once more after a signal, and after the error of an earlier datagram, which the first call took
 /// away. A full socket drops: what waits here would come too late.
 fn retried(socket: &UdpSocket, one: &Outgoing<'_>) -> io::Result<()> {
-    match sys::send(socket, one) {
+    match udp::send(socket, one) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
-            sys::send(socket, one)
+            udp::send(socket, one)
         }
         result => result,
     }
@@ -215,6 +224,8 @@ fn mangles_equal_trains(release: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use host_services::poll::{Wait, poll};
+
     use super::*;
 
     fn receive(socket: &UdpSocket, count: usize) -> Vec<(Vec<u8>, SocketAddr)> {
@@ -297,17 +308,16 @@ mod tests {
                 local: Some(to.ip()),
             };
             sender.send(exit, to, 0xb9, b"marked");
-            let mut buffers = vec![vec![0; 100].into_boxed_slice(); sys::BATCH];
-            let mut metas = [sys::Received::NOTHING; sys::BATCH];
-            sys::poll(
-                &mut [sys::readable(receiver.fds().next().unwrap())],
+            let mut metas = [udp::Received::NOTHING];
+            poll(
+                &mut [Wait::readable(receiver.fds().next().unwrap())],
                 Some(Duration::from_secs(5)),
             );
             let socket = receiver.get(0).unwrap();
-            assert_eq!(
-                sys::recv_batch(socket, &mut buffers, &mut metas).unwrap(),
-                1
-            );
+            let mut buffer = [0; 100];
+            let slots = std::iter::once(buffer.as_mut_slice());
+            let count = udp::recv_batch::<1, { udp::ADDRESSED }>(socket, slots, &mut metas);
+            assert_eq!(count.unwrap(), 1);
             assert_eq!((metas[0].mark, metas[0].local), (0xb9, Some(to.ip())));
             assert_eq!(metas[0].from, sender.local_addr(0));
             assert_eq!((metas[0].len, metas[0].segment), (Some(6), None));

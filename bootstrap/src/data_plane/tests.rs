@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use control_plane::InfraService;
+use host_services::udp::{Outgoing, send};
 use nat_traversal::path::RelayRoute;
 use nat_traversal::reflector::{TransactionId, decode_response, encode_request};
 use nat_traversal::relay::{HEADER_LEN, RelayClient, RelayKey, unwrap, wrap};
@@ -68,7 +69,7 @@ impl Member {
         let now = Instant::now();
         let mut client = RelayClient::new(now, it.addr, grant.id, RelayKey(grant.key));
         let socket = socket();
-        sys::prepare(&socket, true).unwrap();
+        sockets::prepare(&socket, true).unwrap();
         socket.connect(it.addr).unwrap();
         client.handle_timeout(now);
         while let Some((_, bytes)) = client.poll_transmit() {
@@ -101,9 +102,9 @@ fn a_train_is_relayed_with_its_mark_and_a_stranger_inside_it_is_not() {
     let payload = |n: u8| [[4].as_slice(), &[n; 999]].concat();
     let mut train: Vec<_> = (0..20).map(|n| a.wrapped(&b, &payload(n))).collect();
     train[7][HEADER_LEN + 1] ^= 1;
-    sys::send(
+    send(
         &a.socket,
-        &sys::Outgoing {
+        &Outgoing {
             to: it.addr,
             local: None,
             mark: 0x0a,
@@ -113,14 +114,14 @@ fn a_train_is_relayed_with_its_mark_and_a_stranger_inside_it_is_not() {
     )
     .unwrap();
     b.socket.set_nonblocking(true).unwrap();
-    let mut buffers = vec![vec![0; BUFFER].into_boxed_slice(); sys::BATCH];
+    let mut buffers = vec![vec![0; BUFFER].into_boxed_slice(); BATCH];
     let (mut got, mut trains) = (Vec::new(), 0);
     while got.len() < 19 {
         let timeout = Some(Duration::from_secs(5));
-        let mut waits = [sys::readable(b.socket.as_raw_fd())];
-        sys::poll(&mut waits, timeout);
-        let mut metas = [Received::NOTHING; sys::BATCH];
-        let count = sys::recv_batch(&b.socket, &mut buffers, &mut metas).unwrap();
+        poll(&mut [Wait::readable(b.socket.as_raw_fd())], timeout);
+        let mut metas = [Received::NOTHING; BATCH];
+        let slots = buffers.iter_mut().map(AsMut::as_mut);
+        let count = recv_batch::<BATCH, ADDRESSED>(&b.socket, slots, &mut metas).unwrap();
         trains += count;
         for (buffer, meta) in buffers.iter().zip(&metas).take(count) {
             assert_eq!(meta.mark, 0x0a, "the mark stays");

@@ -1,36 +1,24 @@
 //! An overlay with members and a bootstrap, for tests.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use overlay_proto::SeededEntropy;
+use host_services::clocks;
 use overlay_proto::ids::OverlayId;
+use overlay_proto::membership::test_authority::{self, TestWitness};
 use overlay_proto::membership::{
-    Application, AuthorityKey, Chain, InviteId, InviteRequest, InviteUses, NetworkAuthority,
-    NodeKey, OverlaySecret, RevocationList, Revocations, Revoked, Rights, RootStore, SignedPart,
-    SignedRevocations, SignedRoot, WitnessRefusal, issue_invite,
+    Application, AuthorityKey, Chain, NodeKey, RevocationList, Revocations, Revoked, RootStore,
+    SignedPart, SignedRevocations, WitnessRefusal,
 };
 use overlay_proto::time::UnixTime;
 
 use super::gates::MemberState;
 use super::{InfraGate, MemberGate, Witness};
 
+const YEAR: u64 = 365 * 86_400;
+
 /// A witness's books in memory.
 #[derive(Debug)]
-pub(crate) struct Books {
-    key: NodeKey,
-    uses: Mutex<BTreeMap<InviteId, InviteUses>>,
-}
-
-impl Books {
-    fn new(key: &NodeKey) -> Self {
-        Self {
-            key: key.clone(),
-            uses: Mutex::default(),
-        }
-    }
-}
+struct Books(Mutex<TestWitness>);
 
 impl Witness for Books {
     fn receipt(
@@ -39,39 +27,28 @@ impl Witness for Books {
         application: &Application,
         now: UnixTime,
     ) -> Result<SignedPart, WitnessRefusal> {
-        let mut all = self.uses.lock().unwrap();
-        let uses = all.entry(application.member.invite_id).or_default();
-        let receipt = uses.count(application, now)?;
-        Ok(receipt.sign(&self.key, overlay))
+        let mut witness = self.0.lock().unwrap();
+        witness.receipt(overlay, application, now)
     }
 }
 
+/// An overlay that is as old as memberships can have ended in it.
 pub(crate) struct TestOverlay {
-    authority: AuthorityKey,
+    overlay: test_authority::TestOverlay,
     pub(crate) roots: RootStore,
-    secret: OverlaySecret,
-    network: NetworkAuthority,
     pub(crate) infra: NodeKey,
-    entropy: SeededEntropy,
     pub(crate) now: UnixTime,
 }
 
 impl TestOverlay {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut entropy = SeededEntropy::new(seed);
-        let authority = AuthorityKey::generate(&mut entropy);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        // Born two years ago, so that memberships can have ended since.
-        let now = UnixTime(since.as_secs());
-        let born = UnixTime(now.0 - 2 * 365 * 86_400);
-        let root = SignedRoot::first(&authority, born);
+        let now = UnixTime(clocks::wall().as_secs());
+        let born = UnixTime(now.0 - 2 * YEAR);
+        let overlay = test_authority::TestOverlay::born(born, seed, &["lab"]);
         Self {
-            roots: RootStore::from_roots([root]).unwrap(),
-            secret: OverlaySecret::generate(&mut entropy),
-            network: NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy),
-            infra: NodeKey::generate(&mut entropy),
-            authority,
-            entropy,
+            roots: overlay.roots.clone(),
+            infra: overlay.witness.key.clone(),
+            overlay,
             now,
         }
     }
@@ -82,40 +59,20 @@ impl TestOverlay {
 
     /// A node and its encoded chain with its receipt, a member from a year ago until `seconds` from now.
     pub(crate) fn join(&mut self, seconds: i64) -> (NodeKey, Vec<u8>) {
-        let issued = UnixTime(self.now.0 - 365 * 86_400);
-        let (node, chain) = self.apply(issued, seconds);
-        let application = chain.apply(&self.roots, issued).unwrap();
-        let receipt = Books::new(&self.infra).receipt(self.id(), &application, issued);
-        (node, chain.with_receipt(receipt.unwrap()).encode())
+        let (node, chain) = self.apply(UnixTime(self.now.0 - YEAR), seconds);
+        (node, self.overlay.receipt_of(&chain).encode())
     }
 
     /// A node with an invite for one, issued at `issued` for an hour, and its certificate without a
     /// receipt, good until `seconds` from now.
     pub(crate) fn apply(&mut self, issued: UnixTime, seconds: i64) -> (NodeKey, Chain) {
-        let infra = self.infra.peer_id();
-        let request = InviteRequest {
-            networks: vec![self.network.secret()],
-            rights: Rights::DEFAULT,
-            name: None,
-            join_until: UnixTime(issued.0 + 3600),
-            member_until: UnixTime(self.now.0.saturating_add_signed(seconds)),
-            max_nodes: 1,
-            witness: None,
-            bootstraps: vec![format!("/ip4/192.0.2.1/tcp/22611/p2p/{infra}")],
-        };
-        let invite = issue_invite(
-            &self.authority,
-            &self.roots,
-            &self.secret,
-            request,
-            issued,
-            &mut self.entropy,
-        )
-        .unwrap();
-        let node = NodeKey::generate(&mut self.entropy);
+        self.overlay.now = issued;
+        let mut request = self.overlay.request(&["lab"]);
+        request.member_until = UnixTime(self.now.0.saturating_add_signed(seconds));
+        let invite = self.overlay.issue(request).unwrap();
+        let node = NodeKey::generate(&mut self.overlay.entropy);
         let membership = invite.accept(&node, issued).unwrap();
-        let chain = membership.chain().unwrap().clone();
-        (node, chain)
+        (node, membership.chain().unwrap().clone())
     }
 
     pub(crate) fn member_gate(&self, chain: Vec<u8>) -> Arc<MemberGate> {
@@ -129,20 +86,21 @@ impl TestOverlay {
 
     pub(crate) fn infra_gate(&self) -> Arc<InfraGate> {
         let addrs = vec!["0.0.0.0:7".parse().unwrap(), "192.0.2.9:8".parse().unwrap()];
+        let books = Books(Mutex::new(TestWitness::new(self.infra.clone())));
         Arc::new(InfraGate::new(
             self.id(),
             addrs,
             None,
-            Some(Arc::new(Books::new(&self.infra))),
+            Some(Arc::new(books)),
             None,
         ))
     }
 
     /// The root documents after a planned change of the authority's key, which it keeps to itself.
     pub(crate) fn next_root(&mut self) -> RootStore {
-        let new = AuthorityKey::generate(&mut self.entropy);
-        let next = self.roots.successor(&self.authority, &new, self.now, 1);
+        let new = AuthorityKey::generate(&mut self.overlay.entropy);
         let mut roots = self.roots.clone();
+        let next = roots.successor(&self.overlay.authority, &new, self.now, 1);
         roots.advance(next).unwrap();
         roots
     }
@@ -156,6 +114,6 @@ impl TestOverlay {
             number,
             entries,
         };
-        SignedRevocations::sign(&self.authority, self.id(), list).encode()
+        SignedRevocations::sign(&self.overlay.authority, self.id(), list).encode()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use host_services::clocks;
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
     Application, CLOCK_TOLERANCE, Chain, InviteId, MembershipError, Revocations, Revoked,
@@ -461,6 +461,5 @@ fn is_past(until: UnixTime, now: UnixTime) -> bool {
 
 /// A clock before 1970 reads as 1970; the floor of the root documents corrects it.
 fn wall() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixTime(since.map_or(0, |since| since.as_secs()))
+    UnixTime(clocks::wall().as_secs())
 }

@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use host_services::OsEntropy;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::{QueryId, Quorum, Record};
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, swarm};
-use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Revocations;
 use tokio::sync::{mpsc, oneshot};
@@ -372,15 +372,5 @@ impl Driver {
 
     fn kad(&mut self) -> &mut libp2p::kad::Behaviour<crate::records::VerifyingStore> {
         &mut self.swarm.behaviour_mut().kad
-    }
-}
-
-/// The operating system's randomness, for jitter.
-struct OsEntropy;
-
-impl Entropy for OsEntropy {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        // Without randomness the jitter is constant, which harms nobody.
-        let _ = getrandom::fill(bytes);
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use host_services::clocks;
 use libp2p::request_response::ResponseChannel;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{InviteId, Revocations, Revoked};
@@ -247,9 +248,5 @@ impl Driver {
 
 /// The wall clock, in milliseconds since 1970; 0 where it is set before that.
 fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since
-        .ok()
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .unwrap_or(0)
+    u64::try_from(clocks::wall().as_millis()).unwrap_or(0)
 }

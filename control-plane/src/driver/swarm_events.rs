@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use host_services::OsEntropy;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::kad::{self, GetRecordOk, InboundRequest, QueryId, QueryResult};
@@ -10,7 +11,7 @@ use libp2p::request_response::{self, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
 
-use super::{Asked, Driver, Inbound, OsEntropy, Query};
+use super::{Asked, Driver, Inbound, Query};
 use crate::addr;
 use crate::admission::{AdmissionError, Admitted, Refusal};
 use crate::behaviour::{BehaviourEvent, KAD_PROTOCOL};

@@ -394,10 +394,7 @@ fn memberships_end_with_the_tolerance_of_the_gate() {
 
     let overlay = TestOverlay::new(34);
     let gate = overlay.infra_gate();
-    let ago = |seconds: u64| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        UnixTime(now.unwrap().as_secs() - seconds)
-    };
+    let ago = |seconds: u64| UnixTime(host_services::clocks::wall().as_secs() - seconds);
     assert!(!gate.has_ended(ago(0)) && !gate.has_ended(ago(590)));
     assert!(gate.has_ended(ago(610)));
 }

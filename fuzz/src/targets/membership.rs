@@ -5,12 +5,13 @@ use std::sync::LazyLock;
 use data_encoding::BASE64URL_NOPAD;
 use nat_traversal::entropy::SeededEntropy;
 use overlay_proto::handshake::static_public;
+pub(super) use overlay_proto::membership::test_authority::BORN;
+use overlay_proto::membership::test_authority::TestOverlay;
 use overlay_proto::membership::{
-    AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, InviteRequest, InviteUses, Label,
-    Membership, NetworkAuthority, NodeKey, OverlaySecret, Page, PageAssembly, REVOCATION_PREFIX,
-    Receipt, RevocationLine, RevocationList, RevocationNumber, Revocations, Revoked, Rights,
-    RootStore, SignedEpoch, SignedPart, SignedRevocations, SignedRoot, SignedStatic, StaticBinding,
-    issue_invite,
+    AuthorityKey, Chain, DelegatedKey, INVITE_PREFIX, Invite, Label, Membership, NetworkAuthority,
+    NodeKey, OverlaySecret, Page, PageAssembly, REVOCATION_PREFIX, Receipt, RevocationLine,
+    RevocationList, RevocationNumber, Revocations, Revoked, RootStore, SignedEpoch, SignedPart,
+    SignedRevocations, SignedRoot, SignedStatic, StaticBinding,
 };
 use overlay_proto::time::UnixTime;
 use sha2::{Digest, Sha256};
@@ -18,8 +19,6 @@ use sha2::{Digest, Sha256};
 use crate::input::{Input, chunk};
 use crate::{Seen, Target};
 
-/// The first second of the invented overlay.
-pub(super) const BORN: UnixTime = UnixTime(1_800_000_000);
 const HOUR: u64 = 3_600;
 const VERSION: u8 = 1;
 
@@ -44,54 +43,41 @@ pub(crate) static OVERLAY: LazyLock<Overlay> = LazyLock::new(Overlay::new);
 impl Overlay {
     fn new() -> Self {
         let mut entropy = SeededEntropy::new(1);
+        // In the order in which the corpora have them.
         let authority = AuthorityKey::generate(&mut entropy);
-        let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
         let secret = OverlaySecret::generate(&mut entropy);
-        let mut network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
+        let network = NetworkAuthority::create("lab".parse().unwrap(), 1500, &mut entropy);
         let witness = NodeKey::generate(&mut entropy);
         let node = NodeKey::generate(&mut entropy);
-        let address = format!("/ip4/192.0.2.1/udp/22611/quic-v1/p2p/{}", witness.peer_id());
-        let request = InviteRequest {
-            networks: vec![network.secret()],
-            rights: Rights::DEFAULT,
-            name: Some("ash".to_owned()),
-            join_until: UnixTime(BORN.0 + HOUR),
-            member_until: UnixTime(BORN.0 + 1000 * HOUR),
-            max_nodes: 1,
-            witness: None,
-            bootstraps: vec![address],
-        };
+        let (networks, keys) = (vec![network], (secret, witness));
+        let mut overlay = TestOverlay::with_keys(BORN, authority, networks, keys, entropy);
+        let mut request = overlay.request(&["lab"]);
+        request.name = Some("ash".to_owned());
         // The same draw as `issue_invite` makes.
-        let delegated = DelegatedKey::generate(&mut entropy.clone());
-        let invite =
-            issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
+        let delegated = DelegatedKey::generate(&mut overlay.entropy.clone());
+        let invite = overlay.issue(request).unwrap();
         let text = invite.to_text().to_string();
-        let mut member = invite.accept(&node, BORN).unwrap();
-        let bare = member.chain().unwrap().clone();
-        let application = bare.apply(&roots, BORN).unwrap();
-        let receipt = InviteUses::default().count(&application, BORN).unwrap();
-        let receipt = receipt.sign(&witness, roots.overlay());
-        member.take_receipt(bare.with_receipt(receipt)).unwrap();
-        let epoch = network
-            .next_epoch(&authority, &roots, RevocationNumber(1), BORN)
-            .unwrap();
+        let member = overlay.receipted(invite.accept(&node, BORN).unwrap());
+        // As if somebody had been revoked before.
+        let (authority, roots) = (&overlay.authority, &overlay.roots);
+        let epoch = overlay.networks[0].next_epoch(authority, roots, RevocationNumber(1), BORN);
         let static_secret = [0x51; 32];
         let binding = StaticBinding {
             public: static_public(&static_secret),
             sequence: 1,
             not_after: UnixTime(BORN.0 + 1000 * HOUR),
         };
-        let signed_static = SignedStatic::sign(&node, roots.overlay(), &binding);
+        let signed_static = SignedStatic::sign(&node, overlay.id(), &binding);
         Self {
-            authority,
+            authority: overlay.authority,
             delegated,
-            roots,
-            secret,
+            roots: overlay.roots,
+            secret: overlay.secret,
             node,
-            witness,
+            witness: overlay.witness.key,
             invite: text,
             member,
-            epoch,
+            epoch: epoch.unwrap(),
             static_secret,
             signed_static,
         }

@@ -2,89 +2,45 @@
 
 use std::time::Duration;
 
-use overlay_proto::SeededEntropy;
 use overlay_proto::ids::{NetworkId, PeerId};
+use overlay_proto::membership::test_authority::{BORN, TestOverlay};
 use overlay_proto::membership::{
-    AuthorityKey, Chain, InviteRequest, InviteUses, Membership, NetworkAuthority, NodeKey,
-    OverlaySecret, RevocationLine, Revocations, Revoked, Rights, RootStore, SignedEpoch,
-    SignedRevocations, SignedRoot, Taken, issue_invite,
+    Membership, NodeKey, RevocationLine, Revoked, SignedEpoch, SignedRevocations, Taken,
 };
 use proptest::prelude::*;
 
 use super::*;
-
-const BORN: UnixTime = UnixTime(1_800_000_000);
 
 /// Each write of the slow disk.
 const SLOW: Duration = Duration::from_secs(3);
 
 /// An authority, and a node that has not got its receipt yet.
 struct World {
-    authority: AuthorityKey,
-    roots: RootStore,
-    network: NetworkAuthority,
-    witness: NodeKey,
+    overlay: TestOverlay,
     membership: Membership,
 }
 
 fn world() -> World {
-    let mut entropy = SeededEntropy::new(8);
-    let authority = AuthorityKey::generate(&mut entropy);
-    let roots = RootStore::from_roots([SignedRoot::first(&authority, BORN)]).unwrap();
-    let secret = OverlaySecret::generate(&mut entropy);
-    let (witness, node) = (
-        NodeKey::generate(&mut entropy),
-        NodeKey::generate(&mut entropy),
-    );
-    let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
-    let request = InviteRequest {
-        networks: vec![network.secret()],
-        rights: Rights::DEFAULT,
-        name: None,
-        join_until: UnixTime(BORN.0 + 3_600),
-        member_until: UnixTime(BORN.0 + 86_400),
-        max_nodes: 1,
-        witness: None,
-        bootstraps: vec![format!("/ip4/192.0.2.1/tcp/1/p2p/{}", witness.peer_id())],
-    };
-    let invite = issue_invite(&authority, &roots, &secret, request, BORN, &mut entropy).unwrap();
+    let mut overlay = TestOverlay::new(8, &["lab"]);
+    let node = NodeKey::generate(&mut overlay.entropy);
     World {
-        membership: invite.accept(&node, BORN).unwrap(),
-        authority,
-        roots,
-        network,
-        witness,
+        membership: overlay.join(&node, &["lab"]),
+        overlay,
     }
 }
 
 impl World {
-    fn receipt(&self) -> Chain {
-        let chain = self.membership.chain().unwrap().clone();
-        let application = chain.apply(&self.roots, BORN).unwrap();
-        let receipt = InviteUses::default().count(&application, BORN).unwrap();
-        chain.with_receipt(receipt.sign(&self.witness, self.roots.overlay()))
-    }
-
     fn epoch(&mut self) -> SignedEpoch {
-        let list = Revocations::default().number();
-        let (authority, roots) = (&self.authority, &self.roots);
-        self.network
-            .next_epoch(authority, roots, list, BORN)
-            .unwrap()
+        self.overlay.next_epoch(0)
     }
 
     fn list(&self) -> SignedRevocations {
-        let list = Revocations::default();
-        let list = list.successor(1, Revoked::Node(PeerId([9; 32]))).unwrap();
-        SignedRevocations::sign(&self.authority, self.roots.overlay(), list)
+        self.overlay.next_list(Revoked::Node(PeerId([9; 32])))
     }
 
     fn line(&mut self) -> RevocationLine {
-        let line = RevocationLine {
-            roots: self.roots.above(0).to_vec(),
-            list: self.list(),
-            epochs: vec![self.epoch().encode().into()],
-        };
+        let (list, epoch) = (self.list(), self.epoch());
+        let line = self.overlay.line(list, &[epoch]);
         RevocationLine::parse(&line.to_text()).unwrap()
     }
 }
@@ -189,8 +145,9 @@ fn name(text: &str) -> Write {
     Write::Name(Some(text.to_owned()))
 }
 
-fn receipt(world: &World) -> Write {
-    Write::Edit(Edit::TakeReceipt(Box::new(world.receipt())))
+fn receipt(world: &mut World) -> Write {
+    let chain = world.membership.chain().unwrap();
+    Write::Edit(Edit::TakeReceipt(Box::new(world.overlay.receipt_of(chain))))
 }
 
 #[test]
@@ -200,12 +157,12 @@ fn what_others_rely_on_is_written_first_and_leaving_last() {
     // It is under way before the others come.
     shell.put(name("first"));
     let in_order = [
-        Write::Edit(Edit::FollowRoots(Box::new(world.roots.clone()))),
+        Write::Edit(Edit::FollowRoots(Box::new(world.overlay.roots.clone()))),
         Write::Revocations {
             list: world.list().encode(),
             from: Some(PeerId([1; 32])),
         },
-        receipt(&world),
+        receipt(&mut world),
         Write::Edit(Edit::TakeEpoch(Box::new(world.epoch()))),
         name("oak"),
         Write::NextStatic,
@@ -231,7 +188,7 @@ fn what_others_rely_on_is_written_first_and_leaving_last() {
 
 #[test]
 fn leaving_erases_what_waits_and_there_is_nothing_after_it() {
-    let world = world();
+    let mut world = world();
     let mut shell = shell(world.membership.clone());
     shell.put(directory(1));
     shell.put(peers(1));
@@ -247,7 +204,7 @@ fn leaving_erases_what_waits_and_there_is_nothing_after_it() {
     assert_eq!(shell.result_of(renamed), Some(&Ok(Done::Saved)));
     assert_eq!(shell.result_of(left), Some(&Ok(Done::Saved)));
     assert!(shell.store.is_idle());
-    shell.put(receipt(&world));
+    shell.put(receipt(&mut world));
     assert!(shell.store.is_idle());
 }
 
@@ -274,10 +231,10 @@ fn newer_content_replaces_what_waits_and_follows_what_is_under_way() {
 
 #[test]
 fn what_was_learnt_is_written_once_and_each_user_is_answered() {
-    let world = world();
+    let mut world = world();
     let mut shell = shell(world.membership.clone());
-    let first = shell.put(receipt(&world));
-    assert_eq!(shell.put(receipt(&world)), first);
+    let first = shell.put(receipt(&mut world));
+    assert_eq!(shell.put(receipt(&mut world)), first);
     let oak = shell.put(name("oak"));
     let again = shell.put(name("oak"));
     shell.pass(SLOW * 9);
@@ -294,12 +251,12 @@ fn what_was_learnt_is_written_once_and_each_user_is_answered() {
     assert_ne!(shell.put(list(None)), first, "a user");
     shell.pass(SLOW * 9);
     // Afterwards it is another one.
-    assert_ne!(shell.put(receipt(&world)), first);
+    assert_ne!(shell.put(receipt(&mut world)), first);
 }
 
 #[test]
 fn what_has_no_room_is_told() {
-    let world = world();
+    let mut world = world();
     let mut shell = shell(world.membership.clone());
     shell.put(peers(1));
     let ids: Vec<WriteId> = (0..=Rank::Asked.room())
@@ -309,7 +266,7 @@ fn what_has_no_room_is_told() {
     assert_eq!(shell.told.len(), 1);
     assert_eq!(shell.result_of(last), Some(&Err(Refused::NoRoom)));
     // Others have theirs.
-    shell.put(receipt(&world));
+    shell.put(receipt(&mut world));
     assert_eq!(shell.told.len(), 1);
     shell.pass(SLOW * 50);
     let is_written = |id: &&WriteId| shell.result_of(**id) == Some(&Ok(Done::Saved));
@@ -321,7 +278,7 @@ fn a_receipt_that_a_full_disk_refused_counts_with_what_comes_later_and_is_tried_
     let mut world = world();
     let mut shell = shell(world.membership.clone());
     shell.is_full = true;
-    let refused = shell.put(receipt(&world));
+    let refused = shell.put(receipt(&mut world));
     shell.pass(SLOW);
     let full = Err(Refused::Disk("no space left".to_owned()));
     assert_eq!(shell.result_of(refused), Some(&full));
@@ -370,12 +327,7 @@ fn an_edit_that_the_disk_has_another_mind_of_is_told_and_not_tried_again() {
     let world = world();
     let mut shell = shell(world.membership.clone());
     let mut other = self::world();
-    other.roots = world.roots.clone();
-    other.authority = AuthorityKey::generate(&mut SeededEntropy::new(77));
-    let next = other
-        .roots
-        .successor(&world.authority, &other.authority, BORN, 1);
-    other.roots.advance(next).unwrap();
+    other.overlay.rotate(1);
     // Signed by a root that the disk does not know.
     let refused = shell.put(Write::Edit(Edit::TakeEpoch(Box::new(other.epoch()))));
     shell.pass(SLOW);
@@ -384,7 +336,7 @@ fn an_edit_that_the_disk_has_another_mind_of_is_told_and_not_tried_again() {
     assert!(shell.store.unsaved.is_empty());
     // Once it knows, it takes it.
     shell.put(Write::Edit(Edit::FollowRoots(Box::new(
-        other.roots.clone(),
+        other.overlay.roots.clone(),
     ))));
     let taken = shell.put(Write::Edit(Edit::TakeEpoch(Box::new(other.epoch()))));
     shell.pass(SLOW * 2);
@@ -394,11 +346,11 @@ fn an_edit_that_the_disk_has_another_mind_of_is_told_and_not_tried_again() {
 
 #[test]
 fn a_result_of_another_write_is_nobodys() {
-    let world = world();
+    let mut world = world();
     let mut store = Store::default();
     store.put(name("oak"));
     let (id, write) = store.poll_write().unwrap();
-    let other = store.put(receipt(&world));
+    let other = store.put(receipt(&mut world));
     store.handle_written(BORN, other, Ok(Done::Taken(Taken::Known)));
     assert!(store.poll_written().is_none() && !store.is_due());
     store.handle_written(BORN, id, Ok(Done::Saved));
@@ -418,7 +370,7 @@ proptest! {
                 0 => { shell.put(peers(n)); }
                 1 => { shell.put(directory(n % 64)); }
                 2 | 3 => users.push(shell.put(name(&n.to_string()))),
-                4 => { shell.put(receipt(&world)); }
+                4 => { shell.put(receipt(&mut world)); }
                 5 => { shell.put(Write::Edit(Edit::TakeEpoch(Box::new(world.epoch())))); }
                 6 => shell.is_full = n % 2 == 0,
                 7 => { shell.put(Write::LoopedPorts(vec![n])); }

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use host_services::{OsEntropy, clocks};
+use overlay_proto::Entropy;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use tap_bridge::{HostNetwork, HostRoute, Link, Links, Mover, NicFacts, Place, host, moving};
@@ -38,11 +40,11 @@ pub(super) async fn record(
     let network = links.host_network(link).await?;
     let bridge_mac = match links.find(bridge).await? {
         Some(bridge) => bridge.mac,
-        None => random_mac()?,
+        None => random_mac(),
     };
     let pending = Pending {
         boot: this_boot()?,
-        deadline_ms: since_boot()?.saturating_add(millis(confirm_within)),
+        deadline_ms: since_boot().saturating_add(millis(confirm_within)),
     };
     let moved = Moved {
         network,
@@ -197,9 +199,7 @@ pub(super) fn tell(record: &AttachmentRecord, dir: &Path, told: &mut Vec<String>
              {bridge}, not on {name}"
         ));
     }
-    let left = pending
-        .deadline_ms
-        .saturating_sub(since_boot().unwrap_or_default());
+    let left = pending.deadline_ms.saturating_sub(since_boot());
     told.push(format!(
         "they go back to {name} in {} s unless you type: {}",
         left.div_ceil(1000),
@@ -245,7 +245,7 @@ pub fn confirm(dir: &Path) -> anyhow::Result<String> {
 /// How long the move that waits for a confirmation still has; `None` if none waits.
 ///
 /// # Errors
-/// The record or the clock cannot be read.
+/// The record or the name of this boot cannot be read.
 pub fn waits(dir: &Path) -> anyhow::Result<Option<Duration>> {
     let book = Book::load(dir)?;
     let mut waiting = book.attachments.iter().filter_map(pending_of);
@@ -253,7 +253,7 @@ pub fn waits(dir: &Path) -> anyhow::Result<Option<Duration>> {
         return Ok(None);
     };
     let left = if pending.boot == this_boot()? {
-        pending.deadline_ms.saturating_sub(since_boot()?)
+        pending.deadline_ms.saturating_sub(since_boot())
     } else {
         0
     };
@@ -282,7 +282,7 @@ pub(super) async fn roll_back_in(
     book: &mut Book,
     all: bool,
 ) -> anyhow::Result<Vec<String>> {
-    let (boot, now) = (this_boot()?, since_boot()?);
+    let (boot, now) = (this_boot()?, since_boot());
     let mut told = Vec::new();
     for record in &mut book.attachments {
         let Some((nic, pending)) = pending_of(record) else {
@@ -363,16 +363,9 @@ pub(super) fn this_boot() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Milliseconds since this host has booted, suspended time included (proc(5), `uptime`).
-fn since_boot() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/uptime").context("cannot read /proc/uptime")?;
-    let (seconds, rest) = text
-        .split_ascii_whitespace()
-        .next()
-        .and_then(|first| first.split_once('.'))
-        .context("/proc/uptime is unreadable")?;
-    let hundredths: u64 = rest.get(..2).unwrap_or("0").parse()?;
-    Ok(seconds.parse::<u64>()? * 1000 + hundredths * 10)
+/// Milliseconds since this host has booted, suspended time included.
+fn since_boot() -> u64 {
+    millis(clocks::boot())
 }
 
 fn millis(time: Duration) -> u64 {
@@ -380,9 +373,9 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// A locally administered address, for a bridge that has none to go back to.
-fn random_mac() -> anyhow::Result<MacAddr> {
+fn random_mac() -> MacAddr {
     let mut mac = [0; 6];
-    getrandom::fill(&mut mac).context("the system has no randomness")?;
+    OsEntropy.fill(&mut mac);
     let [a, b, c, d, e, f] = mac;
-    Ok(MacAddr([a & 0xfc | 0x02, b, c, d, e, f]))
+    MacAddr([a & 0xfc | 0x02, b, c, d, e, f])
 }

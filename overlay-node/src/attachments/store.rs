@@ -1,13 +1,12 @@
-//! `attachments.json`: what this state directory has attached. Written to a temporary file, synced
-//! and renamed, so that a crash leaves the old or the new text.
+//! `attachments.json`: what this state directory has attached. A crash leaves the old or the new text.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use host_services::{OsEntropy, files};
 use node_core::attachment::{AttachedNic, Attachment, Switches};
+use overlay_proto::Entropy;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::NetworkName;
 use serde::{Deserialize, Serialize};
@@ -131,7 +130,9 @@ impl Book {
         let path = dir.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::new());
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
@@ -156,17 +157,7 @@ impl Book {
         let path = dir.join(FILE);
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(dir)?;
-            let temporary = dir.join(format!("{FILE}.{}.new", std::process::id()));
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(dir)?.sync_all()
+            files::replace(&path, &[&serde_json::to_vec_pretty(self)?])
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }
@@ -216,14 +207,12 @@ impl Book {
         }
     }
 
-    pub(super) fn new() -> anyhow::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).context("the system has no randomness")?;
-        Ok(Self {
+    pub(super) fn new() -> Self {
+        Self {
             version: VERSION,
-            mark: format!("farlan:{:016x}", u64::from_ne_bytes(random)),
+            mark: format!("farlan:{:016x}", OsEntropy.next_u64()),
             attachments: Vec::new(),
             ports: Vec::new(),
-        })
+        }
     }
 }

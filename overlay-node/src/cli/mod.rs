@@ -41,7 +41,7 @@ pub use attach::{attach_now, detach_now};
 pub use leave::detach_all;
 pub use show::networks_on_disk;
 pub(crate) use unit::{start_command, stop_command};
-pub use up::{NodeSetup, UpArgs, notify};
+pub use up::{NodeSetup, UpArgs};
 
 /// A peer-to-peer wide-area Ethernet for virtual machines.
 #[derive(Debug, Parser)]

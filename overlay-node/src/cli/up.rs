@@ -1,9 +1,6 @@
 //! `farlan up`: everything the node needs, checked before it starts.
 
 use std::io::IsTerminal;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -178,22 +175,6 @@ fn start_log(config: &Config) -> Result<()> {
         .with(control_plane::OneASecond::default())
         .try_init()
         .map_err(|error| anyhow!("cannot start the log: {error}"))
-}
-
-/// Tells systemd (`Type=notify`, `sd_notify(3)`), if it started us: `READY=1`, `STOPPING=1`.
-pub fn notify(message: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let address = match name.as_bytes().split_first() {
-        Some((b'@', hidden)) => SocketAddr::from_abstract_name(hidden),
-        _ => SocketAddr::from_pathname(&name),
-    };
-    let sent = address
-        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
-    if let Err(error) = sent {
-        tracing::warn!(%error, "systemd was not told {message}");
-    }
 }
 
 /// `farlan up`.

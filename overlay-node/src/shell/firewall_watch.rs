@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use host_services::netlink::KernelEvents;
 use tokio::task::JoinHandle;
 
-use super::kernel_events::KernelEvents;
 use crate::attachments;
 
 /// `NFNLGRP_NFTABLES` of linux/netfilter/nfnetlink.h, number 7, as a bit.

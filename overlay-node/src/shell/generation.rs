@@ -7,9 +7,9 @@
 //! by an event of the device. The id itself is in no file. Where the hypervisor has no such device
 //! nothing comes here, and the clocks tell, later (docs/adr/0015).
 
+use host_services::netlink::KernelEvents;
 use overlay_proto::tunnels::ClockWatch;
 
-use super::kernel_events::KernelEvents;
 use crate::state::clock_readings;
 
 /// The multicast group in which the kernel itself speaks; udev's is another.

@@ -9,14 +9,9 @@ use control_plane::admission::MemberGate;
 use control_plane::admission::gates::MemberState;
 use control_plane::{ControlEvent, Gatekeeper};
 use node_core::store::{Refused, Write};
-use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{
-    AuthorityKey, Chain, InviteRequest, InviteUses, Membership, NetworkAuthority, NodeKey,
-    OverlaySecret, RevocationLine, Revocations, Revoked, Rights, RootStore, SignedEpoch,
-    SignedRevocations, SignedRoot, issue_invite,
-};
-use overlay_proto::time::UnixTime;
+use overlay_proto::membership::test_authority::TestOverlay;
+use overlay_proto::membership::{Chain, Membership, Revoked, RootStore, SignedRevocations};
 use tokio::sync::{mpsc, oneshot};
 
 use super::startup;
@@ -30,88 +25,30 @@ use node_core::node::switchboard::answers::Answer;
 
 pub(crate) const FULL: &str = "no space is left on the device";
 
-/// Who rules the overlay that the node is in.
-pub(crate) struct Authority {
-    pub(crate) key: AuthorityKey,
-    pub(crate) roots: RootStore,
-    pub(crate) network: NetworkAuthority,
-    pub(crate) witness: NodeKey,
+/// The next list, which revokes a node that nobody is.
+pub(crate) fn list(authority: &TestOverlay) -> SignedRevocations {
+    authority.next_list(Revoked::Node(PeerId([9; 32])))
 }
 
-impl Authority {
-    pub(crate) fn list(&self, root: u32) -> SignedRevocations {
-        self.revoke(root, PeerId([9; 32]))
-    }
-
-    /// The first list, signed by the key of that root document.
-    pub(crate) fn revoke(&self, root: u32, node: PeerId) -> SignedRevocations {
-        let list = Revocations::default();
-        let list = list.successor(root, Revoked::Node(node)).unwrap();
-        SignedRevocations::sign(&self.key, self.roots.overlay(), list)
-    }
-
-    pub(crate) fn next_root(&mut self) {
-        let new = AuthorityKey::generate(&mut SeededEntropy::new(77));
-        let next = self.roots.successor(&self.key, &new, wall_clock(), 1);
-        self.roots.advance(next).unwrap();
-        self.key = new;
-    }
-
-    pub(crate) fn epoch(&mut self) -> SignedEpoch {
-        let list = Revocations::default().number();
-        let network = &mut self.network;
-        network
-            .next_epoch(&self.key, &self.roots, list, wall_clock())
-            .unwrap()
-    }
-
-    pub(crate) fn line(&mut self) -> Request {
-        let version = self.roots.newest().version;
-        let line = RevocationLine {
-            roots: self.roots.above(0).to_vec(),
-            list: self.list(version),
-            epochs: vec![self.epoch().encode().into()],
-        };
-        Request::Apply {
-            line: SecretLine(line.to_text().to_string()),
-        }
-    }
-
-    pub(crate) fn receipt_of(&self, chain: &Chain) -> Chain {
-        let application = chain.apply(&self.roots, wall_clock()).unwrap();
-        let receipt = InviteUses::default()
-            .count(&application, wall_clock())
-            .unwrap();
-        let receipt = receipt.sign(&self.witness, self.roots.overlay());
-        chain.clone().with_receipt(receipt)
+/// The line with that list, with new keys.
+pub(crate) fn line(authority: &mut TestOverlay) -> Request {
+    let (list, epoch) = (list(authority), authority.next_epoch(0));
+    let line = authority.line(list, &[epoch]);
+    Request::Apply {
+        line: SecretLine(line.to_text().to_string()),
     }
 }
 
 /// A node that joined in `dir`, and has no receipt.
-pub(crate) fn joined(dir: &Path) -> (Authority, NodeSetup) {
-    let mut entropy = SeededEntropy::new(8);
-    let now = wall_clock();
-    let key = AuthorityKey::generate(&mut entropy);
-    let roots = RootStore::from_roots([SignedRoot::first(&key, now)]).unwrap();
-    let secret = OverlaySecret::generate(&mut entropy);
-    let witness = NodeKey::generate(&mut entropy);
-    let network = NetworkAuthority::create("lab".parse().unwrap(), 1_500, &mut entropy);
-    let request = InviteRequest {
-        networks: vec![network.secret()],
-        rights: Rights::DEFAULT,
-        name: None,
-        join_until: UnixTime(now.0 + 3_600),
-        member_until: UnixTime(now.0 + 86_400),
-        max_nodes: 1,
-        witness: None,
-        // Nobody answers there.
-        bootstraps: vec![format!("/ip4/127.0.0.1/tcp/1/p2p/{}", witness.peer_id())],
-    };
-    let invite = issue_invite(&key, &roots, &secret, request, now, &mut entropy).unwrap();
+pub(crate) fn joined(dir: &Path) -> (TestOverlay, NodeSetup) {
+    let mut authority = TestOverlay::born(wall_clock(), 8, &["lab"]);
+    // Nobody answers there.
+    let place = format!("/ip4/127.0.0.1/tcp/1/p2p/{}", authority.witness.peer_id());
+    authority.bootstraps = vec![place];
     let state = StateDir::at(dir);
     state.create().unwrap();
     let node = state.load_or_create_identity().unwrap();
-    let membership = invite.accept(&node, now).unwrap();
+    let membership = authority.join(&node, &["lab"]);
     state.save_membership(&membership).unwrap();
     let setup = NodeSetup {
         lock: state.lock().unwrap(),
@@ -125,12 +62,6 @@ pub(crate) fn joined(dir: &Path) -> (Authority, NodeSetup) {
         revocations: Arc::default(),
         name: "before".to_owned(),
         state,
-    };
-    let authority = Authority {
-        key,
-        roots,
-        network,
-        witness,
     };
     (authority, setup)
 }
@@ -153,7 +84,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) async fn build() -> (Authority, Self) {
+    pub(crate) async fn build() -> (TestOverlay, Self) {
         let dir = tempfile::tempdir().unwrap();
         let (authority, setup) = joined(dir.path());
         let ((asks, asked), (word, words)) = (channel(), channel());

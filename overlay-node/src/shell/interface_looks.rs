@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use host_services::netlink::KernelEvents;
 use overlay_proto::membership::Membership;
 use tap_bridge::Links;
 use tokio::sync::{Mutex, mpsc};
 
-use super::kernel_events::KernelEvents;
 use crate::attachments::{self, Attachment, Kept, Memory};
 use crate::cli::attach_now;
 use crate::state::StateDir;

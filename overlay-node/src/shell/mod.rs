@@ -7,7 +7,7 @@
 //! - `host_tasks`: looks at the host and changes of it; `bridge_looks`, `bridge_orders`; `operating`: what users ask for.
 //! - `interface_looks`, `firewall_watch`: taps, bridges and the firewall's rule are kept as they are recorded.
 //! - `taps`: those that are open. `kernel_sight`: what can be seen of the host at once.
-//! - `watches`, `kernel_events`: news of the kernel. `generation`: does time go on? `flood`: memory goes back.
+//! - `watches`: news of the kernel. `generation`: does time go on? `flood`: memory goes back.
 
 mod asking;
 mod bridge_looks;
@@ -20,7 +20,6 @@ mod host_tasks;
 #[cfg(test)]
 mod house;
 mod interface_looks;
-mod kernel_events;
 mod kernel_sight;
 mod operating;
 mod startup;
@@ -39,6 +38,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use control_plane::admission::MemberGate;
 use control_plane::{ControlEvent, ControlHandle};
+use host_services::readiness::notify;
 use node_core::attachment::Attachment;
 use node_core::store::Refused;
 use overlay_proto::ids::NetworkName;
@@ -58,7 +58,6 @@ use self::storing::StoreThread;
 use self::taps::Taps;
 use self::watches::{next_change, next_news};
 use crate::attachments::{self, AttachmentRecord};
-use crate::cli::notify;
 use crate::control_socket::server::ControlCall;
 use crate::state::{StateDir, wall_clock};
 use crate::workers::{SlowSender, WorkerPool};

@@ -4,11 +4,11 @@
 //! "farlan" 0x00 | version (1) | body | SHA-256(kind | 0 | version | body), first 8 bytes
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
+use host_services::files;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -54,77 +54,14 @@ pub(super) fn load(
     Ok(Some(Zeroizing::new(body.to_vec())))
 }
 
-/// Replaces the file: temporary file (0600), sync, rename, sync of the directory.
+/// Replaces the file, for its owner alone.
 pub(super) fn save(path: &Path, kind: &str, body: &[u8]) -> Result<(), StateError> {
     let mut content = Zeroizing::new(Vec::with_capacity(1 + body.len()));
     content.push(VERSION);
     content.extend_from_slice(body);
     let sum = checksum(kind, &content);
-    let temporary = temporary_name(path);
-    let written = write_new(&temporary, &[MAGIC, &content, &sum])
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| path.parent().map_or(Ok(()), sync_directory));
-    written.map_err(|error| {
-        // Best effort: the old file is whole either way.
-        let _ = fs::remove_file(&temporary);
-        StateError::io("write", path, error)
-    })
-}
-
-/// Beside the file, so that the rename stays on one file system; one per process and thread.
-fn temporary_name(path: &Path) -> std::path::PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let thread = format!("{:?}", std::thread::current().id());
-    let digits: String = thread.chars().filter(char::is_ascii_digit).collect();
-    path.with_file_name(format!(".{name}.{}-{digits}", std::process::id()))
-}
-
-/// Removes the temporary files that writers left who were killed. Best effort: they are no part of
-/// the state, and a writer who lives keeps his.
-pub(super) fn sweep(directory: &Path) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        if writer_of(&name.to_string_lossy()).is_some_and(|pid| !is_alive(pid)) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// The process that made the temporary file `name`, as [`temporary_name`] wrote it.
-fn writer_of(name: &str) -> Option<u32> {
-    let (_, made_by) = name.strip_prefix('.')?.rsplit_once('.')?;
-    let (pid, thread) = made_by.split_once('-')?;
-    thread
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then_some(())?;
-    pid.parse().ok()
-}
-
-fn is_alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
-}
-
-fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    // A crash may have left one of the same name; it was never part of the state.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    files::replace(path, &[MAGIC, &content, &sum])
+        .map_err(|error| StateError::io("write", path, error))
 }
 
 fn checksum(kind: &str, content: &[u8]) -> [u8; SUM] {
@@ -139,25 +76,10 @@ fn checksum(kind: &str, content: &[u8]) -> [u8; SUM] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn what_a_killed_writer_left_is_swept() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut ended = std::process::Command::new("true").spawn().unwrap();
-        ended.wait().unwrap();
-        let own = temporary_name(&dir.path().join("thing"));
-        let left = format!(".thing.{}-1", ended.id());
-        for name in [left.as_str(), "thing", ".other", ".thing.x-1"] {
-            fs::write(dir.path().join(name), b"half").unwrap();
-        }
-        fs::write(&own, b"half").unwrap();
-        sweep(dir.path());
-        assert!(own.exists());
-        assert!(!dir.path().join(left).exists());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
-    }
+    use super::*;
 
     #[test]
     fn damaged_and_later_files_are_reported_and_left() {

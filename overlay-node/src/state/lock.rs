@@ -1,16 +1,15 @@
-//! Locks on a state directory: `flock`, which the kernel drops with the process.
+//! Locks on a state directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use host_services::lock::{FileLock, LockFile};
 
 use super::error::StateError;
 
 /// Held until dropped.
 #[derive(Debug)]
 pub struct StateLock {
-    _file: File,
+    _file: FileLock,
 }
 
 /// What to do about another holder.
@@ -22,25 +21,15 @@ pub(super) enum Wait {
 
 pub(super) fn exclusive(directory: &Path, name: &str, wait: Wait) -> Result<StateLock, StateError> {
     let path = directory.join(name);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| StateError::io("lock", &path, error))?;
-    loop {
-        let locked = match wait {
-            Wait::Yes => file.lock().map_err(TryLockError::Error),
-            Wait::No => file.try_lock(),
-        };
-        match locked {
-            Ok(()) => return Ok(StateLock { _file: file }),
-            Err(TryLockError::WouldBlock) => return Err(StateError::InUse(directory.to_owned())),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(error)) => return Err(StateError::io("lock", &path, error)),
-        }
-    }
+    let refused = |error| StateError::io("lock", &path, error);
+    let file = LockFile::open(&path).map_err(refused)?;
+    let locked = match wait {
+        Wait::Yes => file.lock().map(Some),
+        Wait::No => file.try_lock(),
+    };
+    let locked = locked.map_err(refused)?;
+    let file = locked.ok_or_else(|| StateError::InUse(directory.to_owned()))?;
+    Ok(StateLock { _file: file })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 
 mod authority;
 mod books;
-mod entropy;
+mod clocks;
 mod error;
 mod file;
 mod host_name;
@@ -30,11 +30,14 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use host_services::files;
+
 pub use authority::{AuthorityState, IssuedInvite, MAX_AUTHORITY_NETWORKS};
 pub use books::{Books, MAX_SEEN, SeenUse};
-pub use entropy::{OsEntropy, clock_readings, wall_clock};
+pub use clocks::{clock_readings, wall_clock};
 pub use error::StateError;
 pub use host_name::host_name;
+pub use host_services::OsEntropy;
 pub use lock::StateLock;
 pub use node::{BoundPorts, StaticKey};
 
@@ -87,7 +90,7 @@ impl StateDir {
     /// [`StateError::InUse`] if a node runs on it.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let lock = lock::exclusive(&self.path, "lock", lock::Wait::No)?;
-        file::sweep(&self.path);
+        files::sweep(&self.path);
         Ok(lock)
     }
 
@@ -98,7 +101,7 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn edit(&self) -> Result<StateLock, StateError> {
         let lock = lock::exclusive(&self.path, "edit.lock", lock::Wait::Yes)?;
-        file::sweep(&self.path);
+        files::sweep(&self.path);
         Ok(lock)
     }
 

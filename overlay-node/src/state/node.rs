@@ -1,9 +1,10 @@
 //! A node's files: identity, keys, membership, and small facts.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use host_services::files;
 use overlay_proto::Entropy;
 use overlay_proto::handshake::static_public;
 use overlay_proto::membership::{
@@ -267,8 +268,7 @@ impl StateDir {
         for path in blobs.chain(rest.map(|name| self.file(name))) {
             remove(&path)?;
         }
-        let sync = File::open(dir).and_then(|dir| dir.sync_all());
-        sync.map_err(|error| StateError::io("sync", dir, error))
+        files::sync_directory(dir).map_err(|error| StateError::io("sync", dir, error))
     }
 
     fn load_small<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {

@@ -9,12 +9,11 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 
+use host_services::udp::{self, MARKED, Received};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::DataHeader;
-
-use super::sys::{self, Received};
 
 /// The largest UDP payload that exists; a slot holds it, be it a datagram or a train.
 const SLOT: usize = 65_536;
@@ -105,14 +104,15 @@ impl Inbox {
             return false;
         }
         let slots = places.map(|slot| &mut *slot.bytes);
-        let count = sys::recv_batch(socket, slots, &mut fresh).unwrap_or_else(|error| {
-            let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
-            if !quiet {
-                // An asynchronous error of an earlier datagram; reading has cleared it.
-                drops.count(DropReason::SocketError);
-            }
-            0
-        });
+        let count =
+            udp::recv_batch::<N, MARKED>(socket, slots, &mut fresh).unwrap_or_else(|error| {
+                let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
+                if !quiet {
+                    // An asynchronous error of an earlier datagram; reading has cleared it.
+                    drops.count(DropReason::SocketError);
+                }
+                0
+            });
         for received in fresh.into_iter().take(count) {
             let Some(mut slot) = self.free.pop() else {
                 return false;

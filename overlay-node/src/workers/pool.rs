@@ -194,6 +194,8 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use host_services::poll::{Wait, poll};
+
     use super::*;
 
     /// The waker may be held up right behind the wake-up for as long as the woken thread runs.
@@ -208,7 +210,7 @@ mod tests {
         let own = Arc::clone(&mailbox);
         let worker = std::thread::spawn(move || {
             for in_vain in 0.. {
-                sys::poll(&mut [sys::readable(own.as_raw_fd())], -1);
+                poll(&mut [Wait::readable(own.as_raw_fd())], None);
                 own.quiet();
                 if let Some(orders) = own.take() {
                     if orders.stop {

@@ -11,11 +11,11 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use host_services::udp::{MARKED, Outgoing, send_batch};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::sizes;
 
-use super::sys::{self, Outgoing};
 use super::udp::reason_of;
 
 /// The largest datagram that is sent, relay header included, in bytes.
@@ -136,9 +136,9 @@ impl SendBatch {
                 let waiting = waiting.filter_map(|one| self.message(one));
                 // A call with few places touches little memory, which is cold after a sleep.
                 let sent = if self.trains.len() == 1 {
-                    sys::send_batch::<1>(socket, waiting)
+                    send_batch::<1, MARKED>(socket, waiting)
                 } else {
-                    sys::send_batch::<BATCH>(socket, waiting)
+                    send_batch::<BATCH, MARKED>(socket, waiting)
                 };
                 done += self.judge(socket, drops, now, done, sent);
             }
@@ -191,11 +191,12 @@ impl SendBatch {
         for datagram in bytes.unwrap_or_default().chunks(train.segment) {
             let one = Outgoing {
                 to: train.to,
-                bytes: datagram,
-                segment: 0,
+                local: None,
                 mark: train.mark,
+                segment: 0,
+                bytes: datagram,
             };
-            let send = || sys::send_batch::<1>(socket, std::iter::once(one));
+            let send = || send_batch::<1, MARKED>(socket, std::iter::once(one));
             let mut sent = send();
             if matches!(&sent, Err(error) if error.raw_os_error() == Some(libc::EINTR)) {
                 sent = send();
@@ -210,9 +211,10 @@ impl SendBatch {
         let segment = if train.count > 1 { train.segment } else { 0 };
         Some(Outgoing {
             to: train.to,
-            bytes: self.buffer.get(train.start..train.start + train.len)?,
-            segment: u16::try_from(segment).ok()?,
+            local: None,
             mark: train.mark,
+            segment: u16::try_from(segment).ok()?,
+            bytes: self.buffer.get(train.start..train.start + train.len)?,
         })
     }
 }

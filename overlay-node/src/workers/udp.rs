@@ -6,13 +6,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 
+use host_services::socket::grow_buffers;
+use host_services::udp;
 use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-
-use super::sys;
 
 /// Bytes the kernel may hold for us in each direction: 20 ms at 1.6 Gbit/s.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
@@ -171,47 +170,16 @@ fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
 pub(super) fn unbound(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    let (level, name, probe) = match addr {
-        SocketAddr::V4(_) => (
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        ),
-        SocketAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            (
-                libc::IPPROTO_IPV6,
-                libc::IPV6_MTU_DISCOVER,
-                libc::IPV6_PMTUDISC_PROBE,
-            )
-        }
-    };
-    sys::set_option(&socket, level, name, probe)?;
-    let (level, tells_mark) = match addr {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTOS),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
-    };
-    sys::set_option(&socket, level, tells_mark, 1)?;
-    if let Err(error) = sys::accept_trains(&socket) {
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    udp::never_fragment(&socket, addr.is_ipv4())?;
+    udp::tell_marks(&socket, addr.is_ipv4())?;
+    if let Err(error) = udp::accept_trains(&socket) {
         tracing::debug!(%error, "datagrams come one by one");
     }
-    grow_buffers(&socket);
+    grow_buffers(&socket, SOCKET_BUFFER);
     Ok(socket)
-}
-
-/// As far as the system allows; with `CAP_NET_ADMIN` beyond its limit for ordinary programs.
-fn grow_buffers(socket: &Socket) {
-    let bytes = libc::c_int::try_from(SOCKET_BUFFER).unwrap_or(libc::c_int::MAX);
-    for (force, plain) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ] {
-        let grown = sys::set_option(socket, libc::SOL_SOCKET, force, bytes)
-            .or_else(|_| sys::set_option(socket, libc::SOL_SOCKET, plain, bytes));
-        if let Err(error) = grown {
-            tracing::debug!(%error, fd = socket.as_raw_fd(), "the socket's buffer stays small");
-        }
-    }
 }
 
 /// Why a datagram was not sent.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use host_services::poll::{Wait, poll};
 use nat_traversal::path::Path;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
@@ -76,7 +77,7 @@ struct DataPath {
     load: Load,
     /// What [`DataPath::wait`] waits for: the mailbox, the sockets, the taps. Empty when the taps have
     /// changed.
-    waits: Vec<libc::pollfd>,
+    waits: Vec<Wait>,
 }
 
 impl Worker {
@@ -284,12 +285,12 @@ impl DataPath {
     /// Until there is something to do; only looks when there is already. Marks what can be read. Returns
     /// whether it may have slept.
     fn wait(&mut self, mailbox: &Mailbox) -> bool {
-        let timeout_ms = if self.is_busy() {
-            0
+        let timeout = if self.is_busy() {
+            Some(Duration::ZERO)
         } else if self.incoming.waits_for_pieces() {
-            libc::c_int::try_from(HOUSEKEEPING.as_millis()).unwrap_or(libc::c_int::MAX)
+            Some(HOUSEKEEPING)
         } else {
-            -1
+            None
         };
         if self.waits.is_empty() {
             // A negative descriptor is passed over: a family without a socket keeps its place.
@@ -297,10 +298,10 @@ impl DataPath {
             let sockets = sockets.map(|socket| socket.map_or(-1, AsRawFd::as_raw_fd));
             let taps = self.taps.0.iter().map(|tap| tap.queue.as_raw_fd());
             let fds = [mailbox.as_raw_fd()].into_iter().chain(sockets).chain(taps);
-            self.waits.extend(fds.map(sys::readable));
+            self.waits.extend(fds.map(Wait::readable));
         }
-        sys::poll(&mut self.waits, timeout_ms);
-        let mut found = self.waits.iter().map(sys::is_readable);
+        poll(&mut self.waits, timeout);
+        let mut found = self.waits.iter().map(Wait::is_ready);
         if found.next() == Some(true) {
             mailbox.quiet();
         }
@@ -310,7 +311,7 @@ impl DataPath {
         for tap in &mut self.taps.0 {
             tap.is_readable |= found.next().unwrap_or(false);
         }
-        timeout_ms != 0
+        timeout != Some(Duration::ZERO)
     }
 }
 

@@ -456,7 +456,7 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::fixture::TestOverlay;
+    use crate::membership::test_authority::TestOverlay;
 
     #[test]
     fn trust_4_the_node_part_may_only_narrow() {

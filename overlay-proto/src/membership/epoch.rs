@@ -205,7 +205,7 @@ pub(super) struct EpochKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::fixture::{BORN, TestOverlay};
+    use crate::membership::test_authority::{BORN, TestOverlay};
     use crate::membership::{IssueError, Membership, NetworkAuthority};
     use crate::time::UnixTime;
 

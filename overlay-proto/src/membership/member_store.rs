@@ -447,7 +447,7 @@ fn begin_epoch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::fixture::{BORN, TestOverlay};
+    use crate::membership::test_authority::{BORN, TestOverlay};
 
     #[test]
     fn a_file_of_the_version_before_loads() {

@@ -28,8 +28,8 @@ mod static_key;
 mod verifier;
 mod witness;
 
-#[cfg(test)]
-pub(crate) mod fixture;
+#[cfg(any(test, feature = "test-authority"))]
+pub mod test_authority;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::fixture::{BORN, TestOverlay, bootstrap_address};
+use super::test_authority::{BORN, TestOverlay, bootstrap_address};
 use super::*;
 use crate::ids::{NetworkId, PeerId};
 use crate::time::UnixTime;
@@ -17,7 +17,8 @@ fn network_id(overlay: &TestOverlay, index: usize) -> NetworkId {
 #[test]
 fn invite_to_member() {
     let mut overlay = TestOverlay::new(1, &["lab", "home"]);
-    let request = overlay.request(&["lab"]);
+    let mut request = overlay.request(&["lab"]);
+    request.name = Some("ash".to_owned());
     let text = overlay.issue(request).unwrap().to_text();
     assert!(text.starts_with(INVITE_PREFIX));
     let broken = format!("  {}\n{}\r\n", &text[..60], &text[60..]);
@@ -192,7 +193,7 @@ fn trust_11_the_largest_chain_fits_the_handshake() {
         invite: id,
         time: BORN,
     };
-    let part = receipt.sign(&overlay.witness, overlay.roots.overlay());
+    let part = receipt.sign(&overlay.witness.key, overlay.roots.overlay());
     let chain = membership.chain().unwrap().clone().with_receipt(part);
     let length = chain.encode().len();
     assert!(length <= MAX_CHAIN_BYTES, "{length}");
@@ -376,7 +377,7 @@ fn trust_4_a_receipt_that_is_there_must_be_right() {
         let chain = chain.clone().with_receipt(receipt.sign(by, id));
         chain.verify(&overlay.roots, BORN)
     };
-    assert_eq!(verify(right, &overlay.witness), Ok(member));
+    assert_eq!(verify(right, &overlay.witness.key), Ok(member));
     assert!(matches!(
         verify(right, &node),
         Err(MembershipError::BadSignature(_))
@@ -396,7 +397,7 @@ fn trust_4_a_receipt_that_is_there_must_be_right() {
         },
     ] {
         assert_eq!(
-            verify(wrong, &overlay.witness),
+            verify(wrong, &overlay.witness.key),
             Err(MembershipError::ReceiptInvalid)
         );
     }

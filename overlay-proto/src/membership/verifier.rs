@@ -261,7 +261,7 @@ impl PeerVerifier for MemberVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::fixture::{BORN, TestOverlay};
+    use crate::membership::test_authority::{BORN, TestOverlay};
     use crate::membership::{NodeKey, Revoked, SignedRevocations, StaticBinding};
 
     fn signed_static(overlay: &TestOverlay, node: &NodeKey) -> Vec<u8> {
@@ -282,7 +282,8 @@ mod tests {
             .map(|network| network.id())
             .collect();
         let (node, lab) = overlay.member(&["lab"]);
-        let request = overlay.request(&["home"]);
+        let mut request = overlay.request(&["home"]);
+        request.name = Some("ash".to_owned());
         let home = overlay.issue(request).unwrap().accept(&node, BORN).unwrap();
         let home = overlay.receipted(home);
         let binding = signed_static(&overlay, &node);
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(verifier.verify(&chain, &binding, BORN), refused);
         assert!(verifier.known().peers.is_empty());
         let chain = membership.chain().unwrap().encode();
-        let wrong = signed_static(&overlay, &overlay.witness);
+        let wrong = signed_static(&overlay, &overlay.witness.key);
         assert_eq!(verifier.verify(&chain, &wrong, BORN), refused);
     }
 
@@ -362,8 +363,7 @@ mod tests {
         let mut overlay = TestOverlay::new(36, &["lab", "home"]);
         let ids: Vec<_> = overlay.networks.iter().map(|n| n.id()).collect();
         let (node, lab) = overlay.member(&["lab"]);
-        let request = overlay.request(&["home"]);
-        let home = overlay.issue(request).unwrap().accept(&node, BORN).unwrap();
+        let home = overlay.join(&node, &["home"]);
         let home = overlay.receipted(home).chain().unwrap().encode();
         let chain = lab.chain().unwrap().encode();
         let mut verifier = MemberVerifier::new(overlay.roots.clone(), ids.clone());

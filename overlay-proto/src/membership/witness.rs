@@ -129,30 +129,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::membership::NodeKey;
-    use crate::membership::fixture::{BORN, TestOverlay};
-
-    /// Applications of `nodes` nodes for one invite that allows `max_nodes` of them.
-    fn applications(max_nodes: u32, nodes: usize) -> (TestOverlay, Vec<Application>) {
-        let mut overlay = TestOverlay::new(41, &["lab"]);
-        let mut request = overlay.request(&["lab"]);
-        request.max_nodes = max_nodes;
-        let text = overlay.issue(request).unwrap().to_text();
-        let all = (0..nodes)
-            .map(|_| {
-                let node = NodeKey::generate(&mut overlay.entropy);
-                let invite = crate::membership::Invite::parse(&text).unwrap();
-                let membership = invite.accept(&node, BORN).unwrap();
-                let chain = membership.chain().unwrap();
-                chain.apply(&overlay.roots, BORN).unwrap()
-            })
-            .collect();
-        (overlay, all)
-    }
+    use crate::membership::test_authority::{BORN, TestOverlay};
 
     #[test]
     fn trust_4_node_max_nodes_plus_one_is_refused() {
-        let (_, nodes) = applications(2, 3);
+        let nodes = TestOverlay::new(41, &["lab"]).applications(2, 3);
         let mut uses = InviteUses::default();
         let first = uses.count(&nodes[0], BORN).unwrap();
         uses.count(&nodes[1], BORN).unwrap();
@@ -170,7 +151,7 @@ mod tests {
 
     #[test]
     fn trust_4_after_join_until_is_refused() {
-        let (_, nodes) = applications(2, 1);
+        let nodes = TestOverlay::new(41, &["lab"]).applications(2, 1);
         let mut uses = InviteUses::default();
         let until = nodes[0].join_until;
         let late = UnixTime(until.0 + CLOCK_TOLERANCE.as_secs() + 1);

@@ -59,7 +59,6 @@ use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::NodeKey;
 use overlay_proto::time::UnixTime;
 
-use self::authority::Authority;
 use self::control::{Asked, Bootstrap, DIAL_EVERY};
 use self::disk::Disk;
 use self::guests::Guests;
@@ -224,7 +223,7 @@ impl World {
         }
         let [ip, _] = BOOTSTRAP;
         let place = format!("/ip4/{ip}/tcp/22612");
-        let authority = Authority::new(seed, &config.networks, &place, config.wall)?;
+        let authority = authority::found(seed, &config.networks, &place, config.wall)?;
         let around = Surroundings {
             config,
             clock: Clock::new(base),
@@ -273,7 +272,7 @@ impl World {
         let mut entropy = stream(self.seed, &format!("host {name}"));
         let key = NodeKey::generate(&mut entropy);
         let wall = self.around.wall();
-        let membership = self.bootstrap.authority.join(&key, networks, wall)?;
+        let membership = authority::join(&mut self.bootstrap.authority, &key, networks, wall)?;
         let bridges = (0..)
             .zip(membership.networks())
             .map(|(number, secret)| Bridge {
@@ -441,10 +440,10 @@ impl World {
     /// The line for [`Self::ask`] by which the authority revokes a node.
     ///
     /// # Errors
-    /// There is no such host, or the list is full.
+    /// There is no such host.
     pub fn revocation_of(&mut self, id: HostId) -> Result<Request> {
         let peer = self.peer(id).context("no such host")?;
-        self.bootstrap.authority.revoke(peer)
+        authority::revoke(&mut self.bootstrap.authority, peer)
     }
 
     /// The digest of all that the network and the guests saw.

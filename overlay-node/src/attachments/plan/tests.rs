@@ -15,7 +15,7 @@ struct Host {
 impl Host {
     /// `br-lab` and its tap, made here, with a guest's port.
     fn own() -> Self {
-        let mut book = Book::new().unwrap();
+        let mut book = Book::new();
         book.attachments.push(record("br-lab", true));
         let mark = book.mark.clone();
         let mut host = Self {

@@ -7,7 +7,7 @@ use overlay_proto::time::UnixTime;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::shell::house::{FULL, House, Word, joined, rename, said};
+use crate::shell::house::{FULL, House, Word, joined, line, list, rename, said};
 use crate::shell::read_clocks;
 use crate::shell::startup;
 use node_core::api::{Request, Response};
@@ -50,8 +50,8 @@ async fn a_name_and_a_pin_count_when_they_are_written_and_else_the_user_is_told(
 #[tokio::test]
 async fn what_apply_brings_counts_step_by_step_and_not_if_the_disk_refuses() {
     let (mut authority, mut house) = House::build().await;
-    authority.next_root();
-    let line = authority.line();
+    authority.rotate(1);
+    let line = line(&mut authority);
     // The documents.
     let mut answer = house.call(line.clone());
     house.tell(Word::Refuse).await;
@@ -123,7 +123,7 @@ async fn a_list_counts_when_it_is_on_disk_and_also_on_a_disk_that_is_gone() {
     let (peer, names) = (PeerId([1; 32]), |house: &House| {
         house.shell.node.standing.revocations.held.number().0
     });
-    let list = authority.list(1).encode();
+    let list = list(&authority).encode();
     assert!(house.shell.node.learn_list(peer, &list[1..]).is_err());
     house.shell.node.learn_list(peer, &list).unwrap();
     house.shell.node.learn_list(peer, &list).unwrap();
@@ -174,7 +174,7 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert!(shown(&house) && !house.on_disk().chain().unwrap().has_receipt());
     assert!(!house.is_remembered());
     // The disk has room again: the epoch is there, and the receipt after it.
-    let epoch = Edit::TakeEpoch(Box::new(authority.epoch()));
+    let epoch = Edit::TakeEpoch(Box::new(authority.next_epoch(0)));
     house.shell.node.outside.store.put(Write::Edit(epoch));
     house.turn();
     assert_eq!(house.epoch(), 1);
@@ -331,7 +331,7 @@ async fn leaving_is_the_last_write() {
     assert!(said(&mut answer).unwrap().contains("has ended"));
     assert!(house.shell.node.users.leaving.as_ref().unwrap().is_over());
     // Neither the node nor the gate writes any more.
-    let list = authority.list(1).encode();
+    let list = list(&authority).encode();
     house.admit(&list);
     house.shell.node.save_state(tick);
     house.shell.finish_writes(&mut house.inputs.answers).await;
@@ -416,12 +416,12 @@ fn what_the_gate_learns_is_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (mut authority, setup) = joined(dir.path());
     let shelf = NodeShelf(Arc::new(Kept::new(setup.state.clone())));
-    authority.next_root();
+    authority.rotate(1);
     shelf.keep_roots(&authority.roots);
     let kept = setup.state.require_membership().unwrap();
     assert_eq!(kept.roots().newest(), authority.roots.newest());
     let mut all = Revocations::default();
-    all.take(authority.list(2), &authority.roots).unwrap();
+    all.take(list(&authority), &authority.roots).unwrap();
     shelf.keep_revocations(&all);
     assert_eq!(setup.state.load_revocations(&authority.roots).unwrap(), all);
 }

@@ -3,8 +3,9 @@ use node_core::control::{BootstrapAddr, ControlEvent};
 use node_core::questions::Question;
 use node_core::store::{Edit, Write};
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::test_authority::TestOverlay;
 
-use crate::shell::house::{Authority, House, Word};
+use crate::shell::house::{House, Word};
 use crate::shell::read_clocks;
 use node_core::node::effects::Effect;
 
@@ -22,7 +23,7 @@ fn asked(house: &mut House) -> Vec<PeerId> {
 }
 
 /// The witness is up, and the gate shows `chain` since.
-fn up(house: &mut House, authority: &Authority, chain: Vec<u8>) {
+fn up(house: &mut House, authority: &TestOverlay, chain: Vec<u8>) {
     let remote = "192.0.2.1:22612".parse().unwrap();
     let event = ControlEvent::InfraUp {
         peer: authority.witness.peer_id(),
@@ -42,7 +43,7 @@ async fn trust_4_a_witness_that_gave_no_receipt_with_the_admission_is_asked() {
     up(&mut house, &authority, shown);
     assert_eq!(asked(&mut house), [witness]);
     // One that did needs not be asked.
-    let (authority, mut house) = House::build().await;
+    let (mut authority, mut house) = House::build().await;
     let given = authority.receipt_of(house.on_disk().chain().unwrap());
     up(&mut house, &authority, given.encode());
     assert_eq!(asked(&mut house), []);
@@ -50,7 +51,7 @@ async fn trust_4_a_witness_that_gave_no_receipt_with_the_admission_is_asked() {
 
 #[tokio::test]
 async fn trust_4_the_receipt_of_an_admission_goes_to_the_disk_and_then_to_the_gate() {
-    let (authority, mut house) = House::build().await;
+    let (mut authority, mut house) = House::build().await;
     let bare = house.on_disk().chain().unwrap().clone();
     let given = authority.receipt_of(&bare);
     house.admit_us(&given);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use node_core::store::{Edit, Write};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::Revocations;
+use overlay_proto::membership::{Revocations, Revoked};
 
-use crate::shell::house::{House, Word};
+use crate::shell::house::{House, Word, list};
 use crate::shell::read_clocks;
 use node_core::api::{Request, Response};
 use node_core::node::effects::Effect;
@@ -15,7 +15,7 @@ use node_core::node::effects::Effect;
 async fn trust_8_what_an_admission_taught_counts_before_the_next_input() {
     let (authority, mut house) = House::build().await;
     let me = house.shell.node.standing.identity.me;
-    house.admit(&authority.revoke(1, me).encode());
+    house.admit(&authority.next_list(Revoked::Node(me)).encode());
     assert!(!house.shell.node.is_out(), "nobody has told the slow path");
     let mut answer = house.call(Request::Status);
     let Response::Status(status) = answer.try_recv().unwrap() else {
@@ -32,7 +32,7 @@ async fn trust_8_a_node_that_is_out_shows_nothing_else_and_dials_nobody() {
     let node = &mut house.shell.node;
     let (tick, me) = (read_clocks(), node.standing.identity.me);
     let mut book = Revocations::default();
-    book.take(authority.revoke(1, me), &authority.roots)
+    book.take(authority.next_list(Revoked::Node(me)), &authority.roots)
         .unwrap();
     node.handle_revocations(tick, Arc::new(book));
     assert!(node.standing.last_refusal.is_some());
@@ -55,8 +55,8 @@ async fn trust_8_a_node_that_is_out_shows_nothing_else_and_dials_nobody() {
 async fn lists_are_checked_by_the_gates_documents_before_the_membership_has_them() {
     let (mut authority, mut house) = House::build().await;
     let first = authority.roots.clone();
-    authority.next_root();
-    let (peer, list) = (PeerId([1; 32]), authority.list(2).encode());
+    authority.rotate(1);
+    let (peer, list) = (PeerId([1; 32]), list(&authority).encode());
     let version = |house: &House| {
         let roots = house.shell.node.standing.identity.membership.roots();
         roots.newest().version
@@ -80,7 +80,7 @@ async fn lists_are_checked_by_the_gates_documents_before_the_membership_has_them
 #[tokio::test]
 async fn documents_that_an_admission_brought_are_followed_with_the_next_event() {
     let (mut authority, mut house) = House::build().await;
-    authority.next_root();
+    authority.rotate(1);
     house.admit_roots(&authority.roots);
     house.infra_up(authority.witness.peer_id());
     assert_eq!(

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use host_services::udp::{MARKED, Outgoing, send_batch};
 use overlay_proto::wire::{DataHeader, Lane, SessionIndex, TAG_LEN};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -131,13 +132,14 @@ fn a_train_goes_whole_to_the_worker_of_its_lane() {
         datagram[0] = 4;
         datagram[8] = 2;
     }
-    let whole = sys::Outgoing {
+    let whole = Outgoing {
         to,
-        bytes: &train,
-        segment: 32,
+        local: None,
         mark: 0,
+        segment: 32,
+        bytes: &train,
     };
-    let sent = sys::send_batch::<1>(sender.v4.as_ref().unwrap(), [whole].into_iter());
+    let sent = send_batch::<1, MARKED>(sender.v4.as_ref().unwrap(), [whole].into_iter());
     assert_eq!(sent.unwrap(), 1);
     assert_eq!(taker(&sockets, true), Some(1));
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::drop_reason::DropReason;
-use crate::membership::fixture::{BORN, TestOverlay};
+use crate::membership::test_authority::{BORN, TestOverlay};
 use crate::membership::{MAX_ROOTS, SignedRoot};
 
 fn node(n: u8) -> Revoked {

@@ -15,9 +15,10 @@ use node_core::node::switchboard::answers::Answer;
 use node_core::questions::{Allocation, Failure, Outcome, Question, QuestionId};
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::test_authority::TestOverlay;
 use overlay_proto::membership::{Chain, Revocations, SignedRevocations};
 
-use super::authority::Authority;
+use super::authority;
 use super::host::Host;
 use super::{Event, Surroundings};
 use crate::net::random::stream;
@@ -73,7 +74,7 @@ pub(super) struct Asked {
 pub(super) struct Bootstrap {
     pub(super) host: HostId,
     ips: [IpAddr; 2],
-    pub(super) authority: Authority,
+    pub(super) authority: TestOverlay,
     relay: RelayServer,
     limiter: ReflectorLimiter,
     entropy: SeededEntropy,
@@ -94,7 +95,7 @@ impl Bootstrap {
     pub(super) fn new(
         seed: u64,
         (host, ips): (HostId, [IpAddr; 2]),
-        authority: Authority,
+        authority: TestOverlay,
         around: &Surroundings,
     ) -> Self {
         Self {
@@ -205,7 +206,7 @@ impl Bootstrap {
             chain.verify(&self.authority.roots, around.wall())?;
             return Ok(chain.encode());
         }
-        let receipt = self.authority.receipt(&chain, around.wall());
+        let receipt = authority::receipt(&mut self.authority, &chain, around.wall());
         let receipt = receipt.ok_or_else(|| anyhow::anyhow!("the certificate does not count"))?;
         Ok(chain.with_receipt(receipt?).encode())
     }
@@ -298,10 +299,10 @@ impl Bootstrap {
                 let done = self.relay.permit(now, from.0, allocation, &peers);
                 done.map_or(Outcome::Failed(Failure::Refused), |()| Outcome::Done)
             }
-            Question::Receipt { chain, .. } => self
-                .authority
-                .receipt(&chain, around.wall())
-                .map_or(Outcome::Failed(Failure::Refused), Outcome::Receipt),
+            Question::Receipt { chain, .. } => {
+                let receipt = authority::receipt(&mut self.authority, &chain, around.wall());
+                receipt.map_or(Outcome::Failed(Failure::Refused), Outcome::Receipt)
+            }
             Question::Clock { .. } => Outcome::Clock(around.wall_nanos() / 1_000_000),
             Question::Greet { to, envelope } => {
                 self.greetings += 1;
