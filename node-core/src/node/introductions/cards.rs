@@ -22,7 +22,8 @@ use overlay_proto::membership::{OldEpoch, rendezvous_blind};
 use overlay_proto::switching::NetIndex;
 use overlay_proto::wire::peer_message::PeerMessage;
 
-use crate::node::peers::peer::{ListSource, Peer};
+use crate::node::peers::peer::Peer;
+use crate::node::peers::whereabouts::ListSource;
 use crate::node::switchboard::run::{HOUSEKEEPING, Node};
 use crate::node::tick::Tick;
 
@@ -89,7 +90,7 @@ impl Node {
         for id in ids {
             if let Some(peer) = self.peers.known.get_mut(&id) {
                 peer.agent.set_local_candidates(tick.now, &candidates);
-                peer.agent.set_nat(mapping, peer.mapping, false);
+                peer.agent.set_nat(mapping, peer.whereabouts.mapping, false);
                 peer.agent.set_filter(tick.now, filter.clone());
                 if peer.offer_relay(tick.now, &routes) {
                     self.reach(tick, id);
@@ -340,7 +341,7 @@ impl Node {
         let due = unreached.iter().filter_map(|id| {
             let peer = self.peers.known.get(id)?;
             let turns = peer.attempts.turns(tick.now)?;
-            Some((turns, Reverse(peer.last_heard), *id))
+            Some((turns, Reverse(peer.heard.at), *id))
         });
         let mut due: Vec<_> = due.collect();
         due.sort_unstable();
@@ -388,7 +389,9 @@ impl Node {
         let Some(static_key) = peer.static_key else {
             return;
         };
-        let paths = peer.handshake_paths(self.candidates.underlay.filter(), &routes);
+        let paths = peer
+            .whereabouts
+            .handshake_paths(self.candidates.underlay.filter(), &routes);
         if !paths.is_empty() && peer.attempts.may_dial(tick.now) {
             self.peers.tunnels.connect(
                 tick.now,
@@ -460,7 +463,7 @@ impl Node {
             let in_session = self.peers.tunnels.current(peer.id).is_some();
             !in_session && peer.is_away(tick.now)
         });
-        let longest = away.min_by_key(|peer| (peer.last_heard, peer.since, peer.id));
+        let longest = away.min_by_key(|peer| (peer.heard.at, peer.since, peer.id));
         if let Some(gone) = longest.map(|peer| peer.id) {
             self.peers.known.remove(&gone);
             self.peers.changed = true;

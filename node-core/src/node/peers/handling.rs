@@ -12,7 +12,8 @@ use overlay_proto::wire::{
     DatagramKind, InnerHeader, InnerKind, Lane, SAFE_DATAGRAM, SessionIndex, sizes,
 };
 
-use crate::node::peers::peer::{ListSource, Peer};
+use crate::node::peers::peer::Peer;
+use crate::node::peers::whereabouts::ListSource;
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 use crate::punt::Punt;
@@ -84,8 +85,8 @@ impl Node {
             .handle_opened(tick.now, session, path, received);
         if let Some(peer) = self.peers.known.get_mut(&id) {
             peer.agent.handle_received(path, received);
-            peer.heard_on = Some(path);
-            peer.last_heard = Some(tick.now);
+            peer.heard.on = Some(path);
+            peer.heard.at = Some(tick.now);
             peer.agent.handle_traffic(tick.now, path);
             self.touch_peer(id);
         }
@@ -99,12 +100,9 @@ impl Node {
     fn handle_stray(&mut self, tick: Tick, path: Path) {
         let filter = self.candidates.underlay.filter();
         let tunnels = &self.peers.tunnels;
-        let Some(peer) = self
-            .peers
-            .known
-            .values_mut()
-            .find(|peer| peer.was_met_on(&path, filter) && tunnels.current(peer.id).is_none())
-        else {
+        let Some(peer) = self.peers.known.values_mut().find(|peer| {
+            peer.whereabouts.was_met_on(&path, filter) && tunnels.current(peer.id).is_none()
+        }) else {
             return;
         };
         let (id, Some(static_key)) = (peer.id, peer.static_key) else {
@@ -232,7 +230,7 @@ impl Node {
                 candidates,
             }) => {
                 if let Some(peer) = self.peers.known.get_mut(&id) {
-                    peer.mapping = mapping;
+                    peer.whereabouts.mapping = mapping;
                     peer.agent
                         .set_nat(self.candidates.underlay.nat().mapping(), mapping, false);
                 }
@@ -347,7 +345,7 @@ impl Node {
                 let in_session = self.peers.tunnels.current(id).is_some();
                 if let Some(peer) = self.peers.known.get_mut(&id) {
                     let shown = Chain::decode(&peer_chain).ok();
-                    peer.invite = shown.map(|chain| chain.claimed_invite());
+                    peer.shown.invite = shown.map(|chain| chain.claimed_invite());
                     // A rekey moves no traffic: the address that a handshake came from proves
                     // nothing. Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
@@ -366,7 +364,7 @@ impl Node {
                 let channel = self.outside.entropy.next_u32();
                 if let Some(peer) = self.peers.known.get_mut(&id) {
                     peer.agent.handle_established(tick.now, path, received);
-                    peer.reached(tick.now, channel);
+                    peer.reached(channel);
                 }
                 self.gain_neighbour(tick, id);
             }

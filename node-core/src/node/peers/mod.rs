@@ -1,6 +1,7 @@
 //! The peers: sessions, paths, channels.
 //!
-//! - [`handling`]: what comes from peers: handshakes, probes, messages. [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again.
+//! - [`handling`]: what comes from peers: handshakes, probes, messages. [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]:
+//!   where it can be reached.
 //! - [`sending`]: datagrams and frames of our own. [`undelivered`]: messages that did not get there.
 //! - [`memory`]: what is kept on disk of peers.
 
@@ -10,6 +11,7 @@ pub mod memory;
 pub mod peer;
 pub mod sending;
 pub mod undelivered;
+pub mod whereabouts;
 
 use std::collections::BTreeMap;
 

@@ -42,7 +42,7 @@ impl Node {
         match owed_for(message) {
             Owed::Candidates => peer.told_sequence = 0,
             Owed::Epoch(tag) => {
-                let known = peer.epochs.iter_mut();
+                let known = peer.shown.epochs.iter_mut();
                 let of_it = known.filter(|(network, _)| NetworkTag::from(*network) == tag);
                 of_it.for_each(|(_, epoch)| *epoch = 0);
             }

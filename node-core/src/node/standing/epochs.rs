@@ -79,7 +79,7 @@ impl Node {
         };
         if let Some(peer) = self.peers.known.get_mut(&id) {
             // Not the higher of both: what it was handed in an earlier session may have got lost.
-            peer.epochs.insert(network, epoch);
+            peer.shown.epochs.insert(network, epoch);
         }
         self.offer_epoch(tick, id, network);
     }
@@ -95,7 +95,7 @@ impl Node {
         };
         let epoch = signed.claimed_epoch().unwrap_or_default();
         if let Some(peer) = self.peers.known.get_mut(&id) {
-            let known = peer.epochs.entry(network).or_default();
+            let known = peer.shown.epochs.entry(network).or_default();
             *known = epoch.max(*known);
         }
         // What is known need not be verified again.
@@ -129,7 +129,7 @@ impl Node {
             .peers
             .known
             .get(&id)
-            .and_then(|p| p.epochs.get(&network))
+            .and_then(|p| p.shown.epochs.get(&network))
         else {
             return;
         };
@@ -150,7 +150,7 @@ impl Node {
         };
         // Noted first: if it does not get there that is taken back.
         if let Some(peer) = self.peers.known.get_mut(&id) {
-            peer.epochs.insert(network, ours);
+            peer.shown.epochs.insert(network, ours);
         }
         self.send_message(tick, id, &message);
     }

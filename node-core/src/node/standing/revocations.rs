@@ -90,7 +90,10 @@ impl Node {
             .verifier
             .set_revocations(Arc::clone(&held));
         let named = self.peers.known.values().filter(|peer| {
-            let shown = peer.invite.is_some_and(|invite| held.names_invite(invite));
+            let shown = peer
+                .shown
+                .invite
+                .is_some_and(|invite| held.names_invite(invite));
             shown || held.names_node(peer.id)
         });
         let gone: BTreeSet<PeerId> = lost.into_iter().chain(named.map(|peer| peer.id)).collect();

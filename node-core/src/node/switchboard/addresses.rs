@@ -110,7 +110,7 @@ impl Node {
             let path = peer.agent.chosen();
             path.is_some_and(|path| path.kind() == PathKind::Relayed)
         });
-        let relayed = relayed.map(|peer| (peer.last_heard, peer.id));
+        let relayed = relayed.map(|peer| (peer.heard.at, peer.id));
         self.candidates.renew_permits(tick.now, relayed);
     }
 

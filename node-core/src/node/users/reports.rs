@@ -156,7 +156,8 @@ impl Node {
             },
             suite: session.map(|session| session.suite().name().to_owned()),
             heard_s: peer
-                .last_heard
+                .heard
+                .at
                 .map(|at| now.saturating_duration_since(at).as_secs()),
             tx_bytes: peer.counters.tx_bytes.load(Ordering::Relaxed),
             rx_bytes: peer.counters.rx_bytes.load(Ordering::Relaxed),
@@ -179,13 +180,13 @@ impl Node {
                     .is_none(),
             udp_blocked: self.candidates.underlay.is_udp_blocked(),
             session: self.peers.tunnels.current(peer.id).is_some(),
-            was_reached: peer.usable_since.is_some(),
+            was_reached: peer.was_reached,
             path: last.map_or(PathKind::None, |path| path.kind()),
             has_path: path.is_some(),
             relay_answers: relayed.map(|path| self.candidates.underlay.relay_answers(&path)),
             introduced: peer.static_key.is_some(),
             greeted: peer.greeted,
-            relay_in_common: peer.has_relay_in_common(routes),
+            relay_in_common: peer.whereabouts.has_relay_in_common(routes),
             just_dialled: peer.attempts.just_dialled(now),
             agent: peer.agent.reason(),
         }
