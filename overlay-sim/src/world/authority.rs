@@ -1,48 +1,91 @@
-//! Who rules the overlay of a world, and the witness of its invites.
+//! Who rules the overlay of a world: networks, invites, what is revoked, which documents there are.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use node_core::api::{Request, SecretLine};
 use overlay_proto::SeededEntropy;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
-    AuthorityKey, Chain, InviteId, InviteRequest, InviteUses, Membership, NetworkAuthority,
-    NodeKey, OverlaySecret, RevocationLine, Revocations, Revoked, Rights, RootStore, SignedPart,
-    SignedRevocations, SignedRoot, WitnessRefusal, issue_invite,
+    AuthorityKey, InviteRequest, NetworkAuthority, OverlaySecret, RevocationLine, RevocationNumber,
+    Revocations, Revoked, Rights, RootStore, SignedRevocations, SignedRoot, issue_invite,
 };
 use overlay_proto::time::UnixTime;
+use zeroize::Zeroizing;
 
 use crate::net::random::stream;
 
-/// How long memberships last.
-const MEMBERSHIP: u64 = 365 * 86_400;
+/// What an invite allows. The world's networks and bootstraps are named by their places.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The networks.
+    pub networks: Vec<usize>,
+    /// The authority made it so long ago.
+    pub made_ago: Duration,
+    /// It can be used for so long since then.
+    pub join_for: Duration,
+    /// Memberships last so long since then.
+    pub member_for: Duration,
+    /// How many nodes may use it.
+    pub nodes: u32,
+    /// The bootstrap that counts its uses.
+    pub witness: usize,
+    /// The bootstraps that it names; none: all.
+    pub bootstraps: Vec<usize>,
+}
 
-/// The authority, its networks, and the witness, which is the bootstrap.
+impl Terms {
+    /// For one node, for a year, with the first bootstrap as the witness.
+    #[must_use]
+    pub fn of(networks: &[usize]) -> Self {
+        const YEAR: Duration = Duration::from_secs(365 * 86_400);
+        Self {
+            networks: networks.to_vec(),
+            made_ago: Duration::ZERO,
+            join_for: YEAR,
+            member_for: YEAR,
+            nodes: 1,
+            witness: 0,
+            bootstraps: Vec::new(),
+        }
+    }
+}
+
+/// What a line for `farlan apply` brings beside its list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Along<'a> {
+    /// These networks begin their next epoch.
+    pub epochs: &'a [usize],
+    /// The authority has a new key; the oldest root version that counts from now on.
+    pub new_key: Option<u32>,
+}
+
+/// The authority and its networks.
 pub(super) struct Authority {
     key: AuthorityKey,
-    pub(super) roots: RootStore,
+    roots: RootStore,
     secret: OverlaySecret,
     networks: Vec<NetworkAuthority>,
-    pub(super) witness: NodeKey,
-    /// Where the bootstrap is dialled.
-    bootstrap: String,
-    /// Bound: the invites that were issued, one for each node.
-    uses: BTreeMap<InviteId, InviteUses>,
+    /// Where each bootstrap is dialled, and who is there.
+    bootstraps: Vec<(String, PeerId)>,
     revoked: Revocations,
     entropy: SeededEntropy,
 }
 
 impl Authority {
-    /// With these networks; `place` is where the bootstrap is dialled, without its name.
+    /// With these networks and bootstraps.
     ///
     /// # Errors
     /// A name is none, or two are the same.
-    pub(super) fn new(seed: u64, names: &[&str], place: &str, now: UnixTime) -> Result<Self> {
+    pub(super) fn new(
+        seed: u64,
+        names: &[&str],
+        bootstraps: Vec<(String, PeerId)>,
+        now: UnixTime,
+    ) -> Result<Self> {
         let mut entropy = stream(seed, "authority");
         let key = AuthorityKey::generate(&mut entropy);
         let roots = RootStore::from_roots([SignedRoot::first(&key, now)])?;
-        let witness = NodeKey::generate(&mut entropy);
         let mut networks = Vec::new();
         for name in names {
             let name = name.parse().ok().context("no name for a network")?;
@@ -50,70 +93,78 @@ impl Authority {
         }
         Ok(Self {
             secret: OverlaySecret::generate(&mut entropy),
-            bootstrap: format!("{place}/p2p/{}", witness.peer_id()),
             key,
             roots,
             networks,
-            witness,
-            uses: BTreeMap::new(),
+            bootstraps,
             revoked: Revocations::default(),
             entropy,
         })
     }
 
-    /// `node` joins these networks, by an invite of its own.
+    /// `farlan invite`.
     ///
     /// # Errors
-    /// There is no such network.
-    pub(super) fn join(
-        &mut self,
-        node: &NodeKey,
-        networks: &[usize],
-        now: UnixTime,
-    ) -> Result<Membership> {
+    /// There is no such network or bootstrap, or the terms are none.
+    pub(super) fn invite(&mut self, terms: &Terms, now: UnixTime) -> Result<Zeroizing<String>> {
+        let now = UnixTime(now.0.saturating_sub(terms.made_ago.as_secs()));
         let secret = |index: &usize| Some(self.networks.get(*index)?.secret());
-        let networks: Option<Vec<_>> = networks.iter().map(secret).collect();
+        let networks: Option<Vec<_>> = terms.networks.iter().map(secret).collect();
+        let witness = self.bootstraps.get(terms.witness).context("no witness")?;
+        let all: Vec<usize> = (0..self.bootstraps.len()).collect();
+        let named = match &*terms.bootstraps {
+            [] => &all,
+            named => named,
+        };
+        let addr = |index: &usize| Some(self.bootstraps.get(*index)?.0.clone());
+        let bootstraps: Option<Vec<_>> = named.iter().map(addr).collect();
         let request = InviteRequest {
             networks: networks.context("no such network")?,
             rights: Rights::DEFAULT,
             name: None,
-            join_until: UnixTime(now.0 + MEMBERSHIP),
-            member_until: UnixTime(now.0 + MEMBERSHIP),
-            max_nodes: 1,
-            witness: None,
-            bootstraps: vec![self.bootstrap.clone()],
+            join_until: now.plus(terms.join_for),
+            member_until: now.plus(terms.member_for),
+            max_nodes: terms.nodes,
+            witness: Some(witness.1),
+            bootstraps: bootstraps.context("no such bootstrap")?,
         };
         let (roots, secret) = (&self.roots, &self.secret);
-        let entropy = &mut self.entropy;
-        let invite = issue_invite(&self.key, roots, secret, request, now, entropy)?;
-        Ok(invite.accept(node, now)?)
+        let invite = issue_invite(&self.key, roots, secret, request, now, &mut self.entropy)?;
+        Ok(invite.to_text())
     }
 
-    /// The witness counts the use of an invite. `None`: the certificate does not count.
-    pub(super) fn receipt(
-        &mut self,
-        chain: &Chain,
-        now: UnixTime,
-    ) -> Option<Result<SignedPart, WitnessRefusal>> {
-        let application = chain.apply(&self.roots, now).ok()?;
-        let uses = self.uses.entry(chain.claimed_invite()).or_default();
-        let receipt = uses.count(&application, now);
-        Some(receipt.map(|receipt| receipt.sign(&self.witness, self.roots.overlay())))
-    }
-
-    /// The line for `farlan apply` that revokes `node`.
+    /// `farlan revoke`: the line for `farlan apply`.
     ///
     /// # Errors
-    /// The list is full.
-    pub(super) fn revoke(&mut self, node: PeerId) -> Result<Request> {
+    /// The list is full, or there is no such network.
+    pub(super) fn revoke(
+        &mut self,
+        what: Revoked,
+        along: Along<'_>,
+        now: UnixTime,
+    ) -> Result<Request> {
+        if let Some(oldest) = along.new_key {
+            let new = AuthorityKey::generate(&mut self.entropy);
+            let root = self.roots.successor(&self.key, &new, now, oldest);
+            self.roots.advance(root)?;
+            self.key = new;
+            self.revoked.retain_trusted(&self.roots);
+        }
         let version = self.roots.newest().version;
-        let list = self.revoked.successor(version, Revoked::Node(node))?;
+        let list = self.revoked.successor(version, what)?;
+        let number = RevocationNumber(list.number);
         let list = SignedRevocations::sign(&self.key, self.roots.overlay(), list);
         self.revoked.take(list.clone(), &self.roots)?;
+        let mut epochs = Vec::new();
+        for index in along.epochs {
+            let network = self.networks.get_mut(*index).context("no such network")?;
+            let signed = network.next_epoch(&self.key, &self.roots, number, now)?;
+            epochs.push(Zeroizing::new(signed.encode()));
+        }
         let line = RevocationLine {
             roots: self.roots.above(0).to_vec(),
             list,
-            epochs: Vec::new(),
+            epochs,
         };
         let line = SecretLine(line.to_text().to_string());
         Ok(Request::Apply { line })
