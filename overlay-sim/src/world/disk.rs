@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use node_core::control::GateState;
 use node_core::node::files::{LOOPED_PORTS, PEERS, blob_name};
 use node_core::node::networks::attaching::Recalled;
 use node_core::store::{Done, Edited, Refused, Write};
 use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::membership::{Membership, Revocations, RootStore, SignedRevocations};
+use overlay_proto::membership::{
+    Chain, Membership, Revocations, RootStore, SignedPart, SignedRevocations,
+};
 use overlay_proto::switching::MacKey;
 use overlay_proto::time::UnixTime;
+
+use super::trouble::DiskManner;
 
 /// The state directory. Bound: what a node writes, see [`Write`].
 pub(super) struct Disk {
@@ -20,6 +25,7 @@ pub(super) struct Disk {
     pub(super) sequences: u64,
     pub(super) handshake_time: u64,
     pub(super) revocations: Arc<Revocations>,
+    pub(super) manner: DiskManner,
     name: Option<String>,
     pins: BTreeMap<NetworkName, Vec<MacKey>>,
     blobs: BTreeMap<String, Vec<u8>>,
@@ -34,6 +40,7 @@ impl Disk {
             sequences: 0,
             handshake_time: 0,
             revocations: Arc::default(),
+            manner: DiskManner::default(),
             name: None,
             pins: BTreeMap::new(),
             blobs: BTreeMap::new(),
@@ -74,6 +81,9 @@ impl Disk {
         let Some(membership) = &mut self.membership else {
             return Err(Refused::Leaving);
         };
+        if self.manner.is_full {
+            return Err(Refused::Disk("no space left on device".to_owned()));
+        }
         match write {
             Write::Edit(edit) => {
                 let mut edited = membership.clone();
@@ -141,10 +151,14 @@ impl Gate {
         }
     }
 
-    /// What the node says. Of root documents the newer ones stay.
-    pub(super) fn set(&mut self, state: GateState) {
-        if state.roots.newest().version >= self.roots.newest().version {
+    /// What the node says. Of root documents the newer ones stay, and lists under a retired one are forgotten.
+    pub(super) fn set(&mut self, state: GateState, disk: &mut Disk) {
+        if state.roots.newest().version > self.roots.newest().version {
             self.roots = state.roots;
+            let mut next = Revocations::clone(&self.held);
+            if next.retain_trusted(&self.roots) {
+                self.hold(next, disk);
+            }
         }
         self.chain = state.chain;
     }
@@ -160,10 +174,37 @@ impl Gate {
         let taken = next
             .take(list, &self.roots)
             .map_err(|error| refused(&error))?;
+        self.hold(next, disk);
+        Ok(Done::Taken(taken))
+    }
+
+    /// What is held counts also where the disk refuses.
+    fn hold(&mut self, next: Revocations, disk: &mut Disk) {
         if next != *self.held {
             self.held = Arc::new(next);
-            disk.revocations = Arc::clone(&self.held);
+            if !disk.manner.is_full {
+                disk.revocations = Arc::clone(&self.held);
+            }
         }
-        Ok(Done::Taken(taken))
+    }
+
+    /// A bootstrap lets the node in: with the receipt, if it has none.
+    ///
+    /// # Errors
+    /// The receipt is missing, or does not count.
+    pub(super) fn take_receipt(
+        &mut self,
+        receipt: Option<SignedPart>,
+        wall: UnixTime,
+    ) -> Result<()> {
+        let chain = Chain::decode(&self.chain)?;
+        if chain.has_receipt() {
+            return Ok(());
+        }
+        let receipt = receipt.context("this node is no member yet")?;
+        let chain = chain.with_receipt(receipt);
+        chain.verify(&self.roots, wall)?;
+        self.chain = chain.encode();
+        Ok(())
     }
 }

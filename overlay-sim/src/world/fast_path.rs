@@ -201,6 +201,21 @@ impl FastPath {
         Ok(())
     }
 
+    /// Seals a message of the channel to `to`; nothing comes of it without a session and a path.
+    pub(super) fn say(&mut self, to: PeerId, body: &[u8]) -> Vec<Out> {
+        let fib = Arc::clone(&self.fib);
+        let peer = fib.peers.iter().find(|peer| peer.peer == to);
+        let ways = peer.and_then(|peer| Some((peer.session.as_ref()?, peer.path.as_ref()?)));
+        if let Some((session, path)) = ways {
+            let header = InnerHeader::plain(InnerKind::Control);
+            let sent = seal(session, &header, body).and_then(|out| self.push(&fib, path, &out));
+            if let Err(reason) = sent {
+                self.drops.count(reason);
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
     fn note_stray(&mut self, now: Instant, path: Path) {
         let (since, paths) = &mut self.strays;
         let over = |since: Instant| now.saturating_duration_since(since) >= STRAY_EVERY;

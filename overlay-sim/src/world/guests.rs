@@ -1,6 +1,7 @@
 //! The guests of a world: who is plugged in where, and what each got.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use overlay_proto::ethernet::MacAddr;
@@ -11,6 +12,10 @@ use crate::net::topology::HostId;
 
 /// Frames that a guest keeps; the oldest leaves.
 const INBOX: usize = 4_096;
+
+/// Type, hardware, protocol, lengths and operation of ARP for IPv4 on Ethernet.
+const ARP_REQUEST: [u8; 10] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
+const ARP_REPLY: [u8; 10] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2];
 
 /// A guest of a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ pub(super) struct Guest {
     pub(super) network: NetworkName,
     /// Where it is plugged in.
     pub(super) host: Option<HostId>,
+    /// Its address, and how late it answers ARP requests for it.
+    pub(super) answers: Option<(Ipv4Addr, Duration)>,
     inbox: VecDeque<Received>,
 }
 
@@ -50,6 +57,7 @@ impl Guests {
             mac,
             network,
             host: None,
+            answers: None,
             inbox: VecDeque::new(),
         });
         id
@@ -84,6 +92,27 @@ impl Guests {
                 frame: frame.to_vec(),
             });
         }
+    }
+
+    /// What the guest says to `frame`, and how late: it answers an ARP request for its address (RFC 826).
+    pub(super) fn answer(&self, id: GuestId, frame: &[u8]) -> Option<(Duration, Vec<u8>)> {
+        let guest = self.get(id)?;
+        let (ip, late) = guest.answers?;
+        let is_request = frame.get(12..22) == Some(&ARP_REQUEST);
+        let asked = frame.get(38..42)?;
+        let asker = frame.get(22..28)?;
+        let asker_ip = frame.get(28..32)?;
+        if !is_request || *asked != ip.octets() {
+            return None;
+        }
+        let mut answer = asker.to_vec();
+        answer.extend(guest.mac.0);
+        answer.extend(ARP_REPLY);
+        answer.extend(guest.mac.0);
+        answer.extend(ip.octets());
+        answer.extend(asker);
+        answer.extend(asker_ip);
+        Some((late, answer))
     }
 
     /// What the guest got, oldest first.

@@ -1,9 +1,12 @@
 //! How soon nodes meet again when the trouble is over, although nobody sends anything: whoever comes back to a bootstrap seeks all
 //! that it does not reach.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nat_traversal::path::PathKind;
+
+use node_core::api::{Request, Response};
 
 use super::tests::{base, has, ip, mac, unicast};
 use super::*;
@@ -133,6 +136,14 @@ impl Pair {
             self.go_on(S(1));
             has(&self.world, second, &there) && has(&self.world, first, &back)
         });
+        if !heard {
+            for host in self.hosts {
+                let Some(Response::Status(status)) = self.world.ask(host, Request::Status) else {
+                    panic!()
+                };
+                println!("DEBUG {:?} {:?} {:?}", status.drops, status.peers, status.unknown);
+            }
+        }
         assert!(heard, "{what}: the guests do not hear each other");
     }
 
@@ -211,7 +222,7 @@ fn the_bootstrap_has_lost_all_while_they_were_cut_off() {
         let mut pair = Pair::new(seed);
         pair.cut(0, true);
         pair.go_on(LONG);
-        pair.world.restart_bootstrap();
+        pair.world.restart_bootstrap(0);
         pair.go_on(S(60));
         pair.cut(0, false);
         pair.meet_again(MET, &format!("seed {seed}"));
@@ -237,7 +248,7 @@ fn an_address_has_changed_while_the_other_one_was_cut_off() {
 fn a_bootstrap_that_restarts_ends_no_session() {
     for seed in seeds() {
         let mut pair = Pair::new(seed);
-        pair.world.restart_bootstrap();
+        pair.world.restart_bootstrap(0);
         pair.go_on(S(30));
         pair.talk(&format!("seed {seed}"));
     }

@@ -2,6 +2,7 @@
 //!
 //! `FARLAN_LONG=1 cargo test --release -p overlay-sim healing_times -- --nocapture` prints the table of fifty pairs.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::healing::Pair;
@@ -90,7 +91,7 @@ const TROUBLES: [Trouble; 7] = [
     Trouble {
         name: "the bootstrap restarts",
         happens: |pair, round| match round {
-            0 => pair.world.restart_bootstrap(),
+            0 => pair.world.restart_bootstrap(0),
             _ => {}
         },
         worst: ms(12_000),

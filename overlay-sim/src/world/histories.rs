@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nat_traversal::entropy::{Entropy, SeededEntropy};
+use node_core::api::{Request, Response};
 
 use super::tests::{arp, base, has, ip, mac, unicast};
 use super::*;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 use nat_traversal::path::Path;
 use node_core::api::{Request, Response};
-use node_core::attachment::Attachment;
 use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
 use node_core::node::host_orders::{HostTask, Tap};
 use node_core::node::networks::interfaces::Kept;
@@ -17,8 +16,9 @@ use node_core::node::switchboard::run::Node;
 use node_core::node::tick::Tick;
 use node_core::node::users::leaving::Leaving;
 use node_core::node::users::operations::Operation;
-use node_core::store::{Write, WriteId};
+use node_core::store::{Refused, Write, WriteId};
 use overlay_proto::drop_reason::DropReason;
+use overlay_proto::ethernet::bridge::FdbNews;
 use overlay_proto::ethernet::{EthernetFrame, MacAddr};
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::NodeKey;
@@ -36,6 +36,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// What a look at the host takes.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// A bridge forgets who has said nothing for so long: Linux's default.
+const AGEING: Duration = Duration::from_secs(300);
 
 /// The shortest time between two turns of a node without an input: what a turn takes.
 const TURN: Duration = Duration::from_micros(50);
@@ -58,6 +61,10 @@ pub(super) struct Host {
     pub(super) key: NodeKey,
     /// Of its data socket.
     pub(super) port: u16,
+    /// By how many seconds its wall clock is ahead, or behind.
+    pub(super) ahead: i64,
+    /// It takes no revocation list.
+    pub(super) is_deaf: bool,
     pub(super) bridges: Bridges,
     pub(super) disk: Disk,
     /// Answers to users; [`super::World::take_replies`] takes them.
@@ -72,6 +79,8 @@ pub(super) struct Running {
     pub(super) node: Node,
     pub(super) fast: FastPath,
     pub(super) gate: Gate,
+    /// The bootstraps that it dials, and stays connected to.
+    pub(super) dials: Vec<PeerId>,
     /// When it began.
     pub(super) began: Duration,
     /// Turns without an input in the second at hand.
@@ -120,7 +129,7 @@ impl Host {
         let Some(running) = &mut self.running else {
             return;
         };
-        let tick = around.tick();
+        let tick = around.tick(self.ahead);
         running.begin(tick);
         input(&mut running.node, tick);
         running.fast.handle_timeout(tick.now);
@@ -150,19 +159,23 @@ impl Host {
         (guest, network): (GuestId, &NetworkName),
         frame: &[u8],
     ) {
+        let now = around.clock.now();
         let learned = self.bridges.with(|bridges| {
             let bridge = bridges.iter_mut().find(|one| one.network == *network)?;
-            let (mac, heard) = bridge.guests.get_mut(&guest.0)?;
-            let first = !std::mem::replace(heard, true);
-            let mac = *mac;
+            let port = bridge.guests.get_mut(&guest.0)?;
+            let first = port.heard.replace(now).is_none();
+            let mac = port.mac;
             first.then(|| bridge.entry(guest.0, mac))
         });
         if let Some(entry) = learned {
-            let at = around.clock.now() + LOOK;
             let (host, run) = (self.id, self.run);
-            around.queue.push(at, Event::Learned { host, run, entry });
+            let learned = Event::Learned { host, run, entry };
+            around.queue.push(now + LOOK, learned);
+            let ages = Event::Ages { host, guest };
+            around.queue.push(now + AGEING, ages);
         }
-        if self.to_guests(around, network, frame, Origin::Guest(guest)) {
+        let is_here = self.to_guests(around, network, frame, Origin::Guest(guest));
+        if is_here || !self.bridges.is_attached(network) {
             return;
         }
         let Some(running) = &mut self.running else {
@@ -175,6 +188,33 @@ impl Host {
         let now_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let outs = running.fast.leave(now_ms, net, frame);
         self.carry_out(around, outs);
+    }
+
+    /// The bridge forgets a guest that has said nothing for [`AGEING`]; else it looks again later.
+    pub(super) fn age(&mut self, around: &mut Surroundings, guest: GuestId) {
+        let now = around.clock.now();
+        let gone = self.bridges.with(|bridges| {
+            let mut ports = bridges.iter_mut();
+            let bridge = ports.find(|one| one.guests.contains_key(&guest.0))?;
+            let port = bridge.guests.get_mut(&guest.0)?;
+            let until = port.heard? + AGEING;
+            if until > now {
+                return Some(Err(until));
+            }
+            let mac = port.mac;
+            port.heard = None;
+            Some(Ok(bridge.entry(guest.0, mac)))
+        });
+        match gone {
+            Some(Ok(entry)) => self.enter(around, |node, tick| {
+                node.handle_fdb_news(tick, FdbNews::Gone(entry));
+            }),
+            Some(Err(until)) => {
+                let host = self.id;
+                around.queue.push(until, Event::Ages { host, guest });
+            }
+            None => {}
+        }
     }
 
     /// The bridge of `network` gives a frame to the guests it is for. `true`: it is for one that is known to be here, and
@@ -195,9 +235,9 @@ impl Host {
             let all = bridge.into_iter().flat_map(|one| &one.guests);
             let hears = |mac: MacAddr| dst.is_group() || mac == dst;
             let sender = |id: u32| origin == Origin::Guest(GuestId(id));
-            let hearing = all.filter(|(id, (mac, _))| hears(*mac) && !sender(**id));
+            let hearing = all.filter(|(id, port)| hears(port.mac) && !sender(**id));
             let hearing: Vec<_> = hearing
-                .map(|(id, (_, heard))| (GuestId(*id), *heard))
+                .map(|(id, port)| (GuestId(*id), port.heard.is_some()))
                 .collect();
             let known = !dst.is_group() && hearing.iter().any(|(_, heard)| *heard);
             (hearing, known)
@@ -206,6 +246,9 @@ impl Host {
             let at = around.clock.now();
             let network = (origin != Origin::Node).then_some(network);
             around.guests.deliver(at, guest, network, frame);
+            if let Some((late, frame)) = around.guests.answer(guest, frame) {
+                around.queue.push(at + late, Event::Says { guest, frame });
+            }
         }
         known
     }
@@ -225,7 +268,7 @@ impl Host {
                 }
                 Out::Write(net, frame, counters) => {
                     let network = self.running.as_ref().and_then(|one| one.name_of(net));
-                    if let Some(network) = network {
+                    if let Some(network) = network.filter(|one| self.bridges.is_attached(one)) {
                         counters.received(frame.len());
                         self.to_guests(around, &network, &frame, Origin::Peer);
                     }
@@ -295,14 +338,13 @@ impl Host {
             Effect::OpenTaps => self.open_taps(tick),
             Effect::KeepPassage => {}
             Effect::Operate(operation) => {
-                let done = match operation {
-                    Operation::Leave => Ok(String::new()),
-                    _ => Err(anyhow!("a simulated host is attached from its beginning")),
+                let at = now + around.config.change_delay;
+                let operate = Event::Operate {
+                    host,
+                    run,
+                    operation,
                 };
-                let answer = Answer::Operated(done);
-                around
-                    .queue
-                    .push(now + LOOK, Event::Answer { host, run, answer });
+                around.queue.push(at, operate);
             }
             Effect::Host(task) => {
                 let pause = match &task {
@@ -318,18 +360,19 @@ impl Host {
             Effect::Order(_) => {}
             Effect::LookAtMove => running.node.handle_move(tick.now, Ok(None)),
             Effect::LookAtRecords => {
-                let records = self.bridges.with(|all| records(all));
+                let records = self.bridges.records();
                 running.node.handle_records(&records);
             }
             Effect::LookAtInterfaces => self.look_at_interfaces(tick),
-            Effect::SetGate(state) => running.gate.set(*state),
+            Effect::SetGate(state) => running.gate.set(*state, &mut self.disk),
             Effect::Ask(id, question) => {
                 let held = running.gate.held.lists();
                 let lists = held.iter().map(|list| list.encode()).collect();
                 around.ask(self.id, self.run, (id, question), lists);
             }
             Effect::Keep(id, write) => {
-                let at = now + around.config.disk_delay;
+                let delay = self.disk.manner.delay;
+                let at = now + delay.unwrap_or(around.config.disk_delay);
                 around.queue.push(
                     at,
                     Event::Written {
@@ -354,7 +397,7 @@ impl Host {
 
     fn write_own(&mut self, around: &mut Surroundings, frame: &TapFrame) {
         let network = self.running.as_ref().and_then(|one| one.name_of(frame.net));
-        if let Some(network) = network {
+        if let Some(network) = network.filter(|one| self.bridges.is_attached(one)) {
             let origin = frame.from.as_ref().map_or(Origin::Node, |_| Origin::Peer);
             self.to_guests(around, &network, &frame.bytes, origin);
             if let Some(counters) = &frame.from {
@@ -368,7 +411,7 @@ impl Host {
         let Some(running) = &mut self.running else {
             return;
         };
-        let records = self.bridges.with(|all| records(all));
+        let records = self.bridges.records();
         let taps = running.node.networks.all.iter().map(|network| {
             let record = records
                 .iter()
@@ -383,7 +426,7 @@ impl Host {
 
     /// Taps and bridges are as recorded.
     pub(super) fn look_at_interfaces(&mut self, tick: Tick) {
-        let records = self.bridges.with(|all| records(all));
+        let records = self.bridges.records();
         let networks = records.iter().map(|one| one.network.clone());
         let kept = Kept {
             recorded: networks.clone().collect(),
@@ -431,6 +474,35 @@ impl Host {
         self.enter(around, |node, tick| node.handle_answer(tick, answer));
     }
 
+    /// What a user asked for is done: the host is changed, or cannot be.
+    pub(super) fn operate(&mut self, around: &mut Surroundings, operation: &Operation) {
+        let done = match operation {
+            Operation::Attach(request) => self.bridges.attach(&request.network, true),
+            Operation::Detach(request) => self.bridges.attach(&request.network, false),
+            Operation::Leave => {
+                self.bridges.detach_all();
+                Ok(())
+            }
+        };
+        let done = done.map(|()| String::new()).map_err(|error| anyhow!(error));
+        self.enter(around, |node, tick| {
+            node.handle_answer(tick, Answer::Operated(done));
+        });
+        // The program's shell looks every second.
+        self.look_at_interfaces(around.tick(self.ahead));
+    }
+
+    /// A packet of a channel goes to `to`. `false`: there is no session with it.
+    pub(super) fn say(&mut self, around: &mut Surroundings, to: PeerId, packet: &[u8]) -> bool {
+        let Some(running) = &mut self.running else {
+            return false;
+        };
+        let outs = running.fast.say(to, packet);
+        let said = !outs.is_empty();
+        self.carry_out(around, outs);
+        said
+    }
+
     /// What the kernel tells of the host's network.
     pub(super) fn view(
         &self,
@@ -450,10 +522,14 @@ impl Host {
             return;
         };
         let result = match write {
+            Write::Revocations { .. } if self.is_deaf => Err(Refused::Content(
+                "this host does not want to know".to_owned(),
+            )),
             Write::Revocations { list, .. } => running.gate.take(list, &mut self.disk),
             _ => {
                 let public = running.node.standing.identity.static_public;
-                self.disk.write(write, around.wall(), public)
+                let wall = around.wall_of(self.ahead);
+                self.disk.write(write, wall, public)
             }
         };
         self.enter(around, |node, tick| {
@@ -463,7 +539,7 @@ impl Host {
 
     /// The gate learns lists in an admission or from a bootstrap.
     pub(super) fn learn_lists(&mut self, around: &mut Surroundings, lists: &[Vec<u8>]) {
-        if let Some(running) = &mut self.running {
+        if let Some(running) = self.running.as_mut().filter(|_| !self.is_deaf) {
             for list in lists {
                 // One that does not count changes nothing.
                 let _ = running.gate.take(list, &mut self.disk);
@@ -471,8 +547,4 @@ impl Host {
         }
         self.enter(around, |_, _| {});
     }
-}
-
-fn records(bridges: &[super::look::Bridge]) -> Vec<Attachment> {
-    bridges.iter().map(|one| one.attachment()).collect()
 }

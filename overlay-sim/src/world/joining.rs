@@ -3,6 +3,7 @@
 //! Hosts are 50 ms apart, as in the lab's test of the same (`tests/tests/joining.rs`), whose machine does not carry a
 //! hundred of them. `FARLAN_LONG=1 cargo test --release -p overlay-sim joining -- --nocapture` has 45 and 100 members.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use overlay_proto::ethernet::MacAddr;

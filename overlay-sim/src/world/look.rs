@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nat_traversal::host::{HostAddress, HostLink, HostRoute, HostView, LinkKind, WayOut};
@@ -28,8 +29,18 @@ const MTU: u16 = 1_500;
 pub(super) struct Bridge {
     pub(super) network: NetworkName,
     pub(super) number: u32,
-    /// The guests plugged in, by their number in the world, and whether the bridge has heard each.
-    pub(super) guests: BTreeMap<u32, (MacAddr, bool)>,
+    /// Is the overlay's tap there?
+    pub(super) is_attached: bool,
+    /// The guests plugged in, by their number in the world.
+    pub(super) guests: BTreeMap<u32, Port>,
+}
+
+/// A guest's port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Port {
+    pub(super) mac: MacAddr,
+    /// When the bridge heard the guest, unless it has forgotten it since.
+    pub(super) heard: Option<Duration>,
 }
 
 impl Bridge {
@@ -65,11 +76,16 @@ impl Bridge {
         }
     }
 
+    /// The guests that the bridge knows.
+    fn heard(&self) -> impl Iterator<Item = (u32, MacAddr)> {
+        let heard = self.guests.iter().filter(|(_, port)| port.heard.is_some());
+        heard.map(|(guest, port)| (*guest, port.mac))
+    }
+
     /// What a look at it sees.
     pub(super) fn look(&self, net: NetIndex, whole: bool) -> BridgeLook {
-        let heard = || self.guests.iter().filter(|(_, (_, heard))| *heard);
         let fdb = whole.then(|| {
-            let entries = heard().map(|(guest, (mac, _))| self.entry(*guest, *mac));
+            let entries = self.heard().map(|(guest, mac)| self.entry(guest, mac));
             entries.collect()
         });
         BridgeLook {
@@ -96,8 +112,57 @@ fn port_name(guest: u32) -> String {
 pub(super) struct Bridges(Arc<Mutex<Vec<Bridge>>>);
 
 impl Bridges {
-    pub(super) fn new(bridges: Vec<Bridge>) -> Self {
-        Self(Arc::new(Mutex::new(bridges)))
+    /// A bridge for a network, unless there is one.
+    pub(super) fn add(&self, network: NetworkName, is_attached: bool) {
+        self.with(|bridges| {
+            if bridges.iter().all(|one| one.network != network) {
+                bridges.push(Bridge {
+                    network,
+                    number: u32::try_from(bridges.len()).unwrap_or(u32::MAX),
+                    is_attached,
+                    guests: BTreeMap::new(),
+                });
+            }
+        });
+    }
+
+    /// The records of what is attached.
+    pub(super) fn records(&self) -> Vec<Attachment> {
+        self.with(|bridges| {
+            let attached = bridges.iter().filter(|one| one.is_attached);
+            attached.map(Bridge::attachment).collect()
+        })
+    }
+
+    /// Is the overlay's tap on the bridge of `network`?
+    pub(super) fn is_attached(&self, network: &NetworkName) -> bool {
+        self.with(|bridges| {
+            let mut attached = bridges.iter().filter(|one| one.is_attached);
+            attached.any(|one| one.network == *network)
+        })
+    }
+
+    /// Attaches, or detaches. An error if it is so already.
+    pub(super) fn attach(&self, network: &NetworkName, attached: bool) -> Result<(), String> {
+        self.with(|bridges| {
+            let bridge = bridges.iter_mut().find(|one| one.network == *network);
+            let is = if attached { "is" } else { "is not" };
+            match bridge {
+                Some(bridge) if bridge.is_attached != attached => bridge.is_attached = attached,
+                Some(_) => return Err(format!("{network} {is} attached")),
+                None => return Err(format!("there is no network {network}")),
+            }
+            Ok(())
+        })
+    }
+
+    /// Detaches all.
+    pub(super) fn detach_all(&self) {
+        self.with(|bridges| {
+            for bridge in bridges {
+                bridge.is_attached = false;
+            }
+        });
     }
 
     /// Looks at them, or changes them.
@@ -113,9 +178,10 @@ impl Bridges {
 impl HostSight for Bridges {
     fn port_behind(&self, bridge: &str, mac: MacAddr) -> Option<String> {
         self.find(|one| {
-            let mut heard = one.guests.iter().filter(|(_, (_, heard))| *heard);
-            let here = heard.find(|(_, (known, _))| *known == mac && one.name() == bridge);
-            here.map(|(guest, _)| port_name(*guest))
+            let here = one
+                .heard()
+                .find(|(_, known)| *known == mac && one.name() == bridge);
+            here.map(|(guest, _)| port_name(guest))
         })
     }
 

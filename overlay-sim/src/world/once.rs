@@ -1,5 +1,6 @@
 //! A broadcast comes to each member at most once, whoever sends it and however few members are ready when it is said.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::tests::{base, ip, mac};

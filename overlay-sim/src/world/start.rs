@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use node_core::control::GateState;
 use node_core::node::candidates::host::ANYWHERE;
 use node_core::node::standing::identity::Identity;
-use node_core::node::switchboard::begin::Begin;
+use node_core::node::switchboard::begin::{Begin, above_all_before, revoked_already};
 use node_core::node::switchboard::run::Node;
 use node_core::node::tick::Tick;
 use node_core::sequences::Sequences;
@@ -35,17 +35,18 @@ impl Host {
     /// It has left, or what is on its disk does not fit together.
     pub(super) fn start(&mut self, around: &mut Surroundings, seed: u64) -> Result<()> {
         self.run += 1;
-        let tick = around.tick();
-        let membership = self.disk.membership.clone();
-        let membership = membership.context("this node has left")?;
+        let tick = around.tick(self.ahead);
+        let membership = self.membership(tick.wall)?;
         let mut entropy = stream(seed, &format!("node {} run {}", self.name, self.run));
         let identity = self.identity(tick, membership, &mut entropy)?;
         let mut sequences = self.sequences(tick.wall);
         let first = sequences.next(tick.wall).context("no number is left")?;
         let held = Arc::clone(&self.disk.revocations);
         let state = GateState::of(&identity.membership, &held, identity.me)?;
-        let clock = around.wall_nanos();
+        let clock = around.wall_nanos_of(self.ahead);
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let dials = state.bootstraps.clone();
+        let last_refusal = revoked_already(&identity.membership, &held, identity.me);
         let begin = Begin {
             tunnels: self.tunnels(&identity, clock),
             identity,
@@ -56,7 +57,7 @@ impl Host {
             listen: any.map(|ip| SocketAddr::new(ip, self.port)).to_vec(),
             sequences: (sequences, first),
             held: Arc::clone(&held),
-            last_refusal: None,
+            last_refusal,
             state_dir: self.name.clone(),
         };
         let mut node = Node::new(tick, begin);
@@ -68,11 +69,23 @@ impl Host {
             node,
             fast,
             gate: Gate::new(state, held),
+            dials,
             began: around.clock.now(),
             idle_turns: (0, 0),
         });
         self.attach(around, tick);
         Ok(())
+    }
+
+    /// What the program's `up` does first: what has ended is given up, and something has to count.
+    fn membership(&mut self, wall: UnixTime) -> Result<Membership> {
+        let membership = self.disk.membership.as_mut();
+        let membership = membership.context("this node has left")?;
+        membership.forget_ended(wall);
+        let member = membership.own_member(wall);
+        let member = member.context("this node's certificate does not count")?;
+        membership.roots_mut().raise_floor(member.issued);
+        Ok(membership.clone())
     }
 
     fn attach(&mut self, around: &mut Surroundings, tick: Tick) {
@@ -144,7 +157,7 @@ impl Host {
             suites: [Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             incarnation: identity.incarnation,
         };
-        Tunnels::new(config, self.disk.handshake_time.max(clock))
+        Tunnels::new(config, above_all_before(self.disk.handshake_time, clock))
     }
 
     fn sequences(&mut self, wall: UnixTime) -> Sequences {

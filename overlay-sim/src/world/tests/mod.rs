@@ -1,18 +1,37 @@
-//! Whole nodes meet.
+//! Whole nodes meet, a file for each behaviour. Times are of the world: what must hold "within" a time is looked at every
+//! [`LOOK`].
+
+mod attaching;
+mod claims;
+mod crowds;
+mod epochs;
+mod expiry;
+mod introductions;
+mod leaving;
+mod meeting;
+mod receipts;
+mod revocation;
 
 use std::time::{Duration, Instant};
 
 use nat_traversal::path::PathKind;
-use node_core::api::{PeerReport, Request, Response};
+use node_core::api::{PeerReport, Request, Response, StatusReport};
+use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::MacAddr;
 
 use super::*;
 use crate::net::link::LinkBehaviour;
-use crate::net::nat::NatBehaviour;
 use crate::net::random::Share;
 use crate::net::topology::Station;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 86_400;
+
+/// How often a test looks whether something has come about.
+const LOOK: Duration = Duration::from_millis(10);
 
 #[allow(
     clippy::disallowed_methods,
@@ -22,8 +41,20 @@ pub(super) fn base() -> Instant {
     Instant::now()
 }
 
-fn access() -> AccessBehaviour {
+pub(super) fn access() -> AccessBehaviour {
     AccessBehaviour::both(LinkBehaviour::with_delay(Duration::from_millis(10)))
+}
+
+/// An access that loses, delays and swaps datagrams.
+fn bad_access() -> AccessBehaviour {
+    AccessBehaviour::both(LinkBehaviour {
+        loss: Share::percent(15),
+        jitter: Duration::from_millis(20),
+        duplication: Share::percent(5),
+        reordering: Share::percent(10),
+        held_back: Duration::from_millis(50),
+        ..LinkBehaviour::with_delay(Duration::from_millis(10))
+    })
 }
 
 pub(super) fn ip(text: &str) -> IpAddr {
@@ -56,335 +87,283 @@ pub(super) fn unicast(from: u8, to: u8, number: u64) -> Vec<u8> {
     frame
 }
 
+/// The same to all.
+fn broadcast(from: u8, number: u64) -> Vec<u8> {
+    let mut frame = unicast(from, 0, number);
+    frame[..6].fill(0xff);
+    frame
+}
+
 pub(super) fn has(world: &World, guest: GuestId, frame: &[u8]) -> bool {
     world.inbox(guest).any(|got| got.frame == frame)
 }
 
-fn peers(world: &mut World, host: HostId) -> Vec<PeerReport> {
+pub(super) fn peers(world: &mut World, host: HostId) -> Vec<PeerReport> {
     match world.ask(host, Request::Peers) {
         Some(Response::Peers(peers)) => peers,
         other => panic!("{other:?}"),
     }
 }
 
-/// Two public hosts with a guest each, whose nodes run.
-fn two_public(seed: u64) -> (World, [HostId; 2], [GuestId; 2]) {
-    let mut world = World::new(seed, base(), Config::default()).unwrap();
-    let mut add = |name: &str, at: &str, last| {
-        let place = (Net::INTERNET, ip(at));
-        let host = world.add_host(name, place, access(), &[0]).unwrap();
-        let guest = world.add_guest(host, "lab", mac(last)).unwrap();
-        world.start(host).unwrap();
-        (host, guest)
-    };
-    let (one, first) = add("one", "45.1.0.1", 1);
-    let (two, second) = add("two", "45.2.0.1", 2);
-    (world, [one, two], [first, second])
+/// Hosts on the internet with a guest each, counted from 1: host 2 has the guest whose MAC ends with 2.
+struct Lab {
+    world: World,
+    hosts: Vec<HostId>,
+    guests: Vec<GuestId>,
+    /// The number of the next frame.
+    next: u64,
 }
 
-#[test]
-fn two_nodes_meet_and_their_guests_talk() {
-    let (mut world, [one, two], [first, second]) = two_public(1);
-    world.run_until(S(5)).unwrap();
-    world.send(first, &arp(1, 2));
-    world.run_until(S(6)).unwrap();
-    assert!(
-        has(&world, second, &arp(1, 2)),
-        "{:?}",
-        peers(&mut world, one)
-    );
-    world.send(second, &unicast(2, 1, 7));
-    world.run_until(S(7)).unwrap();
-    assert!(
-        has(&world, first, &unicast(2, 1, 7)),
-        "{:?}",
-        peers(&mut world, two)
-    );
-}
-
-/// The pair of reports that say how two nodes reach each other.
-fn paths(world: &mut World, hosts: [HostId; 2]) -> [Option<PathKind>; 2] {
-    let names = hosts.map(|host| world.peer(host).unwrap());
-    let [one, two] = hosts.map(|host| peers(world, host));
-    let path = |reports: Vec<PeerReport>, of| {
-        let found = reports.into_iter().find(|report| report.node == of);
-        found.map(|report| report.path.kind)
-    };
-    [path(one, names[1]), path(two, names[0])]
-}
-
-/// Two hosts, each behind a NAT of its own, with a guest each.
-fn two_behind(seed: u64, behaviour: NatBehaviour) -> (World, [HostId; 2], [GuestId; 2]) {
-    let mut world = World::new(seed, base(), Config::default()).unwrap();
-    let both = [1, 2].map(|number: u8| {
-        let name = format!("home {number}");
-        let wan = Ipv4Addr::new(45, number, 0, 1);
-        let realm = world
-            .net()
-            .add_chain(&name, &[behaviour], wan, access())
-            .unwrap();
-        let place = (realm, ip("192.168.1.2"));
-        let host = world
-            .add_host(&name, place, AccessBehaviour::PERFECT, &[0])
-            .unwrap();
-        let guest = world.add_guest(host, "lab", mac(number)).unwrap();
-        world.start(host).unwrap();
-        (host, guest)
-    });
-    (
-        world,
-        both.map(|(host, _)| host),
-        both.map(|(_, guest)| guest),
-    )
-}
-
-/// Both guests hear from each other.
-fn talk(world: &mut World, [first, second]: [GuestId; 2], number: u64) {
-    let at = world.now();
-    world.send(first, &unicast(1, 2, number));
-    world.send(second, &unicast(2, 1, number));
-    world.run_until(at + S(2)).unwrap();
-    assert!(has(world, second, &unicast(1, 2, number)));
-    assert!(has(world, first, &unicast(2, 1, number)));
-}
-
-#[test]
-fn behind_nats_that_preserve_ports_the_path_is_direct() {
-    let (mut world, hosts, guests) = two_behind(2, NatBehaviour::PORT_PRESERVING);
-    world.run_until(S(5)).unwrap();
-    talk(&mut world, guests, 1);
-    world.run_until(S(20)).unwrap();
-    talk(&mut world, guests, 2);
-    assert_eq!(paths(&mut world, hosts), [Some(PathKind::Direct); 2]);
-}
-
-#[test]
-fn behind_symmetric_nats_the_path_is_relayed() {
-    let (mut world, hosts, guests) = two_behind(3, NatBehaviour::SYMMETRIC);
-    world.run_until(S(10)).unwrap();
-    talk(&mut world, guests, 1);
-    world.run_until(S(20)).unwrap();
-    talk(&mut world, guests, 2);
-    assert_eq!(paths(&mut world, hosts), [Some(PathKind::Relayed); 2]);
-}
-
-#[test]
-fn nodes_that_lost_their_power_meet_again_by_what_is_on_their_disks() {
-    let (mut world, hosts, guests) = two_public(4);
-    world.run_until(S(5)).unwrap();
-    talk(&mut world, guests, 1);
-    world.run_until(S(20)).unwrap();
-    for host in hosts {
-        world.kill(host);
-    }
-    world.run_until(S(23)).unwrap();
-    assert!(!world.is_running(hosts[0]));
-    // The bootstrap is away: whom they knew they find by themselves.
-    world.cut_bootstrap(true);
-    for host in hosts {
-        world.start(host).unwrap();
-    }
-    world.run_until(S(30)).unwrap();
-    talk(&mut world, guests, 2);
-    assert_eq!(paths(&mut world, hosts), [Some(PathKind::Direct); 2]);
-}
-
-/// A history with a NAT, a restart, loss and jitter; its digest.
-fn history(seed: u64) -> u64 {
-    let (mut world, hosts, guests) = two_behind(seed, NatBehaviour::PORT_REWRITING);
-    let lossy = LinkBehaviour {
-        loss: Share::percent(5),
-        jitter: Duration::from_millis(7),
-        duplication: Share::percent(2),
-        reordering: Share::percent(2),
-        held_back: Duration::from_millis(15),
-        ..LinkBehaviour::with_delay(Duration::from_millis(8))
-    };
-    for host in hosts {
-        let station = Station::Host(host);
-        world
-            .net()
-            .set_access(station, AccessBehaviour::both(lossy));
-    }
-    for round in 0..60 {
-        world.run_until(S(round)).unwrap();
-        world.send(guests[0], &unicast(1, 2, round));
-        world.send(guests[1], &unicast(2, 1, round));
-        match round {
-            20 => world.kill(hosts[0]),
-            25 => world.start(hosts[0]).unwrap(),
-            _ => {}
+impl Lab {
+    /// No host yet.
+    fn empty(seed: u64, config: Config) -> Self {
+        Self {
+            world: World::new(seed, base(), config).unwrap(),
+            hosts: Vec::new(),
+            guests: Vec::new(),
+            next: 0,
         }
     }
-    world.run_until(S(61)).unwrap();
-    world.digest()
-}
 
-#[test]
-fn the_same_seed_is_the_same_history() {
-    assert_eq!(history(5), history(5));
-    assert_ne!(history(5), history(6));
-}
+    /// So many hosts in the network `lab`, whose nodes start now.
+    fn of(seed: u64, count: u8) -> Self {
+        Self::with(seed, count, Config::default())
+    }
 
-/// Several hosts on the internet, each with a guest.
-fn many_public(seed: u64, count: u8) -> (World, Vec<HostId>, Vec<GuestId>) {
-    let mut world = World::new(seed, base(), Config::default()).unwrap();
-    let all = (1..=count).map(|number| {
-        let place = (Net::INTERNET, IpAddr::from([45, 1, 0, number]));
+    fn with(seed: u64, count: u8, config: Config) -> Self {
+        let mut lab = Self::empty(seed, config);
+        for _ in 0..count {
+            lab.add(&Terms::of(&[0]));
+        }
+        lab
+    }
+
+    /// As [`Self::of`], 10 s later, when everybody has met and everybody's guest has been heard.
+    fn settled(seed: u64, count: u8) -> Self {
+        let mut lab = Self::of(seed, count);
+        lab.settle();
+        lab
+    }
+
+    fn settle(&mut self) {
+        self.go(S(5));
+        for number in 1..=self.guests.len() {
+            self.speak(number);
+        }
+        self.go(S(5));
+    }
+
+    /// One more, whose node starts now.
+    fn add(&mut self, terms: &Terms) -> usize {
+        let invite = self.world.invite(terms).unwrap();
+        self.add_by(&invite)
+    }
+
+    /// As [`Self::add`], by an invite.
+    fn add_by(&mut self, invite: &str) -> usize {
+        let number = self.add_off(invite);
+        self.start(number);
+        number
+    }
+
+    /// As [`Self::add_by`], but the node does not start.
+    fn add_off(&mut self, invite: &str) -> usize {
+        let number = self.hosts.len() + 1;
+        let last = u8::try_from(number).unwrap();
+        let place = (Net::INTERNET, IpAddr::from([45, 1, last, 1]));
         let name = format!("host {number}");
-        let host = world.add_host(&name, place, access(), &[0]).unwrap();
-        let guest = world.add_guest(host, "lab", mac(number)).unwrap();
-        world.start(host).unwrap();
-        (host, guest)
-    });
-    let (hosts, guests) = all.collect::<Vec<_>>().into_iter().unzip();
-    (world, hosts, guests)
-}
-
-#[test]
-fn trust_8_whoever_is_revoked_at_one_node_is_cut_off_at_all() {
-    revoke(7, false);
-}
-
-#[test]
-fn trust_8_the_members_tell_each_other_when_no_bootstrap_does() {
-    revoke(7, true);
-}
-
-/// One of five is revoked at another, with a bootstrap or without.
-fn revoke(seed: u64, cut: bool) {
-    let (mut world, hosts, guests) = many_public(seed, 5);
-    world.run_until(S(10)).unwrap();
-    for (number, guest) in (1..).zip(&guests) {
-        world.send(*guest, &arp(number, 99));
+        let host = self.world.add_invited(&name, place, access(), invite);
+        let host = host.unwrap();
+        let guest = self.world.add_guest(host, "lab", mac(last)).unwrap();
+        self.hosts.push(host);
+        self.guests.push(guest);
+        number
     }
-    world.run_until(S(12)).unwrap();
-    for guest in &guests {
-        let others = (1..=5).filter(|number| has(&world, *guest, &arp(*number, 99)));
-        assert_eq!(others.count(), 4);
-    }
-    world.cut_bootstrap(cut);
-    world.run_until(S(13)).unwrap();
-    let revoked = world.peer(hosts[4]).unwrap();
-    let line = world.revocation_of(hosts[4]).unwrap();
-    world.ask(hosts[0], line);
-    world.run_until(S(14)).unwrap();
-    for host in &hosts[..4] {
-        let left = peers(&mut world, *host);
-        assert!(left.iter().all(|report| report.node != revoked), "{left:?}");
-    }
-    world.send(guests[4], &arp(5, 98));
-    world.send(guests[0], &arp(1, 97));
-    world.run_until(S(20)).unwrap();
-    for guest in &guests[..4] {
-        assert!(!has(&world, *guest, &arp(5, 98)));
-    }
-    assert!(has(&world, guests[1], &arp(1, 97)));
-    assert!(!has(&world, guests[4], &arp(1, 97)));
-}
 
-/// Many hosts in all sorts of sites, with restarts, a partition and a revocation; its digest.
-fn crowd(seed: u64, count: u8) -> World {
-    let mut world = World::new(seed, base(), Config::default()).unwrap();
-    let nats = [
-        NatBehaviour::PORT_PRESERVING,
-        NatBehaviour::PORT_REWRITING,
-        NatBehaviour::SYMMETRIC,
-        NatBehaviour::FULL_CONE,
-    ];
-    let mut hosts = Vec::new();
-    for number in 1..=count {
-        let name = format!("home {number}");
-        let wan = Ipv4Addr::new(45, 1, number, 1);
-        let nat = nats[usize::from(number) % nats.len()];
-        let place = if number % 5 == 0 {
-            (Net::INTERNET, IpAddr::V4(wan))
-        } else {
-            let realm = world.net().add_chain(&name, &[nat], wan, access());
-            (realm.unwrap(), ip("192.168.1.2"))
+    fn host(&self, number: usize) -> HostId {
+        self.hosts[number - 1]
+    }
+
+    fn guest(&self, number: usize) -> GuestId {
+        self.guests[number - 1]
+    }
+
+    fn peer(&self, number: usize) -> PeerId {
+        self.world.peer(self.host(number)).unwrap()
+    }
+
+    fn go(&mut self, time: Duration) {
+        let until = self.world.now() + time;
+        self.world.run_until(until).unwrap();
+    }
+
+    fn start(&mut self, number: usize) {
+        self.world.start(self.host(number)).unwrap();
+    }
+
+    fn kill(&mut self, number: usize) {
+        self.world.kill(self.host(number));
+    }
+
+    /// Cuts a host off from everybody, or plugs it in again.
+    fn cut(&mut self, number: usize, cut: bool) {
+        let station = Station::Host(self.host(number));
+        self.world.net().set_connected(station, !cut);
+    }
+
+    /// Datagrams between two hosts are lost, or pass again.
+    fn block(&mut self, one: usize, other: usize, blocked: bool) {
+        let [one, other] = [one, other].map(|number| Station::Host(self.host(number)));
+        self.world.net().block(one, other, blocked);
+        self.world.net().block(other, one, blocked);
+    }
+
+    fn set_access(&mut self, number: usize, access: AccessBehaviour) {
+        let station = Station::Host(self.host(number));
+        self.world.net().set_access(station, access);
+    }
+
+    /// The guest of a host asks for an address that nobody has, so that all hear its MAC.
+    fn speak(&mut self, number: usize) {
+        let last = u8::try_from(number).unwrap();
+        self.world.send(self.guest(number), &arp(last, 250));
+    }
+
+    /// The guest of `from` sends a frame to that of `to`, which gets it within a second, or does not.
+    fn reaches(&mut self, from: usize, to: usize) -> bool {
+        self.next += 1;
+        let [source, target] = [from, to].map(|number| u8::try_from(number).unwrap());
+        let frame = unicast(source, target, self.next);
+        self.world.send(self.guest(from), &frame);
+        self.go(S(1));
+        has(&self.world, self.guest(to), &frame)
+    }
+
+    /// The guest of `from` broadcasts; who got it within a second.
+    fn hear(&mut self, from: usize) -> Vec<usize> {
+        self.next += 1;
+        let frame = broadcast(u8::try_from(from).unwrap(), self.next);
+        self.world.send(self.guest(from), &frame);
+        self.go(S(1));
+        let hosts = 1..=self.hosts.len();
+        let hears = |number: &usize| has(&self.world, self.guest(*number), &frame);
+        hosts.filter(hears).collect()
+    }
+
+    /// How long until `what` holds.
+    fn within(&mut self, limit: Duration, mut what: impl FnMut(&mut Self) -> bool) -> Duration {
+        let start = self.world.now();
+        while !what(self) {
+            let passed = self.world.now() - start;
+            assert!(passed < limit, "not within {limit:?}");
+            self.go(LOOK);
+        }
+        self.world.now() - start
+    }
+
+    fn ask(&mut self, number: usize, request: Request) -> Response {
+        let host = self.host(number);
+        let response = self.world.ask_and_wait(host, request).unwrap();
+        response.expect("no answer within 15 s")
+    }
+
+    /// A command that works; what it said.
+    fn does(&mut self, number: usize, request: Request) -> String {
+        match self.ask(number, request) {
+            Response::Done(line) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A command that does not; what it said.
+    fn fails(&mut self, number: usize, request: Request) -> String {
+        match self.ask(number, request) {
+            Response::Error(line) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn status(&mut self, number: usize) -> StatusReport {
+        match self.ask(number, Request::Status) {
+            Response::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn drops(&mut self, number: usize, reason: DropReason) -> u64 {
+        let drops = self.status(number).drops;
+        drops.get(reason.name()).copied().unwrap_or_default()
+    }
+
+    /// Does one of the warnings of `number` say so?
+    fn warns(&mut self, number: usize, what: &str) -> bool {
+        let warnings = self.status(number).warnings;
+        warnings.iter().any(|line| line.contains(what))
+    }
+
+    /// What `number` says of `of`, if it knows it.
+    fn report(&mut self, number: usize, of: usize) -> Option<PeerReport> {
+        let peer = self.peer(of);
+        let mut all = peers(&mut self.world, self.hosts[number - 1]).into_iter();
+        all.find(|report| report.node == peer)
+    }
+
+    /// Is there a session of `number` with `with`, and a path?
+    fn meets(&mut self, number: usize, with: usize) -> bool {
+        let report = self.report(number, with);
+        report.is_some_and(|report| report.path.kind != PathKind::None)
+    }
+
+    /// Why there is no better path from `number` to `to`.
+    fn why(&mut self, number: usize, to: usize) -> Option<String> {
+        self.report(number, to)?.path.why
+    }
+
+    /// The hosts that `number` has to do with, or would have.
+    fn knows(&mut self, number: usize) -> Vec<usize> {
+        let all = 1..=self.hosts.len();
+        all.filter(|of| self.report(number, *of).is_some())
+            .collect()
+    }
+
+    /// The hosts that `number` takes for members of `lab`, itself among them.
+    fn members(&mut self, number: usize) -> Vec<usize> {
+        let Response::Members(members) = self.ask(number, Request::Members { network: None })
+        else {
+            panic!("no members");
         };
-        let host = world.add_host(&name, place, access(), &[0]).unwrap();
-        let guest = world.add_guest(host, "lab", mac(number)).unwrap();
-        hosts.push((host, guest));
-        world.start(host).unwrap();
+        let all = 1..=self.hosts.len();
+        let is_member = |number: &usize| {
+            let peer = self.peer(*number);
+            members.iter().any(|member| member.node == peer)
+        };
+        all.filter(is_member).collect()
     }
-    for round in 0..60 {
-        world.run_until(S(round)).unwrap();
-        for (number, (_, guest)) in (1..).zip(&hosts) {
-            let to = 1 + (number + u8::try_from(round).unwrap()) % count;
-            world.send(*guest, &unicast(number, to, round));
-            if round % 10 == 0 {
-                world.send(*guest, &arp(number, to));
-            }
-        }
-        match round {
-            20 => world.kill(hosts[0].0),
-            22 => world.kill(hosts[1].0),
-            25 => world.start(hosts[0].0).unwrap(),
-            30 => world.start(hosts[1].0).unwrap(),
-            35 => world.restore(hosts[4].0),
-            40 => {
-                let line = world.revocation_of(hosts[2].0).unwrap();
-                world.ask(hosts[3].0, line);
-            }
-            _ => {}
-        }
+
+    /// Who holds the MAC of the guest of `of`, as far as `number` knows.
+    fn holder(&mut self, number: usize, of: usize) -> Option<usize> {
+        let Response::Macs(macs) = self.ask(number, Request::Macs { network: None }) else {
+            panic!("no MACs");
+        };
+        let mac = mac(u8::try_from(of).unwrap());
+        let found = macs.iter().find(|report| report.mac == mac)?;
+        let mut all = 1..=self.hosts.len();
+        all.find(|number| self.peer(*number) == found.node)
     }
-    world.run_until(S(61)).unwrap();
-    world
-}
 
-#[test]
-fn the_same_seed_is_the_same_history_of_a_crowd() {
-    let [one, two] = [(); 2].map(|()| crowd(8, 12).digest());
-    assert_eq!(one, two);
-}
-
-/// Frames of the crowd that were sent from round `since` on and did not get there, but for those of the revoked.
-fn missing(world: &World, count: u8, since: u64) -> Vec<(u64, u8, u8)> {
-    let mut missing = Vec::new();
-    for round in since..60 {
-        for number in 1..=count {
-            let to = 1 + (number + u8::try_from(round).unwrap()) % count;
-            let frame = unicast(number, to, round);
-            let gone = to == number || to == 3 || number == 3;
-            if !gone && !has(world, GuestId(u32::from(to) - 1), &frame) {
-                missing.push((round, number, to));
-            }
-        }
+    /// The epoch of `lab` at a host.
+    fn epoch(&mut self, number: usize) -> u64 {
+        self.status(number).networks[0].epoch
     }
-    missing
-}
 
-#[test]
-fn a_crowd_talks_whatever_sites_it_is_in_and_while_others_are_down() {
-    let count = 12;
-    let world = crowd(9, count);
-    let down = |number: u8| match number {
-        1 => 20..=25,
-        2 => 22..=30,
-        _ => 0..=0,
-    };
-    for (round, from, to) in missing(&world, count, 10) {
-        let is_down = [from, to].map(|number| down(number).contains(&round));
-        assert_ne!(is_down, [false; 2], "{round}: {from} to {to}");
-    }
-}
-
-/// How fast the simulation is: `FARLAN_LONG=1 cargo test -p overlay-sim --release -- --nocapture thirty`.
-#[test]
-fn thirty_nodes_for_a_minute() {
-    let long = std::env::var_os("FARLAN_LONG").is_some();
-    let counts: &[u8] = if long { &[12, 30, 60] } else { &[6] };
-    for count in counts.iter().copied() {
-        let start = base();
-        let world = crowd(10, count);
-        println!(
-            "{count} nodes, {:?} of virtual time in {:?}; {:?}; digest {:x}",
-            world.now(),
-            start.elapsed(),
-            world.around.net.tally(),
-            world.digest(),
-        );
+    /// The line that revokes a host and begins the next epoch of `lab`.
+    fn revocation(&mut self, of: usize) -> Request {
+        let along = Along {
+            epochs: &[0],
+            ..Along::default()
+        };
+        self.world
+            .revocation_with(self.hosts[of - 1], along)
+            .unwrap()
     }
 }
