@@ -210,18 +210,20 @@ impl ClaimStore {
 
     /// Forgets tombstones after one TTL and dead claims after two.
     pub fn expire(&mut self, now: Instant) {
-        let dead: Vec<MacKey> = self
-            .winners
-            .iter()
-            .filter(|(_, stored)| {
-                let keep = if stored.claim.claim.is_live() { 2 } else { 1 };
-                stored.age(now) >= self.ttl * keep
-            })
-            .map(|(key, _)| *key)
-            .collect();
+        let dead: Vec<MacKey> = self.expired(now).map(|(key, _)| *key).collect();
         for key in &dead {
             self.remove(key);
         }
+    }
+
+    /// Those that [`ClaimStore::expire`] removes now.
+    pub fn expired(&self, now: Instant) -> impl Iterator<Item = (&MacKey, &StoredClaim)> {
+        let winners = self.winners.iter();
+        let winners = winners.map(|(key, stored)| (key, stored.as_ref()));
+        winners.filter(move |(_, stored)| {
+            let keep = if stored.claim.claim.is_live() { 2 } else { 1 };
+            stored.age(now) >= self.ttl * keep
+        })
     }
 
     /// When the next live claim dies.

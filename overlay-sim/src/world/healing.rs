@@ -136,14 +136,6 @@ impl Pair {
             self.go_on(S(1));
             has(&self.world, second, &there) && has(&self.world, first, &back)
         });
-        if !heard {
-            for host in self.hosts {
-                let Some(Response::Status(status)) = self.world.ask(host, Request::Status) else {
-                    panic!()
-                };
-                println!("DEBUG {:?} {:?} {:?}", status.drops, status.peers, status.unknown);
-            }
-        }
         assert!(heard, "{what}: the guests do not hear each other");
     }
 

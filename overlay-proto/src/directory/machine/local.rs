@@ -67,15 +67,18 @@ pub(super) enum Ask {
     },
 }
 
-/// What the disk remembers of a claim.
+/// The last claim of a MAC that this node has forgotten: the next one must not be the same, since peers may remember
+/// that as one that is over.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Restored {
     /// Its generation.
     pub(super) generation: u64,
     /// Its refresh.
     pub(super) refresh: u64,
-    /// When it was read.
+    /// When it was read from the disk, or forgotten.
     pub(super) at: Instant,
+    /// It may make room for others: a flood of MACs leaves as many.
+    pub(super) is_spare: bool,
 }
 
 /// One MAC of this host.
@@ -95,7 +98,7 @@ pub(super) struct LocalMac {
     pub(super) askers: Vec<(PeerId, u64)>,
     /// When they are told that it is gone.
     pub(super) answer_by: Option<Instant>,
-    /// The last claim before a restart.
+    /// The last claim before a restart, or before it was forgotten.
     pub(super) restored: Option<Restored>,
     /// Another VLAN of this MAC moved here; the owner of this one is asked once more at that time.
     pub(super) follow_at: Option<Instant>,
@@ -170,7 +173,8 @@ impl LocalMacs {
     fn make_room(&mut self) -> Option<()> {
         let mut spare = self.0.iter().filter(|(_, local)| {
             let busy = local.own.is_some() || local.lost.is_some() || local.ask.is_some();
-            let bound = local.restored.is_some() || local.pin.is_some();
+            let is_restored = local.restored.is_some_and(|restored| !restored.is_spare);
+            let bound = is_restored || local.pin.is_some();
             !busy && !bound && local.askers.is_empty()
         });
         let first = spare.next()?;

@@ -48,7 +48,7 @@ use self::action::Actions;
 use self::deserted::Deserted;
 use self::exchange::Neighbours;
 use self::late::LateFrames;
-use self::local::LocalMacs;
+use self::local::{LocalMacs, Restored};
 use self::lookup::{Lookups, PerSecond};
 use self::standing::Standing;
 use self::talkers::Talkers;
@@ -396,6 +396,23 @@ impl Directory {
         .fold(self.timing.swept + SWEEP_INTERVAL, Instant::min)
     }
 
+    /// A withdrawn claim of this node is forgotten sooner than a peer that never heard of the withdrawal forgets
+    /// the claim before it: what comes next goes on above.
+    fn remember_expired(&mut self, now: Instant) {
+        let own = self.claims.expired(now);
+        let own = own.filter(|(_, stored)| stored.claim.signer() == self.me);
+        for (key, stored) in own {
+            if let Some(local) = self.local.entry(*key) {
+                local.restored = Some(Restored {
+                    generation: stored.claim.claim.generation,
+                    refresh: stored.claim.claim.refresh,
+                    at: now,
+                    is_spare: true,
+                });
+            }
+        }
+    }
+
     fn sweep(&mut self, now: Instant) {
         let before = std::mem::replace(&mut self.timing.swept, now);
         let died = |stored: &StoredClaim| {
@@ -405,6 +422,7 @@ impl Directory {
         if self.claims.iter().any(died) {
             self.actions.claims_changed();
         }
+        self.remember_expired(now);
         self.claims.expire(now);
         self.roster.expire(now);
         self.renew_own_entry(now);

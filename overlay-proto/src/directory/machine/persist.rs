@@ -102,6 +102,7 @@ impl Directory {
                     generation: own.generation,
                     refresh: own.refresh,
                     at: now,
+                    is_spare: false,
                 });
             }
         }

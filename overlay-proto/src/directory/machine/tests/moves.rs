@@ -429,3 +429,25 @@ fn what_was_given_up_beyond_a_cut_is_not_lost_where_it_is() {
         assert!(!cluster.heard_action(new, lost));
     }
 }
+
+/// A guest that was silent for long, on a host that was cut off when its bridge forgot it: the others remember the claim from
+/// before as one that is over, and its host has forgotten that it withdrew it.
+#[test]
+fn what_was_withdrawn_beyond_a_cut_and_forgotten_is_claimed_anew() {
+    let mut cluster = Cluster::new(2, true);
+    let key = mac_key(1);
+    assert_eq!(cluster.frame(0, key, Ordinary), LocalVerdict::Forward);
+    cluster.run_ms(1_000);
+    assert!(cluster.all_see(key, Some(0)));
+    cluster.loss = 100;
+    cluster.run_ms(5 * 60_000);
+    let now = cluster.now;
+    cluster.nodes[0].handle_port_lost(now, &[key]);
+    cluster.drain(0);
+    cluster.run_ms(11 * 60_000);
+    cluster.loss = 0;
+    cluster.run_ms(60_000);
+    assert_eq!(cluster.frame(0, key, Ordinary), LocalVerdict::Forward);
+    cluster.run_ms(1_000);
+    assert!(cluster.all_see(key, Some(0)), "{:?}", cluster.owners(key));
+}
