@@ -38,7 +38,7 @@ fn outage(pair: &mut Pair, mut what: impl FnMut(&mut Pair, u64)) -> Duration {
         let number = FIRST + round;
         !there.contains(&number) || !here.contains(&number)
     };
-    let last = (0..ROUNDS).filter(lost).next_back();
+    let last = (0..ROUNDS).rfind(lost);
     EVERY * last.map_or(0, |round| u32::try_from(round + 1).unwrap())
 }
 
@@ -66,75 +66,72 @@ const STARTED: Duration = ms(3_000);
 const TROUBLES: [Trouble; 7] = [
     Trouble {
         name: "one is killed and started after 2 s (from then)",
-        happens: |pair, round| match round {
-            0 => {
+        happens: |pair, round| {
+            if round == 0 {
                 pair.world.kill(pair.hosts[0]);
                 pair.go_on(Duration::from_secs(2));
                 pair.world.start(pair.hosts[0]).unwrap();
             }
-            _ => {}
         },
         worst: STARTED,
     },
     Trouble {
         name: "one is killed and started after 60 s (from then)",
-        happens: |pair, round| match round {
-            0 => {
+        happens: |pair, round| {
+            if round == 0 {
                 pair.world.kill(pair.hosts[0]);
                 pair.go_on(Duration::from_secs(60));
                 pair.world.start(pair.hosts[0]).unwrap();
             }
-            _ => {}
         },
         worst: STARTED,
     },
     Trouble {
         name: "the bootstrap restarts",
-        happens: |pair, round| match round {
-            0 => pair.world.restart_bootstrap(0),
-            _ => {}
+        happens: |pair, round| {
+            if round == 0 {
+                pair.world.restart_bootstrap(0);
+            }
         },
         worst: ms(12_000),
     },
     Trouble {
         name: "the address of one changes",
-        happens: |pair, round| match round {
-            0 => pair.move_wan(0),
-            _ => {}
+        happens: |pair, round| {
+            if round == 0 {
+                pair.move_wan(0);
+            }
         },
         worst: PATH_LOST,
     },
     Trouble {
         name: "the router of one restarts",
-        happens: |pair, round| match (round, pair.realms[0]) {
-            (0, Some(realm)) => {
+        happens: |pair, round| {
+            if let (0, Some(realm)) = (round, pair.realms[0]) {
                 let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                 pair.world.net().nat_mut(realm, any).unwrap().restart();
             }
-            _ => {}
         },
         worst: PATH_LOST,
     },
     Trouble {
         name: "nothing passes from one to the other",
-        happens: |pair, round| match round {
-            0 => {
+        happens: |pair, round| {
+            if round == 0 {
                 let [one, two] = pair.stations;
                 pair.world.net().block(one, two, true);
             }
-            _ => {}
         },
         worst: ONE_WAY,
     },
     Trouble {
         name: "one is cut off for 30 s (from its end)",
-        happens: |pair, round| match round {
-            0 => {
+        happens: |pair, round| {
+            if round == 0 {
                 pair.cut(0, true);
                 pair.go_on(Duration::from_secs(30));
                 pair.cut(0, false);
             }
-            _ => {}
         },
         worst: ms(12_000),
     },
