@@ -34,6 +34,8 @@ pub(crate) struct Heard {
     pub(crate) on: Option<Path>,
     /// When a sealed packet of it was last opened.
     pub(crate) at: Option<Instant>,
+    /// Was there a session that could be used, since it is known?
+    pub(crate) in_session: bool,
     seen: Seen,
 }
 
@@ -73,8 +75,6 @@ pub struct Peer {
     pub(crate) shown: Shown,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
-    /// Was there a session that could be used, since it is known?
-    pub(crate) was_reached: bool,
     /// When it became known.
     pub(crate) since: Instant,
     /// The path chosen last.
@@ -99,7 +99,6 @@ impl Peer {
             heard: Heard::default(),
             shown: Shown::default(),
             shared: Vec::new(),
-            was_reached: false,
             since: now,
             last_path: None,
             greeted: None,
@@ -188,7 +187,7 @@ impl Peer {
     /// earlier session is void. `channel_id` is random.
     pub(crate) fn reached(&mut self, channel_id: u32) {
         self.channel.renew(channel_id);
-        self.was_reached = true;
+        self.heard.in_session = true;
         self.told_sequence = 0;
         self.whereabouts.begin_session();
         self.shared.clear();

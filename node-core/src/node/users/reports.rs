@@ -180,7 +180,7 @@ impl Node {
                     .is_none(),
             udp_blocked: self.candidates.underlay.is_udp_blocked(),
             session: self.peers.tunnels.current(peer.id).is_some(),
-            was_reached: peer.was_reached,
+            was_reached: peer.heard.in_session,
             path: last.map_or(PathKind::None, |path| path.kind()),
             has_path: path.is_some(),
             relay_answers: relayed.map(|path| self.candidates.underlay.relay_answers(&path)),
