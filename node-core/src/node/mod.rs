@@ -44,6 +44,7 @@
 //! - [`warnings`]: what the user should do something about; [`conditions`] raises what keeps frames
 //!   from passing. [`crate::reasons`]: why a peer is not reached, or not directly.
 //! - [`requests`], [`questions`], [`pings`], [`reports`]: the control socket; what `farlan status` shows.
+//!   [`insight`]: what a simulation looks at.
 
 pub mod answers;
 pub mod applying;
@@ -62,6 +63,7 @@ pub mod group_queries;
 pub mod host;
 pub mod host_orders;
 pub mod identity;
+pub mod insight;
 pub mod interfaces;
 pub mod introductions;
 pub mod leaving;

@@ -115,8 +115,18 @@ impl Bootstrap {
     }
 
     /// Is this run of the host connected?
-    fn has(&self, host: &Host) -> bool {
+    pub(super) fn has(&self, host: &Host) -> bool {
         self.up.get(&host.peer()) == Some(&(host.id, host.run))
+    }
+
+    /// Is the node named in a list that the bootstrap has?
+    pub(super) fn names(&self, peer: PeerId) -> bool {
+        self.book.names_node(peer)
+    }
+
+    /// Somebody lays a card down without being connected: what one does who wants to be met.
+    pub(super) fn plant_card(&mut self, rendezvous: [u8; 32], from: PeerId, card: Vec<u8>) {
+        lay_down(self.cards.entry(rendezvous).or_default(), from, card);
     }
 
     /// The host's connections are gone with its process.

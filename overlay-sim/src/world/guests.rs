@@ -72,7 +72,7 @@ impl Guests {
         frame: &[u8],
     ) {
         match network {
-            Some(network) => self.invariants.note_delivered(id, network, frame),
+            Some(network) => self.invariants.note_delivered(at, id, network, frame),
             None => self.invariants.note_of_node(id, frame),
         }
         if let Some(guest) = self.get_mut(id) {
@@ -84,6 +84,12 @@ impl Guests {
                 frame: frame.to_vec(),
             });
         }
+    }
+
+    /// What the guest got since the last time.
+    pub(super) fn take_inbox(&mut self, id: GuestId) -> Vec<Received> {
+        let inbox = self.get_mut(id).map(|guest| &mut guest.inbox);
+        inbox.map_or_else(Vec::new, |inbox| std::mem::take(inbox).into())
     }
 
     /// What the guest got, oldest first.

@@ -65,6 +65,8 @@ pub(super) struct Host {
     /// Counts the starts of the node: what belongs to an earlier run comes to nobody.
     pub(super) run: u32,
     pub(super) running: Option<Running>,
+    /// How far its wall clock is ahead of the true time, seconds.
+    pub(super) clock_ahead: i64,
 }
 
 /// A node that runs.
@@ -120,7 +122,7 @@ impl Host {
         let Some(running) = &mut self.running else {
             return;
         };
-        let tick = around.tick();
+        let tick = around.tick_of(self.clock_ahead);
         running.begin(tick);
         input(&mut running.node, tick);
         running.fast.handle_timeout(tick.now);
@@ -446,7 +448,8 @@ impl Host {
             Write::Revocations { list, .. } => running.gate.take(list, &mut self.disk),
             _ => {
                 let public = running.node.identity.static_public;
-                self.disk.write(write, around.wall(), public)
+                self.disk
+                    .write(write, around.tick_of(self.clock_ahead).wall, public)
             }
         };
         self.enter(around, |node, tick| {

@@ -8,8 +8,9 @@
 //! - `fast_path`: what the workers decide. `disk`: what a restart finds. `look`: what the host looks like.
 //! - `control`: the bootstrap, a stub but for its reflector and relay. `authority`: who signs.
 //! - `guests`: the guests and what they got. [`invariants`]: what must hold after each step.
+//! - `happenings`: what else is done to hosts, and what can be seen of their nodes. [`hostile`]: a member that lies.
 //!
-//! What it does not have: several bootstraps, a DHT that forgets or lies, clocks that differ, offloads, kernels that refuse.
+//! What it does not have: several bootstraps, a DHT that forgets or lies, offloads, kernels that refuse.
 //!
 //! A minute of a crowd that meets in full, with beacons, probes and two restarts, in a release build on one core: 12 nodes 0.6 s,
 //! 30 nodes 4 s, 60 nodes 18 s; in a debug build four to five times as long.
@@ -19,9 +20,11 @@ mod control;
 mod disk;
 mod fast_path;
 mod guests;
+mod happenings;
 #[cfg(test)]
 mod histories;
 mod host;
+pub mod hostile;
 pub mod invariants;
 #[cfg(test)]
 mod joining;
@@ -57,6 +60,7 @@ use self::disk::Disk;
 use self::guests::Guests;
 pub use self::guests::{GuestId, Received};
 use self::host::Host;
+use self::hostile::Hostile;
 use self::invariants::Broken;
 use self::look::{Bridge, Bridges};
 use crate::net::clock::Clock;
@@ -159,6 +163,16 @@ impl Surroundings {
         }
     }
 
+    /// What the clocks of a host say whose wall clock is so many seconds ahead.
+    fn tick_of(&self, ahead: i64) -> Tick {
+        let tick = self.tick();
+        let wall = tick.wall.0.saturating_add_signed(ahead);
+        Tick {
+            wall: UnixTime(wall),
+            ..tick
+        }
+    }
+
     fn wall(&self) -> UnixTime {
         self.config.wall.plus(self.clock.now())
     }
@@ -196,6 +210,7 @@ pub struct World {
     around: Surroundings,
     bootstrap: Bootstrap,
     hosts: BTreeMap<HostId, Host>,
+    hostile: BTreeMap<HostId, Hostile>,
     /// When each node is due, and all of that in order.
     due: BTreeMap<HostId, Duration>,
     order: BTreeSet<(Duration, HostId)>,
@@ -230,6 +245,7 @@ impl World {
             around,
             bootstrap,
             hosts: BTreeMap::new(),
+            hostile: BTreeMap::new(),
             due: BTreeMap::new(),
             order: BTreeSet::new(),
             next_call: 0,
@@ -286,6 +302,7 @@ impl World {
             replies: Vec::new(),
             run: 0,
             running: None,
+            clock_ahead: 0,
         };
         self.hosts.insert(id, host);
         Ok(id)
@@ -335,7 +352,8 @@ impl World {
     /// The name of a host's node.
     #[must_use]
     pub fn peer(&self, id: HostId) -> Option<PeerId> {
-        self.hosts.get(&id).map(Host::peer)
+        let peer = self.hosts.get(&id).map(Host::peer);
+        peer.or_else(|| self.hostile_peer(id))
     }
 
     /// Does its node run?
@@ -397,7 +415,9 @@ impl World {
             return;
         };
         let (network, host) = (guest.network.clone(), guest.host);
-        self.around.guests.invariants.note_sent(id, &network, frame);
+        let now = self.around.clock.now();
+        let invariants = &mut self.around.guests.invariants;
+        invariants.note_sent(now, id, &network, frame);
         let Some(host) = host.and_then(|host| self.hosts.get_mut(&host)) else {
             return;
         };
@@ -498,11 +518,15 @@ impl World {
             && delivery.local.port() == host.port
         {
             host.arrive(&mut self.around, delivery.source, &mut delivery.bytes);
-            self.note_due(id);
+            return self.note_due(id);
         }
+        self.arrive_hostile(id, delivery.source, &mut delivery.bytes);
     }
 
     fn take_turn(&mut self, id: HostId, now: Duration) {
+        if self.turn_hostile(id) {
+            return;
+        }
         if let Some(host) = self.hosts.get_mut(&id) {
             host.enter(&mut self.around, |_, _| {});
             if let Some(running) = &mut host.running {
@@ -563,6 +587,7 @@ impl World {
     /// When the node of a host is due may have changed.
     fn note_due(&mut self, id: HostId) {
         let due = self.hosts.get(&id).and_then(|host| host.due(&self.around));
+        let due = due.or_else(|| self.hostile_due(id));
         let before = match due {
             Some(due) => self.due.insert(id, due),
             None => self.due.remove(&id),

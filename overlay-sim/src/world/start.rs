@@ -34,7 +34,7 @@ impl Host {
     /// It has left, or what is on its disk does not fit together.
     pub(super) fn start(&mut self, around: &mut Surroundings, seed: u64) -> Result<()> {
         self.run += 1;
-        let tick = around.tick();
+        let tick = around.tick_of(self.clock_ahead);
         let membership = self.disk.membership.clone();
         let membership = membership.context("this node has left")?;
         let mut entropy = stream(seed, &format!("node {} run {}", self.name, self.run));
