@@ -480,7 +480,9 @@ impl<'a> Run<'a> {
                     self.counts.broadcasts.1 += 1;
                     continue;
                 }
-                self.tried.remove(&number);
+                if self.tried.remove(&number).is_some() {
+                    continue;
+                }
                 let Some(lied) = self.lies.get(&number) else {
                     // A switch floods what it does not know.
                     self.counts.unicasts.1 += u64::from(got.frame.starts_with(&mac_of(to).0));
