@@ -100,7 +100,7 @@ pub(crate) struct SeedsArgs {
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) nodes: u32,
     /// Minutes of the fresh ones
-    #[arg(long, value_name = "M", default_value_t = 2.0)]
+    #[arg(long, value_name = "M", default_value_t = 1.0)]
     pub(crate) minutes: f64,
     /// How many run at the same time
     #[arg(long, value_name = "N", default_value_t = cores())]

@@ -68,20 +68,26 @@ pub(super) fn run(files: &[std::path::PathBuf]) -> Result<bool> {
 }
 
 fn svg(measured: &[Value]) -> Result<String> {
-    let rows = PANELS.len().div_ceil(COLUMNS);
+    let panels = PANELS.iter().map(|panel| {
+        let lines = panel.lines.iter();
+        let lines = lines.map(|(kind, path, name)| (*name, points(measured, kind, path)));
+        (panel.title, lines.collect::<Vec<Line>>())
+    });
+    let all_measured = |lines: &[Line]| lines.iter().all(|(_, points)| !points.is_empty());
+    let panels: Vec<_> = panels.filter(|(_, lines)| all_measured(lines)).collect();
+    ensure!(!panels.is_empty(), "nothing was measured");
+    let rows = panels.len().div_ceil(COLUMNS);
     let (width, height) = (WIDTH * number(COLUMNS), HEIGHT * number(rows));
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
     );
-    for (place, panel) in PANELS.iter().enumerate() {
+    for (place, (title, lines)) in panels.iter().enumerate() {
         let at = (
             WIDTH * number(place % COLUMNS),
             HEIGHT * number(place / COLUMNS),
         );
-        let lines = panel.lines.iter();
-        let lines = lines.map(|(kind, path, name)| (*name, points(measured, kind, path)));
-        draw(&mut out, at, panel.title, &lines.collect::<Vec<_>>())?;
+        draw(&mut out, at, title, lines)?;
     }
     out.push_str("</svg>\n");
     Ok(out)
@@ -141,7 +147,6 @@ fn draw(out: &mut String, (x, y): (f64, f64), title: &str, lines: &[Line]) -> Re
             .all(|(nodes, figure)| *nodes > 0.0 && *figure > 0.0),
         "{title}: what is not above 0 has no place on a logarithmic axis"
     );
-    ensure!(!all.is_empty(), "{title}: nothing was measured");
     let ends = |of: &dyn Fn(&(f64, f64)) -> f64| {
         let least = all.iter().map(of).fold(f64::INFINITY, f64::min);
         (least, all.iter().map(of).fold(0.0, f64::max))
