@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use farlan_tests::frames::{RawPort, gratuitous_arp, mac};
 use farlan_tests::nat::NatKind;
 use farlan_tests::overlay::Node;
 use farlan_tests::proc::wait_for;
@@ -171,6 +172,15 @@ fn a_healthy_overlay_counts_no_drops_and_warns_of_nothing() {
         (&by_ip["name"], &by_ip["answered"]),
         (&"b".into(), &2.into())
     );
+    // The second of two new addresses is told a second after the first: a ping asks, and waits.
+    let guest = &world.vms[1];
+    let raw = RawPort::open(&guest.ns, "eth0").unwrap();
+    for last in [77, 78] {
+        let announce = gratuitous_arp(mac(&guest.mac), [10, 9, 0, last]);
+        raw.send(&announce).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    node.farlan(&["ping", "10.9.0.78", "-c", "1"]).unwrap();
     let here = node.run(&["ping", "10.9.0.1", "-c", "1"]).unwrap();
     assert!(
         here.code == 1 && here.stderr.contains("on this host"),

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::Globals;
 use super::output::{print, print_json};
-use super::show::call;
-use crate::control_socket::api::{PingReport, Request, Response};
+use super::show::{ask_macs, call};
+use crate::control_socket::api::{MacOrIp, PingReport, Request, Response};
 use crate::control_socket::client::ClientError;
 
 /// Pings without `--count`.
@@ -48,6 +48,11 @@ pub(super) fn ping(globals: &Globals, args: &PingArgs) -> Result<()> {
     } else {
         COUNT
     });
+    if let Ok(what) = args.to.parse::<MacOrIp>() {
+        // A guest's address is told up to a second after its MAC, or not at all: asking waits for it.
+        let network = args.network.clone();
+        ask_macs(globals, &Request::Where { what, network })?;
+    }
     let mut pings: Vec<PingReport> = Vec::new();
     for number in 1..=count {
         let began = Instant::now();

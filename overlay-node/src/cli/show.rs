@@ -184,7 +184,7 @@ fn named(globals: &Globals, macs: &[MacReport]) -> Result<BTreeMap<PeerId, Shown
     Ok(holders.chain(peers).chain([(status.node, own)]).collect())
 }
 
-fn ask_macs(globals: &Globals, request: &Request) -> Result<Vec<MacReport>> {
+pub(super) fn ask_macs(globals: &Globals, request: &Request) -> Result<Vec<MacReport>> {
     match call(globals, request)? {
         Response::Macs(mut macs) => {
             macs.sort_by(|a, b| (&a.network, a.vlan, a.mac).cmp(&(&b.network, b.vlan, b.mac)));
