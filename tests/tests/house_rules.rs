@@ -110,7 +110,7 @@ fn no_program_is_built_with_the_test_authority() {
     }
 }
 
-/// Name and text of each file in a room, its sub-rooms included.
+/// Name and text of each source file in a room, its sub-rooms included.
 fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
     let room = root().join(room);
     let (mut todo, mut files) = (vec![room.clone()], Vec::new());
@@ -120,6 +120,9 @@ fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
             continue;
         }
         let name = path.strip_prefix(&room).unwrap().to_str().unwrap();
+        if !name.ends_with(".rs") {
+            continue;
+        }
         files.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
     }
     assert!(files.len() >= least, "only {} files found", files.len());
@@ -155,32 +158,45 @@ fn no_owner_names_another_one() {
 /// What has more fields is several things (ADR 43).
 const MAX_FIELDS: usize = 15;
 
+/// A flat list of facts by its nature: the JSON that scripts read.
+const FLAT: [&str; 1] = ["StatusReport"];
+
+/// Name and number of fields of each struct in a file.
+fn structs_in(text: &str) -> Vec<(String, usize)> {
+    let (mut structs, mut open) = (Vec::new(), None);
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let place = words.iter().position(|word| *word == "struct");
+        if let Some(name) = place.and_then(|at| words.get(at + 1))
+            && line.starts_with(['s', 'p'])
+            && line.ends_with('{')
+        {
+            let end = name.find(|c: char| !c.is_alphanumeric());
+            open = Some((name[..end.unwrap_or(name.len())].to_owned(), 0));
+        } else if line == "}" {
+            structs.extend(open.take());
+        } else if let Some((_, fields)) = &mut open {
+            let field = line.starts_with("    ") && !line.starts_with("     ");
+            let is_text = line.trim_start().starts_with(['/', '#']);
+            *fields += usize::from(field && !is_text && line.contains(':'));
+        }
+    }
+    structs
+}
+
 #[test]
-fn no_struct_of_the_node_has_more_than_15_fields() {
-    let mut structs = 0;
-    for (name, text) in files_in("node-core/src/node", 40) {
-        let mut open: Option<(String, usize)> = None;
-        for line in text.lines() {
-            let head = line
-                .trim_start_matches("pub ")
-                .trim_start_matches("pub(crate) ");
-            if let Some(head) = head.strip_prefix("struct ").filter(|h| h.ends_with('{')) {
-                let end = head.find(|c: char| !c.is_alphanumeric()).unwrap();
-                open = Some((head[..end].to_owned(), 0));
-            } else if line == "}" {
-                let Some((of, fields)) = open.take() else {
-                    continue;
-                };
-                assert!(fields <= MAX_FIELDS, "{name}: {of} has {fields} fields");
-                structs += 1;
-            } else if let Some((_, fields)) = &mut open {
-                let field = line.starts_with("    ") && !line.starts_with("     ");
-                let is_text = line.trim_start().starts_with(['/', '#']);
-                *fields += usize::from(field && !is_text && line.contains(':'));
+fn no_struct_has_more_than_15_fields() {
+    let mut count = 0;
+    for room in ROOMS {
+        for (name, text) in files_in(room, 1) {
+            for (of, fields) in structs_in(&text) {
+                let fine = fields <= MAX_FIELDS || FLAT.contains(&of.as_str());
+                assert!(fine, "{room}/{name}: {of} has {fields} fields");
+                count += 1;
             }
         }
     }
-    assert!(structs > 40, "only {structs} structs found");
+    assert!(count > 400, "only {count} structs found");
 }
 
 /// What the slow path asks of the control plane is data (ADR 40): only one file of the shell calls it.

@@ -119,8 +119,10 @@ pub fn spawn(
         swarm,
         local,
         commands,
-        events,
-        news: VecDeque::new(),
+        news: News {
+            listener: events,
+            waiting: VecDeque::new(),
+        },
         admitted,
         dialer,
         inbound: HashMap::new(),
@@ -146,9 +148,7 @@ struct Driver {
     swarm: Swarm<Behaviour>,
     local: PeerId,
     commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<ControlEvent>,
-    /// At most [`MAX_NEWS`].
-    news: VecDeque<ControlEvent>,
+    news: News,
     admitted: AdmittedTable,
     dialer: Dialer,
     /// The newest connection that each connected peer has dialled.
@@ -165,6 +165,13 @@ struct Driver {
     gate: Arc<dyn crate::admission::Gatekeeper>,
     /// Those of the gate that have been followed.
     revocations: Arc<Revocations>,
+}
+
+/// What the node is to hear.
+struct News {
+    listener: mpsc::Sender<ControlEvent>,
+    /// What found no room. At most [`MAX_NEWS`].
+    waiting: VecDeque<ControlEvent>,
 }
 
 /// A connection that a peer has dialled.
@@ -192,7 +199,7 @@ enum Query {
 
 impl Driver {
     async fn run(mut self) {
-        let events = self.events.clone();
+        let events = self.news.listener.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -214,10 +221,10 @@ impl Driver {
                     }
                     Some(command) => self.handle_command(command),
                 },
-                room = events.reserve(), if !self.news.is_empty() => match (room, self.news.pop_front()) {
+                room = events.reserve(), if !self.news.waiting.is_empty() => match (room, self.news.waiting.pop_front()) {
                     (Ok(room), Some(event)) => room.send(event),
                     // Nobody listens.
-                    _ => self.news.clear(),
+                    _ => self.news.waiting.clear(),
                 },
                 _ = tick.tick() => self.handle_tick(Instant::now()),
                 () = tokio::time::sleep_until(timeout.into()) => {}
@@ -364,10 +371,10 @@ impl Driver {
     }
 
     fn tell(&mut self, event: ControlEvent) {
-        if self.news.len() >= MAX_NEWS {
-            self.news.pop_front();
+        if self.news.waiting.len() >= MAX_NEWS {
+            self.news.waiting.pop_front();
         }
-        self.news.push_back(event);
+        self.news.waiting.push_back(event);
     }
 
     fn kad(&mut self) -> &mut libp2p::kad::Behaviour<crate::records::VerifyingStore> {

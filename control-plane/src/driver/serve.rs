@@ -215,7 +215,8 @@ impl Driver {
 
     fn take_envelope(&mut self, from: PeerId, envelope: Vec<u8>) -> Response {
         match self
-            .events
+            .news
+            .listener
             .try_send(ControlEvent::Signal { from, envelope })
         {
             Ok(()) => Response::Delivered,

@@ -148,7 +148,7 @@ impl PathAgent {
         let ip = path.remote.ip().to_canonical();
         if path.kind() == PathKind::Relayed {
             Tier::Relayed
-        } else if ip.is_ipv6() || is_private(ip) || self.filter.shares_subnet(ip) {
+        } else if ip.is_ipv6() || is_private(ip) || self.candidates.filter.shares_subnet(ip) {
             Tier::Near
         } else {
             Tier::Direct
@@ -157,7 +157,7 @@ impl PathAgent {
 
     /// Filters the peer's candidates anew; gives how many are refused.
     pub(super) fn rebuild(&mut self, now: Instant) -> usize {
-        let seen_at: Vec<_> = (self.remote.iter())
+        let seen_at: Vec<_> = (self.candidates.remote.iter())
             .filter(|own| {
                 matches!(
                     own.kind,
@@ -169,12 +169,12 @@ impl PathAgent {
         let (mut wanted, mut refused) = (Vec::new(), 0);
         self.situation.told = 0;
         self.situation.other_family = 0;
-        for candidate in &self.remote {
+        for candidate in &self.candidates.remote {
             if candidate.kind == CandidateKind::Relayed {
                 continue;
             }
             self.situation.told += 1;
-            if self.filter.admit(candidate, &seen_at).is_err() {
+            if self.candidates.filter.admit(candidate, &seen_at).is_err() {
                 refused += 1;
             } else if !self.speaks(candidate) {
                 self.situation.other_family += 1;
@@ -188,7 +188,7 @@ impl PathAgent {
                 probed.listed = wanted.contains(path);
             }
         }
-        let filter = &self.filter;
+        let filter = &self.candidates.filter;
         (self.paths).retain(|path, probed| match path.kind() {
             PathKind::Relayed => true,
             // A proven one may have become a way through the overlay itself: an address or a route of
@@ -217,7 +217,7 @@ impl PathAgent {
     fn speaks(&self, candidate: &Candidate) -> bool {
         let family = SocketId::for_addr(&candidate.addr);
         let own = |own: &Candidate| SocketId::for_addr(&own.addr) == family;
-        self.local.is_empty() || self.local.iter().any(own)
+        self.candidates.local.is_empty() || self.candidates.local.iter().any(own)
     }
 
     /// Makes `path` known, unless the filter or the bounds speak against it.
@@ -226,7 +226,7 @@ impl PathAgent {
             return true;
         }
         let direct = path.kind() == PathKind::Direct;
-        if direct && self.filter.admit_source(path.remote).is_err() {
+        if direct && self.candidates.filter.admit_source(path.remote).is_err() {
             return false;
         }
         let unlisted = self.paths.values().filter(|probed| !probed.listed).count();

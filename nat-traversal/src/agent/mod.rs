@@ -108,17 +108,13 @@ pub enum PathEvent {
 #[derive(Debug)]
 pub struct PathAgent {
     controlling: bool,
-    filter: CandidateFilter,
     clock: Instant,
     paths: BTreeMap<Path, Probed>,
     chosen: Option<Path>,
     /// What the controlling side sends on.
     preferred: Option<Path>,
     relay: Option<Path>,
-    local: Vec<Candidate>,
-    /// At most [`MAX_CANDIDATES`].
-    remote: Vec<Candidate>,
-    remote_seq: Option<u64>,
+    candidates: Candidates,
     situation: Situation,
     traffic: Traffic,
     climb: Climb,
@@ -131,6 +127,19 @@ pub struct PathAgent {
     events: VecDeque<PathEvent>,
 }
 
+/// The addresses of both sides that may be tried.
+#[derive(Debug)]
+struct Candidates {
+    /// Which of the peer's may be.
+    filter: CandidateFilter,
+    /// At most 4 times [`MAX_CANDIDATES`].
+    local: Vec<Candidate>,
+    /// At most [`MAX_CANDIDATES`].
+    remote: Vec<Candidate>,
+    /// Of the newest list of the peer.
+    remote_seq: Option<u64>,
+}
+
 impl PathAgent {
     /// An agent that knows nothing. `controlling` must differ between the two sides (the lower
     /// peer id controls).
@@ -138,15 +147,17 @@ impl PathAgent {
     pub fn new(now: Instant, filter: CandidateFilter, controlling: bool) -> Self {
         Self {
             controlling,
-            filter,
             clock: now,
             paths: BTreeMap::new(),
             chosen: None,
             preferred: None,
             relay: None,
-            local: Vec::new(),
-            remote: Vec::new(),
-            remote_seq: None,
+            candidates: Candidates {
+                filter,
+                local: Vec::new(),
+                remote: Vec::new(),
+                remote_seq: None,
+            },
             situation: Situation::default(),
             traffic: Traffic::default(),
             climb: Climb::default(),
@@ -160,8 +171,8 @@ impl PathAgent {
     /// What the filter knows has changed: subnets, own reflexive addresses, overlay prefixes.
     pub fn set_filter(&mut self, now: Instant, filter: CandidateFilter) {
         self.clock = now;
-        if filter != self.filter {
-            self.filter = filter;
+        if filter != self.candidates.filter {
+            self.candidates.filter = filter;
             self.rebuild(now);
         }
     }
@@ -178,11 +189,11 @@ impl PathAgent {
     /// may be in another network, so everything is probed again.
     pub fn set_local_candidates(&mut self, now: Instant, local: &[Candidate]) {
         self.clock = now;
-        if self.local == local {
+        if self.candidates.local == local {
             return;
         }
-        let moved = !self.local.is_empty();
-        self.local = local.iter().copied().take(4 * MAX_CANDIDATES).collect();
+        let moved = !self.candidates.local.is_empty();
+        self.candidates.local = local.iter().copied().take(4 * MAX_CANDIDATES).collect();
         self.rebuild(now);
         if moved {
             self.suspect_chosen();
@@ -194,11 +205,11 @@ impl PathAgent {
     /// Gives how many were refused (`candidate_refused`).
     pub fn set_remote_candidates(&mut self, now: Instant, remote: &[Candidate], seq: u64) -> usize {
         self.clock = now;
-        if self.remote_seq.is_some_and(|last| seq <= last) {
+        if self.candidates.remote_seq.is_some_and(|last| seq <= last) {
             return 0;
         }
-        self.remote_seq = Some(seq);
-        self.remote = remote.iter().copied().take(MAX_CANDIDATES).collect();
+        self.candidates.remote_seq = Some(seq);
+        self.candidates.remote = remote.iter().copied().take(MAX_CANDIDATES).collect();
         let refused = self.rebuild(now);
         self.climb.restart();
         self.start_burst(now, true);
@@ -237,7 +248,7 @@ impl PathAgent {
     pub fn handle_established(&mut self, now: Instant, path: Path, received: usize) {
         self.clock = now;
         let direct = path.kind() == PathKind::Direct;
-        if direct && self.filter.admit_source(path.remote).is_err() {
+        if direct && self.candidates.filter.admit_source(path.remote).is_err() {
             // It came through the overlay itself. The session is good, this way to it is not.
             self.start_burst(now, true);
             return;

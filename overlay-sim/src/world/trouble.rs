@@ -121,7 +121,7 @@ impl World {
     #[must_use]
     pub fn greetings(&self) -> u64 {
         let all = self.control.all.iter();
-        all.map(|one| one.greetings).sum()
+        all.map(|one| one.carried.greetings).sum()
     }
 
     /// How a bootstrap is from now on.

@@ -24,7 +24,7 @@ impl Directory {
         }
         self.publish_all_soon(now);
         // What was not found under the old key may lie under the new one.
-        for mac in self.lookups.ask_again() {
+        for mac in self.asking.lookups.ask_again() {
             self.ask_dht(mac, &[key]);
         }
     }

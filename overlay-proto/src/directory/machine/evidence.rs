@@ -264,8 +264,8 @@ impl Directory {
         let claim = stored.claim.clone();
         let owner = claim.signer();
         if claim.claim.is_live() {
-            self.unknowns.found(&key);
-            if self.lookups.found(&key) {
+            self.asking.unknowns.found(&key);
+            if self.asking.lookups.found(&key) {
                 self.actions.push(DirectoryAction::Resolved { key });
             }
         }
@@ -300,7 +300,7 @@ impl Directory {
                 let to = Place::Local;
                 self.actions.push(DirectoryAction::Moved { key, to, ips });
                 if let Some(from) = previous {
-                    self.late.gained(now, key, from);
+                    self.moves.late.gained(now, key, from);
                 }
             }
         } else if previous == Some(self.me) && self.outlives(&claim) {
@@ -534,7 +534,9 @@ impl Directory {
         };
         if let Some(local) = self.local.get_mut(&winner.claim.key()) {
             if let Some(own) = local.own.take() {
-                self.late.lost(now, winner.claim.key(), own.generation);
+                self.moves
+                    .late
+                    .lost(now, winner.claim.key(), own.generation);
             }
             local.restored = None;
             // A real move counts more than what was pinned before it.

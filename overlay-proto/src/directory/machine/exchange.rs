@@ -203,7 +203,7 @@ impl Directory {
         }
         let mut targets: BTreeSet<PeerId> =
             self.random_neighbours(PUSH_FANOUT).into_iter().collect();
-        targets.extend(self.talkers.of(now, &claim.claim.key()));
+        targets.extend(self.moves.talkers.of(now, &claim.claim.key()));
         targets.retain(|peer| Some(*peer) != except);
         for peer in targets {
             for message in &messages {
@@ -222,7 +222,7 @@ impl Directory {
         if !self.config.replication {
             return;
         }
-        for peer in self.talkers.of(now, &claim.claim.key()) {
+        for peer in self.moves.talkers.of(now, &claim.claim.key()) {
             if Some(peer) == from || peer == claim.signer() {
                 continue;
             }

@@ -145,7 +145,7 @@ impl Directory {
         let network = self.config.network;
         if let Some(mark) = frame.mark {
             // On behalf of another: only what a direct predecessor may say.
-            let predecessor = self.late.predecessor(now, &frame.dst);
+            let predecessor = self.moves.late.predecessor(now, &frame.dst);
             if predecessor != Some(frame.from) || mark.origin != tag(&network, &frame.origin) {
                 return Err(DropReason::SourceNotClaimed);
             }
@@ -170,7 +170,7 @@ impl Directory {
                 .ok_or(DropReason::UnknownMac);
         }
         let newest = stored.claim.signed.clone();
-        let lost = self.late.lost.get_mut(&frame.dst);
+        let lost = self.moves.late.lost.get_mut(&frame.dst);
         let Some(lost) = lost.filter(|lost| in_grace(now, lost.at)) else {
             return Err(DropReason::UnknownMac);
         };

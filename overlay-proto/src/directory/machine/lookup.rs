@@ -140,12 +140,12 @@ impl Directory {
                 Resolution::Remote(owner, stored.claim.claim.generation)
             };
         }
-        match self.lookups.states.get(&key) {
+        match self.asking.lookups.states.get(&key) {
             Some(State::Pending { .. }) => return Resolution::Pending,
             Some(State::Negative { until }) if now < *until => return Resolution::Negative,
             _ => {}
         }
-        if !self.lookups.has_room() {
+        if !self.asking.lookups.has_room() {
             return Resolution::Negative;
         }
         let asked = self.random_neighbours(NEIGHBOURS_ASKED);
@@ -156,7 +156,7 @@ impl Directory {
             who_has_at,
             open_questions: asked.len() + in_dht,
         };
-        self.lookups.states.insert(key, state);
+        self.asking.lookups.states.insert(key, state);
         self.wake(who_has_at);
         for peer in asked {
             self.actions.send(peer, DirectoryMessage::query(key));
@@ -190,7 +190,7 @@ impl Directory {
             who_has_at,
             open_questions,
             ..
-        }) = self.lookups.states.get_mut(&key)
+        }) = self.asking.lookups.states.get_mut(&key)
         else {
             return;
         };
@@ -205,10 +205,11 @@ impl Directory {
     pub(super) fn run_lookups(&mut self, now: Instant) {
         let mut failed = Vec::new();
         let mut ask_all = Vec::new();
-        self.lookups
+        self.asking
+            .lookups
             .states
             .retain(|_, state| !matches!(state, State::Negative { until } if *until <= now));
-        for (key, state) in &mut self.lookups.states {
+        for (key, state) in &mut self.asking.lookups.states {
             let State::Pending {
                 deadline,
                 who_has_at,
@@ -225,14 +226,19 @@ impl Directory {
         }
         for key in ask_all {
             self.ask_all(now, key);
-            let next = self.unknowns.next_question(now, &key);
-            if let Some(State::Pending { who_has_at, .. }) = self.lookups.states.get_mut(&key) {
+            let next = self.asking.unknowns.next_question(now, &key);
+            if let Some(State::Pending { who_has_at, .. }) =
+                self.asking.lookups.states.get_mut(&key)
+            {
                 *who_has_at = next;
             }
         }
         for key in failed {
             let until = now + NEGATIVE_TIME;
-            self.lookups.states.insert(key, State::Negative { until });
+            self.asking
+                .lookups
+                .states
+                .insert(key, State::Negative { until });
             self.actions.push(DirectoryAction::Unresolved { key });
         }
     }

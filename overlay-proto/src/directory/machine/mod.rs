@@ -143,22 +143,33 @@ pub struct Directory {
     config: DirectoryConfig,
     key: NodeKey,
     me: PeerId,
-    wall: (Instant, UnixTime),
     chance: SeededEntropy,
     claims: ClaimStore,
     roster: Roster,
     incarnation: u64,
     standing: Standing,
     local: LocalMacs,
-    searches: Searches,
-    lookups: Lookups,
-    unknowns: Unknowns,
-    talkers: Talkers,
-    late: LateFrames,
+    asking: Asking,
+    moves: Moves,
     deserted: Deserted,
     neighbours: Neighbours,
     timing: Timing,
     actions: Actions,
+}
+
+/// Who has a MAC: what this node wants to know, and what others want of it.
+#[derive(Debug, Default)]
+struct Asking {
+    searches: Searches,
+    lookups: Lookups,
+    unknowns: Unknowns,
+}
+
+/// What there is to do once a MAC has moved: whom to tell, and frames that came to the old place.
+#[derive(Debug, Default)]
+struct Moves {
+    talkers: Talkers,
+    late: LateFrames,
 }
 
 /// MACs that others asked all for and that this node looks for on its bridge. Bound: 64, the oldest
@@ -180,6 +191,8 @@ struct Timing {
     dht_ready: bool,
     /// The last nonce of a question to an owner.
     nonce: u64,
+    /// The wall clock, and when it was read.
+    wall: (Instant, UnixTime),
 }
 
 impl std::fmt::Debug for Directory {
@@ -211,17 +224,13 @@ impl Directory {
             config,
             key,
             me,
-            wall: (now, wall),
             chance: SeededEntropy::new(entropy.next_u64()),
             claims: ClaimStore::with_ttl(claim_ttl),
             incarnation: 0,
             standing,
             local: LocalMacs::default(),
-            searches: Searches::default(),
-            lookups: Lookups::default(),
-            unknowns: Unknowns::default(),
-            talkers: Talkers::default(),
-            late: LateFrames::default(),
+            asking: Asking::default(),
+            moves: Moves::default(),
             deserted: Deserted::default(),
             neighbours: Neighbours::new(now),
             timing: Timing {
@@ -229,6 +238,7 @@ impl Directory {
                 swept: now,
                 dht_ready: false,
                 nonce: 0,
+                wall: (now, wall),
             },
             actions: Actions::default(),
         };
@@ -238,13 +248,13 @@ impl Directory {
 
     /// The wall clock, which bounds generations and dates roster entries. Also taken from other inputs.
     pub const fn set_wall(&mut self, now: Instant, wall: UnixTime) {
-        self.wall = (now, wall);
+        self.timing.wall = (now, wall);
     }
 
     /// A frame for or from local `key` was exchanged with `peer`.
     pub fn note_talker(&mut self, now: Instant, key: MacKey, peer: PeerId) {
         if peer != self.me {
-            self.talkers.note(now, key, peer);
+            self.moves.talkers.note(now, key, peer);
         }
     }
 
@@ -365,7 +375,7 @@ impl Directory {
     }
 
     fn wall_at(&self, now: Instant) -> UnixTime {
-        let (then, wall) = self.wall;
+        let (then, wall) = self.timing.wall;
         wall.plus(now.saturating_duration_since(then))
     }
 
@@ -387,7 +397,7 @@ impl Directory {
             .min();
         [
             local,
-            self.lookups.next_timer(),
+            self.asking.lookups.next_timer(),
             self.deserted.next_timer(),
             self.neighbours.next_timer(),
         ]
@@ -426,10 +436,10 @@ impl Directory {
         self.claims.expire(now);
         self.roster.expire(now);
         self.renew_own_entry(now);
-        self.talkers.expire(now);
-        self.late.expire(now);
+        self.moves.talkers.expire(now);
+        self.moves.late.expire(now);
         self.deserted.expire(now);
-        self.unknowns.expire(now);
+        self.asking.unknowns.expire(now);
         self.claim_pins(now);
         self.local.expire(now, self.config.remember());
     }

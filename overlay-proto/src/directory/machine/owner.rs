@@ -109,13 +109,13 @@ impl Directory {
             }
             return;
         }
-        if !self.config.may_send || !self.searches.rate.take(now, WHO_HAS_PER_SECOND) {
+        if !self.config.may_send || !self.asking.searches.rate.take(now, WHO_HAS_PER_SECOND) {
             return;
         }
-        if self.searches.wanted.len() >= MAX_WANTED {
-            self.searches.wanted.pop_front();
+        if self.asking.searches.wanted.len() >= MAX_WANTED {
+            self.asking.searches.wanted.pop_front();
         }
-        self.searches.wanted.push_back((key, from));
+        self.asking.searches.wanted.push_back((key, from));
         // A device that sleeps answers for its addresses; the bridge may have forgotten it long ago.
         let ips = self.local.get(&key).map(|local| local.ips.clone());
         self.actions.push(DirectoryAction::ProbeLocal {
@@ -174,7 +174,7 @@ impl Directory {
     }
 
     fn take_search(&mut self, key: &MacKey) -> Option<PeerId> {
-        let wanted = &mut self.searches.wanted;
+        let wanted = &mut self.asking.searches.wanted;
         let index = wanted.iter().position(|(other, _)| other == key)?;
         wanted.remove(index).map(|(_, asker)| asker)
     }

@@ -119,7 +119,7 @@ impl Directory {
         }
         let asked = self.ask_all(now, key);
         if !asked {
-            self.unknowns.note(now, key).dropped += 1;
+            self.asking.unknowns.note(now, key).dropped += 1;
         }
         asked
     }
@@ -127,13 +127,14 @@ impl Directory {
     /// So many frames for `key` were dropped, since it was not found in time.
     pub fn note_dropped(&mut self, now: Instant, key: MacKey, frames: u64) {
         if key.mac.is_claimable() && frames > 0 {
-            self.unknowns.note(now, key).dropped += frames;
+            self.asking.unknowns.note(now, key).dropped += frames;
         }
     }
 
     /// The MACs that frames are for and that nobody claims.
     pub fn unknown(&self, now: Instant) -> impl Iterator<Item = UnknownReport> {
-        self.unknowns
+        self.asking
+            .unknowns
             .macs
             .iter()
             .map(move |(key, one)| UnknownReport {
@@ -147,12 +148,12 @@ impl Directory {
 
     /// Asks all for `key`, within the budget; `true` if so.
     pub(super) fn ask_all(&mut self, now: Instant, key: MacKey) -> bool {
-        let one = self.unknowns.note(now, key);
+        let one = self.asking.unknowns.note(now, key);
         let just = |at| now.saturating_duration_since(at) < ASK_EVERY;
-        if one.asked_at.is_some_and(just) || !self.lookups.may_ask_all(now) {
+        if one.asked_at.is_some_and(just) || !self.asking.lookups.may_ask_all(now) {
             return false;
         }
-        let one = self.unknowns.note(now, key);
+        let one = self.asking.unknowns.note(now, key);
         one.asked_at = Some(now);
         one.asked = one.asked.saturating_add(1);
         self.actions.push(DirectoryAction::AskAll { key });
@@ -161,6 +162,6 @@ impl Directory {
 
     /// A frame of `from` is for a MAC that nobody claims here either: may it go to our ports?
     pub(super) fn takes_unknown(&mut self, now: Instant, from: PeerId) -> bool {
-        self.unknowns.take(now, from)
+        self.asking.unknowns.take(now, from)
     }
 }

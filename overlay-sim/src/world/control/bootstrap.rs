@@ -78,6 +78,12 @@ pub(in crate::world) struct Bootstrap {
     /// At which own address whoever bound an allocation was heard. Bound: the hosts' bindings.
     ways: BTreeMap<SocketAddr, SocketAddr>,
     pub(in crate::world) mood: Mood,
+    pub(in crate::world) carried: Carried,
+}
+
+/// What members had it pass on.
+#[derive(Default)]
+pub(in crate::world) struct Carried {
     /// How many greetings it was asked to carry.
     pub(in crate::world) greetings: u64,
     /// From whom to whom envelopes went. Bound: [`MAX_HEARD`], the oldest out.
@@ -106,8 +112,7 @@ impl Bootstrap {
             known: (None, Revocations::default()),
             ways: BTreeMap::new(),
             mood: Mood::Well,
-            greetings: 0,
-            heard: VecDeque::new(),
+            carried: Carried::default(),
         }
     }
 
@@ -411,17 +416,17 @@ impl Bootstrap {
         (from, to): (PeerId, PeerId),
         envelope: Vec<u8>,
     ) -> Outcome {
-        self.greetings += 1;
+        self.carried.greetings += 1;
         let Some(Link { host, run, .. }) = self.up.get(&to).copied() else {
             return Outcome::Failed(Failure::NotConnected);
         };
         if !around.net.tcp_reachable(host, self.host) {
             return Outcome::Failed(Failure::NoAnswer);
         }
-        if self.heard.len() >= MAX_HEARD {
-            self.heard.pop_front();
+        if self.carried.heard.len() >= MAX_HEARD {
+            self.carried.heard.pop_front();
         }
-        self.heard.push_back((from, to, envelope.clone()));
+        self.carried.heard.push_back((from, to, envelope.clone()));
         let at = around.clock.now() + around.config.control_delay;
         let event = ControlEvent::Signal { from, envelope };
         around.queue.push(at, Event::Control { host, run, event });
@@ -431,7 +436,7 @@ impl Bootstrap {
     /// Brings what it passed on once more.
     pub(in crate::world) fn replay(&self, around: &mut Surroundings) {
         let at = around.clock.now() + around.config.control_delay;
-        for (from, to, envelope) in &self.heard {
+        for (from, to, envelope) in &self.carried.heard {
             if let Some(Link { host, run, .. }) = self.up.get(to).copied() {
                 let (from, envelope) = (*from, envelope.clone());
                 let event = ControlEvent::Signal { from, envelope };
