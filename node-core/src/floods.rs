@@ -83,6 +83,18 @@ impl Floods {
         oldest.map_or(0, |oldest| oldest.lost())
     }
 
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is none kept?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Gives `send` what `peer` has not had, oldest first, until one is not sent (`false`). What waited too long is not given.
     pub fn offer(&mut self, now: Instant, peer: PeerId, mut send: impl FnMut(&[u8]) -> bool) {
         for flood in &mut self.0 {

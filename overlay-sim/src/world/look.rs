@@ -112,6 +112,16 @@ fn port_name(guest: u32) -> String {
 pub(super) struct Bridges(Arc<Mutex<Vec<Bridge>>>);
 
 impl Bridges {
+    /// The same bridges on another host, with no guest.
+    pub(super) fn copied_without_guests(&self) -> Self {
+        let empty = |one: &Bridge| Bridge {
+            guests: BTreeMap::new(),
+            ..one.clone()
+        };
+        let copies = self.with(|bridges| bridges.iter().map(empty).collect());
+        Self(Arc::new(Mutex::new(copies)))
+    }
+
     /// A bridge for a network, unless there is one.
     pub(super) fn add(&self, network: NetworkName, is_attached: bool) {
         self.with(|bridges| {

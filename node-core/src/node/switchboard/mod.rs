@@ -4,11 +4,13 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
 //! - [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
+//! - [`insight`]: what a simulation looks at.
 
 pub mod addresses;
 pub mod answers;
 pub mod begin;
 pub mod conditions;
+pub mod insight;
 pub mod publish;
 pub mod run;
 pub mod written;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
@@ -145,7 +146,7 @@ impl Bootstrap {
     }
 
     /// Is this run of the host connected?
-    pub(super) fn has(&self, host: &Host) -> bool {
+    pub(in crate::world) fn has(&self, host: &Host) -> bool {
         let link = self.up.get(&host.peer());
         link.is_some_and(|link| (link.host, link.run) == (host.id, host.run))
     }
@@ -153,6 +154,32 @@ impl Bootstrap {
     /// Is it connected, and is there a way?
     pub(super) fn is_reached(&self, around: &Surroundings, host: &Host) -> bool {
         self.has(host) && around.net.tcp_reachable(host.id, self.host)
+    }
+
+    /// Is the node named in a list that it has?
+    pub(in crate::world) fn names(&self, peer: PeerId) -> bool {
+        self.known.1.names_node(peer)
+    }
+
+    /// A member that has no node here, and whose documents it takes, asks for the receipt of its invite.
+    pub(in crate::world) fn receipt_for(
+        &mut self,
+        roots: &RootStore,
+        chain: &Chain,
+        now: UnixTime,
+    ) -> Option<Result<SignedPart, WitnessRefusal>> {
+        self.take_roots(roots.clone());
+        self.receipt(chain, now)
+    }
+
+    /// Somebody lays a card down without being connected: what one does who wants to be met.
+    pub(in crate::world) fn plant_card(
+        &mut self,
+        now: Duration,
+        place: [u8; 32],
+        (from, card): (PeerId, Vec<u8>),
+    ) {
+        self.rendezvous.lay_down(now, place, from, card);
     }
 
     /// The host's connection is gone with its process.
