@@ -59,6 +59,16 @@ struct Talk {
     path: Path,
 }
 
+/// What it has seen and may use.
+#[derive(Default)]
+struct Memory {
+    /// The newest claim of each MAC. Bound: [`CLAIMS`].
+    claims: BTreeMap<MacKey, VerifiedClaim>,
+    /// Claims that others have replaced, and datagrams that it has sent. Bound: [`KEPT`].
+    replaced: VecDeque<SignedClaim>,
+    sent: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
 /// The hostile member of a world.
 pub struct Hostile {
     key: NodeKey,
@@ -72,11 +82,7 @@ pub struct Hostile {
     entropy: SeededEntropy,
     /// Bound: the members of the world.
     talks: BTreeMap<PeerId, Talk>,
-    /// The newest claim of each MAC. Bound: [`CLAIMS`].
-    claims: BTreeMap<MacKey, VerifiedClaim>,
-    /// Claims that others have replaced, and datagrams that it has sent. Bound: [`KEPT`].
-    replaced: VecDeque<SignedClaim>,
-    sent: VecDeque<(SocketAddr, Vec<u8>)>,
+    memory: Memory,
     /// Whose MAC it wants to take, as soon as it knows the claim. Bound: the attacks.
     wanted: Vec<MacAddr>,
     sequence: u64,
@@ -126,9 +132,7 @@ impl Hostile {
             static_public: public,
             entropy,
             talks: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            replaced: VecDeque::new(),
-            sent: VecDeque::new(),
+            memory: Memory::default(),
             wanted: Vec::new(),
             sequence: 0,
             card_at: Duration::ZERO,
@@ -250,14 +254,17 @@ impl Hostile {
             };
             let key = claim.claim.key();
             let newer = self
+                .memory
                 .claims
                 .get(&key)
                 .is_none_or(|old| old.rank < claim.rank);
-            if !newer || (self.claims.len() >= CLAIMS && !self.claims.contains_key(&key)) {
+            if !newer
+                || (self.memory.claims.len() >= CLAIMS && !self.memory.claims.contains_key(&key))
+            {
                 continue;
             }
-            if let Some(old) = self.claims.insert(key, claim) {
-                keep(&mut self.replaced, old.signed);
+            if let Some(old) = self.memory.claims.insert(key, claim) {
+                keep(&mut self.memory.replaced, old.signed);
             }
             if let Some(place) = self.wanted.iter().position(|mac| *mac == key.mac) {
                 self.wanted.swap_remove(place);
@@ -277,7 +284,7 @@ impl Hostile {
         let inner = inner.get(..len).unwrap_or_default();
         if let Ok(len) = session.seal_into(LANE, inner, body, &mut out) {
             out.truncate(len);
-            keep(&mut self.sent, (talk.path.remote, out.clone()));
+            keep(&mut self.memory.sent, (talk.path.remote, out.clone()));
             self.out.push((talk.path.remote, out));
         }
     }

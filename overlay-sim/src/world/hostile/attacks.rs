@@ -42,7 +42,7 @@ impl Hostile {
     /// Claims `mac` above its owner: at once, if the owner's claim is known, else when somebody has told it.
     pub fn steal(&mut self, tick: Tick, mac: MacAddr) {
         let key = untagged(mac);
-        if self.claims.contains_key(&key) {
+        if self.memory.claims.contains_key(&key) {
             return self.take(tick, key, 1);
         }
         self.wanted.push(mac);
@@ -87,8 +87,8 @@ impl Hostile {
 
     /// Sends what it has sent once more, byte for byte, and claims that have been replaced.
     pub fn replay(&mut self, tick: Tick) {
-        self.out.extend(self.sent.iter().cloned());
-        let old: Vec<_> = self.replaced.iter().cloned().collect();
+        self.out.extend(self.memory.sent.iter().cloned());
+        let old: Vec<_> = self.memory.replaced.iter().cloned().collect();
         for network in self.membership.networks().to_vec() {
             self.tell_all(tick, &network, &old);
         }
@@ -129,7 +129,7 @@ impl Hostile {
 
     /// Takes a MAC whose claim is known, by a claim that is so many generations above it.
     pub(super) fn take(&mut self, tick: Tick, key: MacKey, above: u64) {
-        let Some(known) = self.claims.get(&key) else {
+        let Some(known) = self.memory.claims.get(&key) else {
             return;
         };
         let (network, generation) = (known.claim.network, known.claim.generation);
@@ -149,7 +149,11 @@ impl Hostile {
             mac,
             generation,
             kind: ClaimKind::Announced,
-            predecessor: self.claims.get(&key).map_or([0; 32], |one| one.hash()),
+            predecessor: self
+                .memory
+                .claims
+                .get(&key)
+                .map_or([0; 32], |one| one.hash()),
             contested: 0,
             defender: Default::default(),
             ips: Vec::new(),
