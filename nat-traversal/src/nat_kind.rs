@@ -13,7 +13,8 @@ use crate::candidate::is_private;
 use crate::path::SocketId;
 use crate::wire_bytes::canonical;
 
-/// Observers kept; the oldest makes room.
+/// Observers kept. A reflector takes the place of the peer that was heard longest ago; a peer that of one whose observation
+/// counts no more, or none: in a large network those that are kept answer again and again, so what is told stays as it is.
 const MAX_OBSERVERS: usize = 32;
 /// Observations that far apart may straddle a change of the mapping and are not compared. Two
 /// rounds of the reflector client and its retries.
@@ -153,13 +154,29 @@ impl NatKind {
             at: now,
             confirmed: true,
         };
-        self.seen.insert(canonical(observer), seen);
-        if self.seen.len() > MAX_OBSERVERS {
-            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.at);
-            if let Some(oldest) = oldest.map(|(observer, _)| *observer) {
-                self.seen.remove(&oldest);
-            }
+        let observer = canonical(observer);
+        if self.seen.contains_key(&observer) || self.has_room(now, by) {
+            self.seen.insert(observer, seen);
         }
+    }
+
+    /// Is there room for one more, made if need be?
+    fn has_room(&mut self, now: Instant, by: Observer) -> bool {
+        if self.seen.len() < MAX_OBSERVERS {
+            return true;
+        }
+        // Peers go first, and of these the one that was heard longest ago.
+        let rank = |seen: &Seen| (seen.by == Observer::Reflector, seen.at);
+        let oldest = self.seen.iter().min_by_key(|(_, seen)| rank(seen));
+        let Some((oldest, seen)) = oldest.map(|(observer, seen)| (*observer, *seen)) else {
+            return false;
+        };
+        let is_over = now.saturating_duration_since(seen.at) > COMPARABLE;
+        let gives_way = by == Observer::Reflector || (seen.by == Observer::Peer && is_over);
+        if gives_way {
+            self.seen.remove(&oldest);
+        }
+        gives_way
     }
 
     /// An authentic datagram came from an address that nothing was ever sent to.
@@ -355,6 +372,57 @@ mod tests {
         let peer = (Observer::Peer, "198.51.100.9:1".parse().unwrap());
         kind.handle_observation(later, peer, "203.0.113.6:5".parse().unwrap());
         assert_eq!(kind.reflexive(), ["203.0.113.6:5".parse().unwrap()]);
+    }
+
+    /// In a network of many all answer, each every 15 s; what is told to all of them may not change with each answer.
+    #[test]
+    fn many_peers_answers_do_not_change_what_is_told() {
+        let start = Instant::now();
+        let reflectors = [
+            ("192.0.2.1:1", "203.0.113.5:7"),
+            ("192.0.2.1:2", "203.0.113.5:8"),
+        ];
+        for reflected in [&reflectors[..], &[]] {
+            let mut kind = kind_of(reflected);
+            let mut told = None;
+            for turn in 0..400_u16 {
+                let now = start + Duration::from_millis(375) * turn.into();
+                let [high, low] = (turn % 40).to_be_bytes();
+                let peer = SocketAddr::from(([198, 51, high + 100, low], 1));
+                // Another port for each of them.
+                let observed = SocketAddr::from(([203, 0, 113, 5], 900 + turn % 40));
+                kind.handle_observation(now, (Observer::Peer, peer), observed);
+                // Reflectors are asked every 30 s.
+                let due = reflected.iter().filter(|_| turn % 80 == 0);
+                for (observer, observed) in due {
+                    let reflector = (Observer::Reflector, observer.parse().unwrap());
+                    kind.handle_observation(now, reflector, observed.parse().unwrap());
+                }
+                if turn >= 4 {
+                    let first = told.get_or_insert_with(|| kind.reflexive());
+                    assert_eq!(kind.reflexive(), *first, "after {turn} answers");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reflector_finds_room_among_many_peers_and_a_peer_when_others_are_silent() {
+        let start = Instant::now();
+        let mut kind = NatKind::new();
+        let observed = "203.0.113.5:7".parse().unwrap();
+        for n in 0..40 {
+            let peer = SocketAddr::from(([198, 51, 100, n], 1));
+            kind.handle_observation(start, (Observer::Peer, peer), observed);
+        }
+        assert_eq!(kind.observers(), MAX_OBSERVERS);
+        let reflector = (Observer::Reflector, "192.0.2.1:1".parse().unwrap());
+        kind.handle_observation(start, reflector, "203.0.113.5:9".parse().unwrap());
+        assert_eq!(kind.reflexive(), ["203.0.113.5:9".parse().unwrap()]);
+        let later = start + Duration::from_secs(61);
+        let peer = (Observer::Peer, "198.51.100.77:1".parse().unwrap());
+        kind.handle_observation(later, peer, "203.0.113.5:10".parse().unwrap());
+        assert_eq!(kind.reflexive(), ["203.0.113.5:10".parse().unwrap()]);
     }
 
     #[test]
