@@ -13,6 +13,7 @@
 //! - [`shown`]: which certificate the node shows, and whom it dials.
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
 //! - [`waiting_room`]: frames that wait for something. [`floods`]: broadcasts, and who has had them.
+//! - [`peer_name`]: what people call a peer.
 //! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
 //! - [`reasons`]: why a peer is not reached, or not directly.
 //! - [`store`]: what is to be on disk, as data, in its order.
@@ -24,6 +25,7 @@ pub mod control;
 pub mod duration;
 pub mod floods;
 pub mod node;
+pub mod peer_name;
 pub mod peer_turns;
 pub mod pin;
 pub mod punt;

@@ -19,11 +19,12 @@
 //! - [`networks`]: directories, taps, bridges, and the frames that wait.
 //!
 //! Around them: [`switchboard`], which output of one is an input of another; [`users`], what users ask for and wait for;
-//! [`outside`], the queues that lead out, with [`storing`] (what takes effect once it is on disk, [`crate::store`]) and [`warnings`].
+//! [`outside`], the queues that lead out, with [`datagrams`], [`storing`] (what takes effect once it is on disk, [`crate::store`]) and [`warnings`].
 //! The words they share: [`tick`], [`files`], [`host_orders`] (what the host is asked to do and to tell), [`sight`] (what
 //! can be seen of it at once).
 
 pub mod candidates;
+pub mod datagrams;
 pub mod effects;
 pub mod files;
 pub mod host_orders;

@@ -22,6 +22,7 @@ use overlay_proto::membership::{OldEpoch, rendezvous_blind};
 use overlay_proto::switching::NetIndex;
 use overlay_proto::wire::peer_message::PeerMessage;
 
+use crate::node::peers::MAX_PEERS;
 use crate::node::peers::peer::Peer;
 use crate::node::peers::whereabouts::ListSource;
 use crate::node::switchboard::run::{HOUSEKEEPING, Node};
@@ -29,10 +30,6 @@ use crate::node::tick::Tick;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
-
-/// Peers that are kept in mind (8 KiB each: 32 MiB). Above it a new one takes the place of one that is away, or is
-/// refused.
-pub(crate) const MAX_PEERS: usize = 4096;
 
 /// Peers that housekeeping seeks in one round; the others wait for the next one. A greeting is an envelope of about 1.5 KiB in and out
 /// of a bootstrap, and a handshake that goes by its relay eight datagrams within 10 s. Of 300 nodes that were all cut off

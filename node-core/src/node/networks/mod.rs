@@ -31,6 +31,8 @@ use std::time::Duration;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::NetIndex;
 
+use crate::node::effects::{Effect, TapFrame};
+use crate::node::outside::Outside;
 use crate::waiting_room::{Bounds, WaitingRoom};
 use bridges::Looks;
 use interfaces::Interfaces;
@@ -80,6 +82,18 @@ impl Networks {
             looped: LoopedPorts::default(),
             replication,
             claim_ttl,
+        }
+    }
+
+    /// Writes a frame of our own into the tap of `net`; a network without one hears nothing.
+    pub(crate) fn write_tap(&self, net: NetIndex, frame: &[u8], out: &mut Outside) {
+        let network = self.all.get(usize::from(net.0));
+        if network.is_some_and(|network| network.attached.is_some()) {
+            out.effects.push(Effect::Write(TapFrame {
+                net,
+                bytes: frame.to_vec(),
+                from: None,
+            }));
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The peers: sessions, paths, channels.
 //!
-//! - [`handling`]: what comes from peers: handshakes, probes, messages. [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]:
-//!   where it can be reached.
-//! - [`sending`]: datagrams and frames of our own. [`undelivered`]: messages that did not get there.
-//! - [`memory`]: what is kept on disk of peers.
+//! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them.
+//! - [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]: where it can be reached.
+//! - [`undelivered`]: messages that did not get there. [`memory`]: what is kept on disk of peers.
 
 mod attempts;
 pub mod handling;
 pub mod memory;
 pub mod peer;
-pub mod sending;
+pub mod sealing;
 pub mod undelivered;
 pub mod whereabouts;
 
@@ -22,7 +21,11 @@ use overlay_proto::tunnels::Tunnels;
 use crate::peer_turns::PeerTurns;
 use peer::Peer;
 
-/// The peers, their sessions and paths.
+/// Peers that are kept in mind (8 KiB each: 32 MiB). Above it a new one takes the place of one that is away, or is
+/// refused.
+pub(crate) const MAX_PEERS: usize = 4096;
+
+/// The peers, their sessions and paths. Bound: [`MAX_PEERS`].
 pub struct Peers {
     pub(crate) tunnels: Tunnels,
     pub(crate) known: BTreeMap<PeerId, Peer>,

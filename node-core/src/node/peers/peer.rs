@@ -18,7 +18,7 @@ use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 use super::attempts::Attempts;
 use super::memory::Remembered;
 use super::whereabouts::{ListSource, Whereabouts};
-use crate::node::introductions::names::PeerName;
+use crate::peer_name::PeerName;
 
 /// Frame counts at the last look, to see whether traffic flows.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use overlay_proto::tunnels::MAX_SESSIONS;
 use overlay_proto::wire::ChannelConfig;
 
 use crate::floods::MAX_FLOODS;
-use crate::node::introductions::cards::MAX_PEERS;
+use crate::node::peers::MAX_PEERS;
 use crate::node::switchboard::run::Node;
 use crate::waiting_room::WaitingRoom;
 

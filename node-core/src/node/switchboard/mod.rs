@@ -2,15 +2,17 @@
 //!
 //! - [`begin`]: what a node is given at its start. [`run`]: its parts, and its turn. [`publish`]: the `Fib`.
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
-//! - [`addresses`]: own addresses have changed.
+//! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
 //! - [`insight`]: what a simulation looks at.
 
 pub mod addresses;
 pub mod answers;
+pub mod arrivals;
 pub mod begin;
 pub mod conditions;
 pub mod insight;
 pub mod publish;
 pub mod run;
+pub mod sessions;
 pub mod written;

@@ -122,30 +122,14 @@ impl Node {
             })
     }
 
-    /// When the machines of `id` are next due.
-    fn timer_of(&self, id: PeerId) -> Option<Instant> {
-        let in_session = self.peers.tunnels.current(id).is_some();
-        self.peers.known.get(&id)?.poll_timeout(in_session)
-    }
-
     fn handle_timeouts(&mut self, tick: Tick) {
         self.outside.asking.handle_timeout(tick.now);
         self.take_answers(tick);
         self.take_written(tick);
-        self.peers
-            .tunnels
-            .handle_timeout(tick.now, tick.wall, &mut self.outside.entropy);
+        self.peers.handle_timeout(tick, &mut self.outside);
         self.candidates
             .underlay
             .handle_timeout(tick.now, &mut self.outside.entropy);
-        for id in self.peers.turns.due(tick.now) {
-            // It may have become later since.
-            let is_due = self.timer_of(id).is_some_and(|due| due <= tick.now);
-            if let Some(peer) = self.peers.known.get_mut(&id).filter(|_| is_due) {
-                peer.agent.handle_timeout(tick.now);
-            }
-            self.peers.turns.touch(id);
-        }
         for index in 0..self.networks.all.len() {
             let due = self
                 .networks
@@ -179,7 +163,7 @@ impl Node {
 
     /// What is looked at every second.
     fn look(&mut self, tick: Tick) {
-        self.ask_sizes_again(tick);
+        self.peers.ask_sizes_again(tick.now, &self.outside);
         self.candidates.watch_way_out(tick.now, &mut self.outside);
         let mut talkers = Vec::new();
         for peer in self.peers.known.values_mut() {
@@ -209,7 +193,7 @@ impl Node {
             }
             for peer in self.peers.turns.take_touched() {
                 self.settle_peer(tick, peer);
-                self.peers.turns.set(peer, self.timer_of(peer));
+                self.peers.turns.set(peer, self.peers.timer_of(peer));
             }
             if self.networks.touched.is_empty() && self.peers.turns.all_settled() {
                 break;

@@ -83,14 +83,14 @@ impl Node {
             call,
         });
         let padded_len = 0;
-        self.send_probe(
-            id,
-            &Outgoing {
-                path,
-                message,
-                padded_len,
-            },
-        );
+        let challenge = Outgoing {
+            path,
+            message,
+            padded_len,
+        };
+        let keys = self.candidates.underlay.relay_keys();
+        self.peers
+            .send_probe(id, &challenge, keys, &mut self.outside);
     }
 
     /// The peer answered a challenge; `true` if it was a ping's.
