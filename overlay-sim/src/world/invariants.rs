@@ -23,6 +23,10 @@ pub enum Broken {
         guest: GuestId,
         /// How often it got it, and how often it was sent.
         counts: (u32, u32),
+        /// Who sent it.
+        by: GuestId,
+        /// Was it for all?
+        is_group: bool,
     },
     /// A guest got a frame of another network.
     OtherNetwork(GuestId),
@@ -37,11 +41,16 @@ pub enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Twice { guest, counts } => {
-                let (got, sent) = counts;
+            Self::Twice {
+                guest,
+                counts: (got, sent),
+                by,
+                is_group,
+            } => {
+                let kind = if *is_group { "broadcast" } else { "frame" };
                 write!(
                     f,
-                    "{guest:?} got a frame {got} times that was sent {sent} times"
+                    "{guest:?} got a {kind} of {by:?} {got} times that was sent {sent} times"
                 )
             }
             Self::OtherNetwork(guest) => write!(f, "{guest:?} got a frame of another network"),
@@ -142,6 +151,8 @@ impl Invariants {
             Broken::Twice {
                 guest: to,
                 counts: (*got, sent.times),
+                by: sent.by,
+                is_group,
             }
         } else {
             return;
