@@ -37,9 +37,8 @@ const ALLOCATE_AGAIN: Duration = Duration::from_secs(30);
 /// before candidates are shown without them: three round trips of 100 ms.
 const SETTLING: Duration = Duration::from_millis(300);
 
-/// The keys of our allocations, as the `Fib` has them: looked up, never walked through.
-#[allow(clippy::disallowed_types)]
-pub type RelayKeys = std::collections::HashMap<AllocationId, RelayKey>;
+/// The keys of our allocations, as the `Fib` has them.
+pub type RelayKeys = std::collections::BTreeMap<AllocationId, RelayKey>;
 
 /// A datagram to send on one of our sockets.
 #[derive(Debug)]

@@ -268,7 +268,7 @@ mod tests {
                 bpdu: false,
             }],
             sessions: FibMap::from_iter([(SessionIndex(7), from)]),
-            relay_keys: HashMap::from([(AllocationId(9), RelayKey([5; 16]))]),
+            relay_keys: [(AllocationId(9), RelayKey([5; 16]))].into(),
             ..Fib::default()
         }
     }

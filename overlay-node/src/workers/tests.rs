@@ -1,6 +1,6 @@
 //! Two nodes on loopback: real sockets and threads, taps in memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,7 +188,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
                 peer: slot,
             },
         )]),
-        relay_keys: HashMap::new(),
+        relay_keys: BTreeMap::new(),
         own: OwnTraffic::default(),
     }
 }

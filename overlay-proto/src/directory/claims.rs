@@ -4,7 +4,7 @@
 //! does not know time beyond ages: an entry is *live* until its age passes the store's TTL, then
 //! only *remembered* for one more, so that a copy still travelling cannot raise it from the dead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::claim::{SignedClaim, VerifiedClaim};
@@ -91,8 +91,8 @@ pub struct ClaimStore {
     /// Boxed: a tree that was filled in order is half empty, and its places are as large as what is in them.
     winners: BTreeMap<MacKey, Box<StoredClaim>>,
     /// The VLANs in which there is a winner for a MAC.
-    vlans: HashMap<MacAddr, Vec<VlanId>>,
-    per_signer: HashMap<PeerId, usize>,
+    vlans: BTreeMap<MacAddr, Vec<VlanId>>,
+    per_signer: BTreeMap<PeerId, usize>,
     ttl: Duration,
 }
 
@@ -108,8 +108,8 @@ impl ClaimStore {
     pub fn with_ttl(ttl: Duration) -> Self {
         Self {
             winners: BTreeMap::new(),
-            vlans: HashMap::new(),
-            per_signer: HashMap::new(),
+            vlans: BTreeMap::new(),
+            per_signer: BTreeMap::new(),
             ttl,
         }
     }

@@ -5,7 +5,7 @@
 //! differ, then send what is missing on either side. A round is at most [`MAX_HAVE_MESSAGES`] lists
 //! and [`MAX_SENT`] items each way; what is left waits for the next.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -144,9 +144,9 @@ impl Differences {
         buckets: u64,
         bucket_count: usize,
         offered: &[ShortHash],
-        known: &HashSet<ShortHash>,
+        known: &BTreeSet<ShortHash>,
     ) -> Self {
-        let listed: HashSet<ShortHash> = theirs.iter().copied().collect();
+        let listed: BTreeSet<ShortHash> = theirs.iter().copied().collect();
         let send = offered
             .iter()
             .filter(|hash| buckets & bit(hash.bucket(bucket_count)) != 0)

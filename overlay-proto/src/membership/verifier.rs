@@ -4,7 +4,7 @@
 //! one. The others come in cards and admissions; whoever meets a certificate shows it to the
 //! verifier, and a peer is in every network that any of its certificates proves.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::{Chain, Member, certificate_hash};
@@ -48,7 +48,7 @@ struct Peer {
 
 #[derive(Debug, Default)]
 struct Known {
-    peers: HashMap<PeerId, Peer>,
+    peers: BTreeMap<PeerId, Peer>,
     /// Certificates of all.
     proofs: usize,
     uses: u64,

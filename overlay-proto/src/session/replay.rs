@@ -90,7 +90,7 @@ fn position(counter: u64) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ mod tests {
             moves in proptest::collection::vec((any::<bool>(), 0u64..9_000), 1..400),
         ) {
             let mut window = ReplayWindow::default();
-            let mut seen = HashSet::new();
+            let mut seen = BTreeSet::new();
             let mut highest = 0u64;
             for (forward, distance) in moves {
                 // Small steps are the usual case, large ones cross the whole ring.

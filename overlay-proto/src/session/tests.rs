@@ -87,7 +87,7 @@ fn trust_12_lanes_and_directions_have_different_keys() {
         lane: Lane(0),
         counter: 0,
     };
-    let mut made = std::collections::HashSet::new();
+    let mut made = std::collections::BTreeSet::new();
     for lane in a.seal.iter().chain(&b.seal) {
         let mut tag = [0; TAG_LEN];
         let sealed = lane

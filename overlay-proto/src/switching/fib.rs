@@ -1,6 +1,6 @@
 //! The `Fib`: an immutable snapshot of who is where and how to reach them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,11 @@ impl Hash for MacKey {
 /// A map that workers look into for each frame. Its hash is short instead of cryptographic: it has a seed
 /// of its own, nobody is shown the order of the entries, and their number is bounded: a member adds no
 /// more than the claims that DIRECTORY.md grants it.
-pub type FibMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+#[allow(
+    clippy::disallowed_types,
+    reason = "workers look up in it and never walk through it"
+)]
+pub type FibMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A MAC that this node claims. Shared by all snapshots, so that workers can mark it as heard.
 #[derive(Debug, Default)]
@@ -168,7 +172,7 @@ pub struct Fib {
     /// Every live session (previous, current, next) by local index.
     pub sessions: FibMap<SessionIndex, FibSession>,
     /// The keys of our own relay allocations.
-    pub relay_keys: HashMap<nat_traversal::path::AllocationId, RelayKey>,
+    pub relay_keys: BTreeMap<nat_traversal::path::AllocationId, RelayKey>,
     /// What the node's own datagrams are known by when one comes to its own tap.
     pub own: OwnTraffic,
 }

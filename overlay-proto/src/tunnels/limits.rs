@@ -1,6 +1,6 @@
 //! What strangers and members can make a node keep, and how much of it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ const MAX_RESTING: usize = 16 * 1024;
 const MAX_TIMESTAMPS: usize = 16 * 1024;
 
 /// Where a handshake comes from, coarsely enough that one customer has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Source {
     V4([u8; 3]),
     V6([u8; 7]),
@@ -59,8 +59,8 @@ impl Source {
 /// At most [`MAX_HALF_OPEN`]; one leaves when it is confirmed, replaced or times out.
 #[derive(Debug, Default)]
 pub(super) struct HalfOpen {
-    by_request: HashMap<[u8; 32], (PeerId, Source)>,
-    by_source: HashMap<Source, usize>,
+    by_request: BTreeMap<[u8; 32], (PeerId, Source)>,
+    by_source: BTreeMap<Source, usize>,
 }
 
 impl HalfOpen {
@@ -105,7 +105,7 @@ impl HalfOpen {
 #[derive(Debug, Default)]
 pub(super) struct Indices {
     resting: VecDeque<(Instant, SessionIndex)>,
-    known: HashSet<SessionIndex>,
+    known: BTreeSet<SessionIndex>,
 }
 
 impl Indices {
@@ -139,7 +139,7 @@ impl Indices {
 
 /// The last timestamp of each peer's message 1.
 #[derive(Debug, Default)]
-pub(super) struct Timestamps(HashMap<PeerId, (u64, Instant)>);
+pub(super) struct Timestamps(BTreeMap<PeerId, (u64, Instant)>);
 
 impl Timestamps {
     /// Takes a timestamp, if it is above the last of this peer.

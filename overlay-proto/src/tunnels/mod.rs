@@ -37,7 +37,7 @@ mod peer;
 mod timing;
 mod transmits;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -188,9 +188,9 @@ pub enum TunnelEvent {
 /// that began a handshake.
 pub struct Tunnels {
     local: LocalParty,
-    peers: HashMap<PeerId, Peer>,
+    peers: BTreeMap<PeerId, Peer>,
     /// Every session and every handshake of our own. At most [`MAX_SESSIONS`].
-    by_index: HashMap<SessionIndex, PeerId>,
+    by_index: BTreeMap<SessionIndex, PeerId>,
     /// One entry for each peer.
     timers: BTreeSet<(Instant, PeerId)>,
     pending: usize,
@@ -236,8 +236,8 @@ impl Tunnels {
         };
         Self {
             local: LocalParty::new(identity),
-            peers: HashMap::new(),
-            by_index: HashMap::new(),
+            peers: BTreeMap::new(),
+            by_index: BTreeMap::new(),
             timers: BTreeSet::new(),
             pending: 0,
             half_open: HalfOpen::default(),

@@ -1,6 +1,6 @@
 //! Neighbours: what is pushed to them, and anti-entropy with them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Directory;
@@ -67,7 +67,7 @@ impl Neighbours {
 /// The short hashes of what this node knows.
 struct Hashes {
     offered: Vec<ShortHash>,
-    known: HashSet<ShortHash>,
+    known: BTreeSet<ShortHash>,
 }
 
 impl Directory {
@@ -391,7 +391,7 @@ impl Directory {
         if wanted.is_empty() || !self.config.replication {
             return;
         }
-        let wanted: HashSet<&ShortHash> = wanted.iter().collect();
+        let wanted: BTreeSet<&ShortHash> = wanted.iter().collect();
         let claims: Vec<_> = self
             .claims
             .iter()
@@ -407,7 +407,7 @@ impl Directory {
 
     /// Sends these roster entries.
     pub(super) fn send_roster(&mut self, to: PeerId, wanted: &[ShortHash]) {
-        let wanted: HashSet<&ShortHash> = wanted.iter().collect();
+        let wanted: BTreeSet<&ShortHash> = wanted.iter().collect();
         let entries: Vec<_> = self
             .roster
             .iter()

@@ -11,7 +11,7 @@
 //! the old host's own, lost since. So generations grow along the way and no frame goes in circles.
 //! The new host takes it from nobody but the node that it took the MAC from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Directory;
@@ -79,8 +79,8 @@ struct Lost {
 /// no room, and with each sweep.
 #[derive(Debug, Default)]
 pub(super) struct LateFrames {
-    lost: HashMap<MacKey, Lost>,
-    gained: HashMap<MacKey, (Instant, PeerId)>,
+    lost: BTreeMap<MacKey, Lost>,
+    gained: BTreeMap<MacKey, (Instant, PeerId)>,
 }
 
 impl LateFrames {

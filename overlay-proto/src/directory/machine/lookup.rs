@@ -5,7 +5,7 @@
 //! now, claims it. After two seconds nobody has it, and for two more only frames for it ask all
 //! (`unknown`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Directory, DirectoryAction, Resolution};
@@ -71,7 +71,7 @@ impl PerSecond {
 /// Bound: [`MAX_LOOKUPS`]; each is removed two seconds after it failed, at once when it succeeded.
 #[derive(Debug, Default)]
 pub(super) struct Lookups {
-    states: HashMap<MacKey, State>,
+    states: BTreeMap<MacKey, State>,
     who_has: PerSecond,
 }
 

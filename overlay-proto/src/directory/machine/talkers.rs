@@ -1,6 +1,6 @@
 //! Who talks to a local MAC: the first to learn that it moved. Speed, never correctness.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::ids::PeerId;
@@ -16,7 +16,7 @@ const TALKER_TTL: Duration = Duration::from_secs(300);
 /// Talkers by MAC. Bounds: 64 a MAC, least recently heard out; 4,096 MACs, more are not noted;
 /// removed by [`Talkers::expire`] after five minutes.
 #[derive(Debug, Default)]
-pub(super) struct Talkers(HashMap<MacKey, Vec<(PeerId, Instant)>>);
+pub(super) struct Talkers(BTreeMap<MacKey, Vec<(PeerId, Instant)>>);
 
 impl Talkers {
     pub(super) fn note(&mut self, now: Instant, key: MacKey, peer: PeerId) {

@@ -3,7 +3,7 @@
 //! A question to all carries the newest frame that waits (DIRECTORY.md, Storage and lookup), so that a
 //! station which only receives gets it as from a switch. Here is the budget of both sides.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::lookup::{PerSecond, WHO_HAS_PER_SECOND};
@@ -55,8 +55,8 @@ pub struct UnknownReport {
 /// [`FORGET`]; [`MAX_COUNTED`] peers, those of earlier seconds make room.
 #[derive(Debug, Default)]
 pub(super) struct Unknowns {
-    macs: HashMap<MacKey, Unknown>,
-    taken_of: HashMap<PeerId, PerSecond>,
+    macs: BTreeMap<MacKey, Unknown>,
+    taken_of: BTreeMap<PeerId, PerSecond>,
     taken: PerSecond,
 }
 

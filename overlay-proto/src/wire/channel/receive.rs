@@ -103,7 +103,7 @@ const fn place(sequence: u32) -> (usize, u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     #[test]
     fn late_packets_of_a_former_channel() {
@@ -132,7 +132,7 @@ mod tests {
     proptest! {
         #[test]
         fn new_once_within_the_window(steps in prop::collection::vec((0u32..1500, any::<bool>()), 1..300)) {
-            let (mut receiver, mut model, mut highest) = (Receiver::default(), HashSet::new(), 0u32);
+            let (mut receiver, mut model, mut highest) = (Receiver::default(), BTreeSet::new(), 0u32);
             for (step, forward) in steps {
                 let sequence = if forward {
                     highest.saturating_add(step % 40)

@@ -1,6 +1,6 @@
 //! Directories over a virtual network: 25 ms each way, seeded loss and repetition, a fake DHT.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub(super) struct Cluster {
     pub(super) attached: Vec<BTreeSet<MacKey>>,
     /// All that nodes said but for what is carried out here.
     pub(super) said: Vec<(usize, DirectoryAction)>,
-    pub(super) dht: HashMap<[u8; 32], StoredRecord>,
+    pub(super) dht: BTreeMap<[u8; 32], StoredRecord>,
     pub(super) dht_gets: usize,
     /// Bytes of messages that came to each node.
     pub(super) received: Vec<usize>,
@@ -63,7 +63,7 @@ impl Cluster {
             repeat: 0,
             attached: vec![BTreeSet::new(); count],
             said: Vec::new(),
-            dht: HashMap::new(),
+            dht: BTreeMap::new(),
             dht_gets: 0,
             received: vec![0; count],
             dead: BTreeSet::new(),
