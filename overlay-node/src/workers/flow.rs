@@ -70,7 +70,7 @@ fn half(frame: &[u8], at: usize) -> u64 {
     bytes.copied().map_or(0, u32::from_ne_bytes).into()
 }
 
-/// The offset of the payload behind at most two VLAN tags, and its EtherType; type 0 if the frame is too
+/// The offset of the payload behind at most two VLAN tags, and its Ethernet type; type 0 if the frame is too
 /// short.
 fn behind_tags(frame: &[u8]) -> (usize, u16) {
     let type_at = |at: usize| {
