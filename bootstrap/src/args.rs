@@ -17,7 +17,7 @@ pub struct Args {
     /// An overlay to serve, as `farlan init` printed it; one or more
     #[arg(long, value_name = "ID", required = true, num_args = 1..)]
     overlay: Vec<OverlayId>,
-    /// Where the identity is kept
+    /// The state directory, which contains the identity
     #[arg(
         long,
         value_name = "DIR",
@@ -26,16 +26,16 @@ pub struct Args {
     )]
     pub state: PathBuf,
     /// HOST:PORT (data PORT/udp, control PORT/tcp and PORT+1/udp) or a multiaddr; a second IP
-    /// address makes a second reflector [default: port 22611 of all addresses]
+    /// address makes a second STUN server [default: port 22611 of all addresses]
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub listen: Vec<String>,
-    /// The same addresses as seen from outside, when a router translates them
+    /// The public addresses, if a NAT translates the --listen addresses (AWS, GCP: always)
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     pub external: Vec<String>,
     /// Print the addresses as JSON
     #[arg(long)]
     pub json: bool,
-    /// What one member may send through the relay, in Mbit/s
+    /// The rate limit of one member at the relay, in Mbit/s
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub relay_quota_mbit: u32,
 }

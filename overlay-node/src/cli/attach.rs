@@ -30,7 +30,7 @@ pub(super) struct AttachArgs {
     /// A persistent tap of this name, for QEMU or libvirt to open
     #[arg(long, value_name = "NAME", value_parser = parse_interface)]
     vm: Option<String>,
-    /// A NIC of this host, for the bridge br-NETWORK; if this host is reached by it, add --move-addresses
+    /// A NIC of this host, to put on the bridge br-NETWORK; if this host is reached by that NIC, add --move-addresses
     #[arg(long, value_name = "IF", conflicts_with_all = ["vm", "bridge"], value_parser = parse_interface)]
     nic: Option<String>,
 }
@@ -69,19 +69,19 @@ pub(super) struct AttachExtras {
     /// The time for `farlan confirm`: 5s to 1h
     #[arg(long, value_name = "TIME", default_value = "60s", requires = "move_addresses", value_parser = parse_confirm_within)]
     confirm_within: Duration,
-    /// Whole checksums and no frame above the MTU, for a NIC or a guest that breaks on super-frames; slower
+    /// Switch segmentation and checksum offload (GSO) off, for a NIC or a guest that cannot handle it; slower
     #[arg(long, overrides_with = "offload")]
     no_offload: bool,
     /// Undo --no-offload
     #[arg(long)]
     offload: bool,
-    /// Leave the MSS of TCP as the guests say it, for guests that must see it unchanged; slower. Say it at both ends
+    /// Do not lower the TCP MSS, for guests that must see it unchanged; slower. Give it at both ends
     #[arg(long, overrides_with = "clamp")]
     no_clamp: bool,
     /// Undo --no-clamp
     #[arg(long)]
     clamp: bool,
-    /// Pin this MAC address to this host: it stays, whether it answers or not. May be repeated
+    /// Pin this MAC address to this host: it stays even if it does not answer. May be repeated
     #[arg(long, value_name = "MAC")]
     mac: Vec<MacAddr>,
     /// Carry the BPDUs of switches (01:80:c2:00:00:00) over the overlay, or drop them, as at first. Say
@@ -100,7 +100,7 @@ enum Bpdu {
 /// What only `detach` takes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DetachExtras {
-    /// Also under running guests: ports of the bridge that Farlan did not make, open VM taps
+    /// Detach even if running guests are cut off: ports of the bridge that Farlan did not make, open VM taps
     #[arg(long)]
     force: bool,
 }

@@ -33,11 +33,11 @@ pub(super) enum NetworkCommand {
         #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..=i64::from(MAX_MTU)))]
         mtu: u16,
     },
-    /// Remove a network: nobody can be invited to it any more. Who is in it stays in it
+    /// Remove a network: no node can be invited to it any more. Nodes that are in it stay in it
     Remove {
         /// Its name
         name: NetworkName,
-        /// Also if nodes are in it
+        /// Remove it even if nodes are in it
         #[arg(long)]
         force: bool,
     },
@@ -54,10 +54,10 @@ pub(super) struct InviteArgs {
     /// [default: those of `farlan bootstrap list`]
     #[arg(long, num_args = 1.., value_name = "ADDR")]
     bootstrap: Vec<String>,
-    /// The name of the node: the authority signs it. One host at a time has it
+    /// The name of the node, signed by the authority. Only one host at a time can have it
     #[arg(long, value_name = "HOST", value_parser = super::rename::parse_name)]
     name: Option<String>,
-    /// The host has that name already: a further network, or a longer membership
+    /// Allow a name that a host already has: to add networks, or for a longer membership
     #[arg(long, requires = "name")]
     again: bool,
     /// How long the invite can be used: 30m, 24h, 7d

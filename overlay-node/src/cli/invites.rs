@@ -29,7 +29,7 @@ const MAX_SEEN_TEXT: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct InvitesArgs {
-    /// Take who has used them from what `farlan members --json` printed on a member; `-` reads stdin
+    /// Learn who has used the invites from a file that `farlan members --json` printed on a member; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     seen: Option<String>,
 }

@@ -37,7 +37,7 @@ pub(super) struct JoinArgs {
     /// file [default at a terminal: asks for it]
     #[arg(value_name = "INVITE | - | @FILE")]
     invite: Option<String>,
-    /// The name of this node, where the invite gives none [default: the host's name]
+    /// The name of this node, if the invite gives none [default: the host's name]
     #[arg(long, value_name = "HOST", value_parser = super::rename::parse_name)]
     name: Option<String>,
     /// Do not ask the bootstrap now whether the invite can be used; the node asks when it starts

@@ -110,21 +110,18 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "up",
         &[(
             "farlan up --listen 0.0.0.0:22611",
-            "insist on this port; a firewall may let it in",
+            "fail if this port is in use, so that a firewall rule can name it",
         )],
     ),
     (
         "attach",
         &[
             ("farlan attach lab", "make the bridge br-lab"),
-            (
-                "farlan attach lab --bridge br0",
-                "use a bridge that is there",
-            ),
+            ("farlan attach lab --bridge br0", "use an existing bridge"),
             ("farlan attach lab --vm web1", "make the tap web1 for QEMU"),
             (
                 "farlan attach lab --nic eth0 --move-addresses",
-                "a whole LAN; then, within 60 s: farlan confirm",
+                "attach a whole LAN; then, within 60 s: farlan confirm",
             ),
         ],
     ),
@@ -175,10 +172,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "doctor",
         &[
-            ("farlan doctor", "check this host, once it has joined"),
+            ("farlan doctor", "check this host, after it has joined"),
             (
                 "farlan doctor --bootstrap 192.0.2.1:22611",
-                "before it has joined, with the way to a bootstrap",
+                "before it has joined; also checks a bootstrap",
             ),
         ],
     ),
@@ -280,7 +277,7 @@ const NETWORKS: &[(&str, &str)] = &[
 const PEERS: &[(&str, &str)] = &[
     (
         "PEER",
-        "The node's id, cut to what tells it from the others. Commands take it so; --json has it whole.",
+        "The node's id, shortened but unique. Commands accept the short form; --json shows the whole id.",
     ),
     (
         "NAME",
@@ -306,13 +303,16 @@ const MACS: &[(&str, &str)] = &[
     ("NETWORK, VLAN, MAC", "The address. VLAN 0 is untagged."),
     (
         "NODE",
-        "Who holds it: a name, else an id, cut; here: this node.",
+        "The node that has it, by name or shortened id; here: this node.",
     ),
-    ("GEN", "It grows with each move of the address."),
+    (
+        "GEN",
+        "The claim's sequence number; it grows with each move of the address.",
+    ),
     ("AGE", "Since the claim was last refreshed."),
     (
         "IPS",
-        "The IP addresses that ARP and neighbour discovery told.",
+        "Its IP addresses, learned from ARP and neighbour discovery.",
     ),
 ];
 
@@ -335,7 +335,7 @@ const INVITES: &[(&str, &str)] = &[
     ("REVOKED", "Is it revoked?"),
     (
         "USED BY",
-        "The nodes that have used it, and when, as far as members told (--seen). ?: not known here.",
+        "The nodes that have used it, and when, as far as members have reported it (--seen). ?: not known here.",
     ),
 ];
 

@@ -62,7 +62,7 @@ pub struct Globals {
     /// The configuration file [default: /etc/farlan/farlan.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print one JSON value: facts, what was done, or on stderr the error
+    /// Print one JSON value with the facts or with what was done; an error goes to stderr
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -77,7 +77,7 @@ impl Globals {
 enum Command {
     /// Make an overlay: the authority's key and root document; prints the overlay id
     Init,
-    /// Show the overlay, at the authority: its id, networks, bootstraps, how many invites
+    /// Show the overlay, at the authority: its id, networks, bootstraps and the number of invites
     Overlay,
     /// Add, remove or list networks, at the authority
     #[command(subcommand)]
@@ -91,11 +91,11 @@ enum Command {
     Invites(invites::InvitesArgs),
     /// Revoke a node or an invite, at the authority; prints a line for `farlan apply -` on any member
     Revoke(revoke::RevokeArgs),
-    /// Take a revocation, on any member
+    /// Apply a revocation, on any member; it tells the others
     Apply(apply::ApplyArgs),
     /// Join an overlay, or further networks of it
     Join(join::JoinArgs),
-    /// Say what this node is called, where the authority gave it no name
+    /// Set this node's name, if the authority gave it none
     Rename(rename::RenameArgs),
     /// Run the node in the foreground
     Up(UpArgs),
@@ -113,9 +113,9 @@ enum Command {
         #[command(flatten)]
         extras: attach::DetachExtras,
     },
-    /// Keep what `attach --move-addresses` has moved
+    /// Confirm `attach --move-addresses`; without it the addresses move back
     Confirm,
-    /// Leave the overlay: detach all, tell the others, forget its keys and this node's identity
+    /// Leave the overlay: detach all networks, tell the other nodes, erase the keys and this node's identity
     Leave(leave::LeaveArgs),
     /// List the networks of this node
     Networks,
@@ -123,47 +123,47 @@ enum Command {
     Status,
     /// List the peers and the paths to them
     Peers {
-        /// These only, by name or id [default: all]
+        /// Only these peers, by name or id [default: all]
         #[arg(value_name = "NODE")]
         nodes: Vec<String>,
     },
     /// List the members of this node's networks
     Members {
-        /// Of this network only
+        /// Only in this network
         #[arg(long, value_name = "NETWORK")]
         network: Option<NetworkName>,
     },
-    /// List the MAC addresses known
+    /// List the known MAC addresses and their nodes
     Macs {
-        /// Of this network only
+        /// Only in this network
         #[arg(long, value_name = "NETWORK")]
         network: Option<NetworkName>,
-        /// On this node only, by name or id
+        /// Only on this node, by name or id
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
     },
-    /// Say which node holds a MAC or an IP address, or which addresses a node holds
+    /// Show which node has a MAC or IP address, or which addresses a node has
     Where {
         /// The address, or the node's name or id
         #[arg(value_name = "MAC-or-IP")]
         what: String,
-        /// In this network only
+        /// Only in this network
         #[arg(long, value_name = "NETWORK")]
         network: Option<NetworkName>,
     },
-    /// Check this host and the way to the bootstraps, before or after `farlan join`; fails if a check does
+    /// Check this host and its connection to the bootstraps, before or after `farlan join`; fails if a check fails
     Doctor(doctor::DoctorArgs),
-    /// Ping a peer, or the peer that a guest lives on: path, time, loss, and why it is not direct
+    /// Ping a peer, or the peer of a guest: shows path, time, loss, and why the path is not direct
     Ping(ping::PingArgs),
-    /// Say that a MAC address is on this host now, for migration hooks
+    /// Announce that a MAC address is on this host now, for migration hooks
     Announce {
         #[command(flatten)]
         args: pin::PinArgs,
-        /// Pin it, too: it stays on this host whether it answers or not
+        /// Also pin it: it stays on this host even if it does not answer
         #[arg(long)]
         keep: bool,
     },
-    /// Keep a MAC address on this host for good, whether it answers or not
+    /// Keep a MAC address on this host, even if it does not answer
     Pin(pin::PinArgs),
     /// Undo `pin`
     Unpin(pin::PinArgs),

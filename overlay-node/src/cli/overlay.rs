@@ -139,7 +139,7 @@ fn list(globals: &Globals, authority: &AuthorityState) -> Result<()> {
         return print_json(&json!({ "bootstraps": bootstraps }));
     }
     if bootstraps.is_empty() {
-        return print("no bootstraps in the books; each invite needs --bootstrap ADDR");
+        return print("no bootstraps added; each invite needs --bootstrap ADDR");
     }
     print(&bootstraps.join("\n"))
 }
@@ -172,7 +172,7 @@ fn remove(authority: &mut AuthorityState, words: &[String]) -> Result<()> {
             address != word && !same_peer
         });
         if bootstraps.len() == before {
-            bail!("`{word}` is not in the books; see: farlan bootstrap list");
+            bail!("`{word}` is not a known bootstrap; see: farlan bootstrap list");
         }
     }
     Ok(())

@@ -27,13 +27,13 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What `farlan ping` takes.
 #[derive(Debug, Args)]
 pub(super) struct PingArgs {
-    /// A peer by name or id, or a guest by MAC or IP address: then the peer that it lives on
+    /// A peer by name or id, or a guest by MAC or IP address; for a guest its peer is pinged
     #[arg(value_name = "NAME-IP-or-MAC")]
     to: String,
-    /// Where the guest's address is in several networks: in this one
+    /// The network to look in, if the guest's address is in several
     #[arg(long, value_name = "NETWORK")]
     network: Option<NetworkName>,
-    /// So many pings, one each second [default: 5, or 60 with --until-direct]
+    /// The number of pings, one each second [default: 5, or 60 with --until-direct]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// Stop when the path is direct; fail if it never is

@@ -164,7 +164,7 @@ fn strike(
         let next = authority
             .revocations
             .successor(version, entry)
-            .context("cannot revoke; the list is full, and only a new overlay begins a new one")?;
+            .context("cannot revoke: the list is full; only a new overlay has an empty one")?;
         let list = SignedRevocations::sign(&authority.key, authority.overlay(), next);
         authority.revocations.take(list, &authority.roots)?;
     }

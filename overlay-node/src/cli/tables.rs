@@ -92,8 +92,8 @@ pub(super) fn status(report: &StatusReport) -> String {
 /// Why the mapping is not known: one observer's word cannot show it.
 fn unknown_mapping(nat: &NatReport) -> &'static str {
     match (nat.mapping, nat.observers) {
-        (Mapping::Unknown, 0) => " (nobody has seen this node yet)",
-        (Mapping::Unknown, _) => " (a second bootstrap, or a direct peer, would show it)",
+        (Mapping::Unknown, 0) => " (no bootstrap or peer has reported this node's address yet)",
+        (Mapping::Unknown, _) => " (to learn it, a second bootstrap or a direct peer is needed)",
         _ => "",
     }
 }

@@ -82,7 +82,7 @@ impl NodeSetup {
         }
         let member = membership
             .own_member(wall_clock())
-            .context("this node's certificate does not count")?;
+            .context("this node's certificate is not valid")?;
         membership.roots_mut().raise_floor(member.issued);
         let key = state
             .load_identity()?

@@ -1,21 +1,23 @@
-//! Broadcasts that go round in a loop of the host's own bridges: each comes to the tap again thousands of
-//! times a second until a port is shut (`docs/adr/0032-a-port-that-loops-is-shut.md`). The overlay carries a
-//! few of them; all would fill every queue on the way, and what matters would come seconds late.
+//! Recognizes broadcasts that go round in a loop of the host's own bridges. In a loop the same frame
+//! comes to the tap thousands of times a second, until the slow path shuts a port
+//! (`docs/adr/0032-a-port-that-loops-is-shut.md`). The overlay carries a few of these copies. If it
+//! carried all, they would fill every queue on the way and delay other traffic by seconds.
 //!
-//! A frame is known by a keyed hash of its front and its length: no guest makes one that counts as another's.
+//! A frame is recognized by a keyed hash over its length and its first bytes. The key is random, so no
+//! guest can make a frame that counts as a copy of another one.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Frames that are remembered; a new one takes the place of another.
+/// Frames that are remembered. A new frame replaces the one in the same slot.
 const SLOTS: usize = 256;
-/// Copies of one frame within [`WINDOW_MS`]. Nothing that repeats itself by intent comes near: VRRP at its
-/// fastest is 10. The shortest loop through a switch makes 100.
+/// Copies of one frame allowed within [`WINDOW_MS`]. No protocol that repeats a frame on purpose comes
+/// near: the fastest VRRP sends 10. The shortest loop through a switch makes 100.
 const MOST: u32 = 32;
 const WINDOW_MS: u64 = 100;
-/// From so many on it may be a loop, and is worth a question: a sender that repeats itself by intent is only
-/// asked about once in a while.
+/// From this number on it may be a loop, and the slow path is asked to look. A sender that repeats
+/// itself on purpose causes such a question only once in a while.
 const DOUBTFUL: u32 = 8;
-/// So much of a frame is looked at: headers, and enough of what follows.
+/// Bytes of a frame that are hashed: the headers, and enough of the payload.
 const FRONT: usize = 256;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,18 +27,18 @@ struct Seen {
     count: u32,
 }
 
-/// What the copies before it say of a frame.
+/// The verdict on a frame, from the copies that came before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Copy {
-    /// There were few.
+    /// There were few copies; forward it.
     Passes,
-    /// It passes, but so many come from a loop mostly.
+    /// There were so many that a loop is likely; forward it, and ask.
     Doubtful,
-    /// It goes round.
+    /// It is in a loop; drop it.
     TooMany,
 }
 
-/// How often frames came lately. Bound: [`SLOTS`].
+/// How often recent frames came. Bound: [`SLOTS`].
 #[derive(Debug)]
 pub(super) struct Copies {
     key: RandomState,
@@ -51,7 +53,8 @@ impl Copies {
         }
     }
 
-    /// `frame` is for all: may it pass? One that went round too often has to be quiet for a window first.
+    /// Judges a broadcast. Once a frame was dropped, it is forwarded again only after a whole window
+    /// without it.
     pub(super) fn judge(&mut self, now_ms: u64, frame: &[u8]) -> Copy {
         let front = frame.get(..FRONT).unwrap_or(frame);
         let hash = self.key.hash_one((frame.len(), front));

@@ -1,12 +1,12 @@
-//! Whole frames on their way from peers to the taps: judged by the `Fib`, and merged ([`Runs`]). They
-//! stay where their datagrams were opened.
+//! The way of a decrypted frame to the tap: the `Fib` checks it, [`Runs`] coalesces it with others of
+//! its flow. The frame is not copied; it stays where its datagram was decrypted.
 //!
-//! With several workers a tap has several queues, and the kernel learns from a write to one that the
-//! guest's answers belong to it: so both directions of a flow come to one worker. If both ends
-//! learned, two that begin at once would swap their queues for ever, and with each swap the order
-//! could break. So the end with the smaller name *leads*: it learns nothing, its flows stay where the
-//! hash puts them, and the other end follows. What is not IP is one flow to the kernel whoever
-//! sent it: from that nobody learns.
+//! With several workers a tap has several queues. When a worker writes a frame to its queue, the kernel
+//! learns that the answers of that flow belong to the same queue, so both directions of a flow come to
+//! one worker. If the nodes at both ends learned like this, two flows that begin at the same time could
+//! make them swap queues for ever, and a swap can reorder frames. So only one end learns, the one with
+//! the larger node id; at the other end flows stay where the kernel's hash puts them. The kernel counts
+//! everything that is not IP as a single flow, whoever sent it: from such frames no end learns.
 
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, ethertype};
@@ -20,32 +20,33 @@ use super::punt::{Context, Punt};
 use super::readahead::Tap;
 use super::runs::{Origin, Out, Runs, Target};
 
-/// The taps of a worker.
+/// A worker's queue of each tap.
 #[derive(Default)]
 pub(super) struct Taps(pub(super) Vec<Tap>);
 
-/// Where a frame is written.
+/// Where a frame is written, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) net: NetIndex,
-    /// Does the tap learn from it which worker the flow belongs to?
+    /// Does the tap learn from this frame which queue its flow belongs to?
     pub(super) learnt: bool,
 }
 
 impl Taps {
-    /// Does the network's tap want frames as they are on a wire?
+    /// Does the tap of this network take only plain frames, without offload?
     fn is_plain(&self, net: NetIndex) -> bool {
         let tap = self.0.iter().find(|tap| tap.net == net);
         tap.is_some_and(|tap| tap.queue.offload() == Offload::Off)
     }
 
-    /// Do all of them take UDP super-frames? Those that take none at all get plain frames.
+    /// Do all taps accept coalesced UDP frames? Taps without any offload do not matter here: they get
+    /// plain frames anyway.
     pub(super) fn take_udp(&self) -> bool {
         let mut queues = self.0.iter().map(|tap| tap.queue.offload());
         queues.all(|offload| offload != Offload::Tcp)
     }
 
-    /// Writes one frame; `false`, and counted, when the tap did not take it.
+    /// Writes one frame. Returns `false`, and counts the drop, if the tap did not take it.
     pub(super) fn write(
         &mut self,
         context: &Context<'_>,
@@ -74,15 +75,15 @@ impl Taps {
     }
 }
 
-/// The way to the taps for one batch of datagrams.
+/// Delivers the frames of one batch of datagrams to the taps.
 pub(super) struct Delivery<'a> {
     pub(super) context: Context<'a>,
     taps: &'a mut Taps,
     runs: Runs<'a>,
     marks: Marks,
-    /// TOS or traffic class of the datagram that is at hand.
+    /// The TOS or traffic class of the datagram that is being handled.
     pub(super) outer_mark: u8,
-    /// The session of the datagram before; the next mostly has the same.
+    /// The session of the previous datagram. The next one mostly has the same.
     latest: Option<&'a FibSession>,
 }
 
@@ -100,7 +101,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// The session with this index of ours.
+    /// The session with this local index.
     pub(super) fn session(&mut self, index: SessionIndex) -> Option<&'a FibSession> {
         let is_latest = |from: &&FibSession| from.session.local_index == index;
         if let Some(from) = self.latest.filter(is_latest) {
@@ -110,10 +111,10 @@ impl<'a> Delivery<'a> {
         self.latest
     }
 
-    /// A frame that came in one datagram, where it was opened.
+    /// Takes a frame that came in one datagram.
     ///
     /// # Errors
-    /// Why it is not delivered. One that goes to the slow path is no error.
+    /// Why the frame is not delivered. Handing it to the slow path is no error.
     pub(super) fn take(
         &mut self,
         from: &'a FibSession,
@@ -153,7 +154,7 @@ impl<'a> Delivery<'a> {
         self.runs.begin(target, frame, checksum, &mut out)
     }
 
-    /// A frame that was rejoined from pieces.
+    /// Writes a frame that was reassembled from fragments.
     ///
     /// # Errors
     /// As [`Self::take`].
@@ -164,7 +165,7 @@ impl<'a> Delivery<'a> {
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
         self.flush();
-        // The mark of the piece that completes it speaks for all: one train carries them.
+        // The mark of the last fragment stands for all: the fragments of a frame are sent with one mark.
         if !self.marks.inward(frame, self.outer_mark) {
             return Err(DropReason::CongestionMarked);
         }
@@ -202,7 +203,7 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// Gives the tap what there is.
+    /// Writes everything that has been coalesced to the taps.
     pub(super) fn flush(&mut self) {
         let mut out = Out {
             context: &self.context,
@@ -211,7 +212,7 @@ impl<'a> Delivery<'a> {
         self.runs.flush(&mut out);
     }
 
-    /// Where the frame goes; `None` when the slow path has it now.
+    /// Decides where the frame goes. Returns `None` if the frame was handed to the slow path.
     fn judge(
         &mut self,
         from: &'a FibSession,
@@ -230,7 +231,8 @@ impl<'a> Delivery<'a> {
         let ip = matches!(parsed.ethertype(), ethertype::IPV4 | ethertype::IPV6);
         let learnt = ip && follows(self.context.me, from.session.peer);
         if inner.forwarded.is_some() {
-            // Its source is another node's: only the slow path knows when that is right.
+            // The sender forwards it for another node that claims the source MAC. Only the slow path
+            // knows when that is allowed.
             let net = fib.network_of(&from.session, inner.selector);
             let net = net.ok_or(DropReason::UnknownNetwork)?;
             self.punt(from, inner, net, PuntReason::SourceNotClaimed, frame)?;
@@ -252,7 +254,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Shows the slow path a frame. It may write it at once, so what came before is written first.
+    /// Hands a frame to the slow path. The slow path may write it to the tap at once, so everything that
+    /// came before it is written first.
     fn punt(
         &mut self,
         from: &FibSession,
@@ -262,7 +265,7 @@ impl<'a> Delivery<'a> {
         bytes: &mut [u8],
     ) -> Result<(), DropReason> {
         self.flush();
-        // The slow path knows frames only as they are on a wire.
+        // The slow path handles only frames as they are on a wire.
         if inner.checksum == L4Checksum::Partial && !offload::complete(bytes) {
             return Err(DropReason::MalformedFrame);
         }
@@ -278,7 +281,8 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// Does the node `me` put a flow with `peer` on the queue on which the peer's half of it comes?
+/// Does the node `me` learn the queue of a flow with `peer` from the frames of that peer? See the head
+/// of this module.
 fn follows(me: PeerId, peer: PeerId) -> bool {
     me > peer
 }
@@ -291,7 +295,8 @@ const fn from_the_wire(checksum: L4Checksum) -> FrameChecksum {
     }
 }
 
-/// A frame whose checksum is said to be partial, and that has none to complete (TRUST.md 16).
+/// The frame is said to have a partial checksum, but has no checksum that could be completed (TRUST.md
+/// 16).
 const fn refused(_: offload::MergeError) -> DropReason {
     DropReason::MalformedFrame
 }

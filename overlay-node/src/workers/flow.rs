@@ -1,23 +1,24 @@
-//! Which flow a frame belongs to, as one number.
+//! Which flow a frame belongs to, as a hash.
 
 use overlay_proto::ethernet::{ethertype, protocol};
 
-/// A number for the frame's flow: addresses, protocol and ports, or what of these it has. Lengths and
-/// checksums are not looked at: whatever else is wrong with a frame, it stays in its flow's order.
+/// Hashes addresses, protocol and ports, as far as the frame has them. Lengths and checksums are not
+/// checked: a frame that is malformed otherwise still keeps its place in its flow.
 pub(super) fn flow_hash(frame: &[u8]) -> u64 {
     let (at, ethertype) = behind_tags(frame);
     let byte = |offset: usize| frame.get(at + offset).copied().unwrap_or(0);
     let has_ports = |protocol: u8| matches!(protocol, protocol::TCP | protocol::UDP);
     match ethertype {
         ethertype::IPV4 => {
-            // More fragments, or an offset.
+            // Either the flag "more fragments" is set, or there is a fragment offset.
             let is_fragment = byte(6) & 0x3f != 0 || byte(7) != 0;
             let addresses = word(frame, at + 12);
             if has_ports(byte(9)) && !is_fragment {
                 let l4 = at + usize::from(byte(0) & 0x0f) * 4;
                 return spread([u64::from(byte(9)), addresses, half(frame, l4)]);
             }
-            // ICMP, fragments, what a guest encrypts: no ports that all of its frames have.
+            // ICMP, fragments, encrypted packets: they have no ports, or not all packets of the flow
+            // have them.
             spread([addresses, word(frame, 0), half(frame, 8)])
         }
         ethertype::IPV6 => {
@@ -35,9 +36,9 @@ pub(super) fn flow_hash(frame: &[u8]) -> u64 {
     }
 }
 
-/// What follows the options of an IPv6 packet at `at`, and where: hop-by-hop ones come first, those for
-/// the destination may follow (RFC 8200, 4.1). [`Layout`](tap_bridge::offload::Layout) finds no TCP or
-/// UDP that this does not find.
+/// The protocol behind the extension headers of the IPv6 packet at `at`, and where it begins. Hop-by-hop
+/// options come first; destination options may follow (RFC 8200, 4.1). Wherever
+/// [`Layout`](tap_bridge::offload::Layout) finds TCP or UDP, this function finds it, too.
 fn behind_options(frame: &[u8], at: usize) -> (u8, usize) {
     let byte = |offset: usize| frame.get(offset).copied().unwrap_or(0);
     let first = at + 40;
@@ -50,8 +51,7 @@ fn behind_options(frame: &[u8], at: usize) -> (u8, usize) {
     (protocol, l4)
 }
 
-/// Every bit of `words` counts, and their order. The golden ratio spreads, the rotation keeps the
-/// order.
+/// Mixes all bits of `words` into one hash. The order of the words matters, because of the rotation.
 fn spread<const N: usize>(words: [u64; N]) -> u64 {
     let mix =
         |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -70,7 +70,8 @@ fn half(frame: &[u8], at: usize) -> u64 {
     bytes.copied().map_or(0, u32::from_ne_bytes).into()
 }
 
-/// Where the payload behind at most two VLAN tags begins, and its type; type 0 for a short frame.
+/// The offset of the payload behind at most two VLAN tags, and its Ethernet type; type 0 if the frame is too
+/// short.
 fn behind_tags(frame: &[u8]) -> (usize, u16) {
     let type_at = |at: usize| {
         let bytes = frame.get(at..).and_then(<[u8]>::first_chunk);

@@ -1,10 +1,12 @@
-//! Datagrams that came, in *trains* as the kernel merged them.
+//! Datagrams that were received from one socket and wait to be handled.
 //!
-//! All that waits in the socket is read at once, into slots of memory that are used again; a worker
-//! that has rested reads a first datagram before the rest. So what came on an express lane
-//! ([`Lane::express`](overlay_proto::wire::Lane::express)) passes the rest, which is handed out in its
-//! order, a few trains at a time. A sender's lanes share a port, so the kernel may append a small
-//! express datagram to a train of another lane: the choice is made for each datagram.
+//! The kernel coalesces datagrams of one sender into *GRO batches* (`UDP_GRO`); a slot of memory holds
+//! one such batch, or a single datagram. A worker reads everything that waits in the socket, so that it
+//! sees the datagrams of sparse flows among the rest; an idle worker reads one datagram first. Datagrams
+//! on an express lane ([`Lane::express`](overlay_proto::wire::Lane::express)), the lane of sparse flows,
+//! are handed out first. The rest follows in its order, a few batches at a time. All lanes of a sender
+//! share a port, so the kernel may append a small express datagram to a batch of another lane. Therefore
+//! each datagram of a batch is judged by itself.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,49 +17,50 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::switching::DropCounters;
 use overlay_proto::wire::DataHeader;
 
-/// The largest UDP payload that exists; a slot holds it, be it a datagram or a train.
+/// The largest UDP payload. A slot holds that much, be it one datagram or a GRO batch.
 const SLOT: usize = 65_536;
 
-/// How many trains, or datagrams that the kernel did not merge, wait here at most, up to 6 MiB; more
-/// stay in the socket. Where it merges none, twice what a super-frame is made of, so that whole ones
-/// can be: the fewer writes to a tap, the less the guest has to do.
+/// The number of slots, 6 MiB in all; what does not fit stays in the socket. Where the kernel coalesces
+/// nothing, this is twice the number of datagrams in a GSO frame, so that a whole GSO frame can be
+/// rebuilt: fewer writes to a tap mean less work for the guest.
 const SLOTS: usize = 96;
 
-/// Trains that one call reads, of a worker that has not rested.
+/// Batches that one system call reads, if the worker is not idle.
 const READ: usize = 32;
 
-/// Bytes after which no more trains are handed out at once: what passes waits no longer than it takes to
-/// open so many of each socket, a quarter of a millisecond.
+/// After so many bytes no further batches are handed out in this turn. An express datagram waits at most
+/// until so many bytes of each socket have been decrypted, a quarter of a millisecond.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// The bit for the datagrams of a train from the 64th on; the kernel merges no more than 64.
+/// The highest bit of a mask stands for the 64th datagram of a batch and all after it. The kernel
+/// coalesces at most 64.
 const LAST_BIT: u64 = 1 << (u64::BITS - 1);
 
 /// What waits for one socket.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    /// The one that became free last on top: its memory is taken first. Touched only as far as it was
-    /// ever needed.
+    /// A stack: the slot that became free last is used first, because its memory is warm. Memory of a
+    /// slot is touched only as far as it was ever needed.
     free: Vec<Slot>,
-    /// In the order they came.
+    /// In the order in which they came.
     waiting: VecDeque<Slot>,
-    /// Of so many slots at the front, all that passes was handed out.
+    /// Number of slots at the front whose express datagrams have all been handed out.
     passed: usize,
-    /// Slots behind them that hold anything that passes.
+    /// Number of slots behind them that contain express datagrams.
     express: usize,
-    /// Slots that hold anything that does not pass. Without any of either kind all slots that wait were
-    /// handed out, and the next reading makes them free.
+    /// Number of slots that contain other datagrams. If this and `express` are 0, everything that waits
+    /// has been handed out, and the next read frees all slots.
     rest: usize,
-    /// May there be anything in the socket that was not read?
+    /// May the socket hold anything that was not read yet?
     pub(super) is_readable: bool,
 }
 
-/// Place for a train.
+/// Memory for one GRO batch.
 #[derive(Debug)]
 struct Slot {
     bytes: Box<[u8]>,
     received: Received,
-    /// Which of its datagrams pass the others, the first one's bit lowest.
+    /// A mask of the express datagrams in the batch; the lowest bit is the first datagram.
     passing: u64,
 }
 
@@ -78,8 +81,9 @@ impl Inbox {
         }
     }
 
-    /// Reads what there is and room for, without waiting. A worker that has `rested` reads one datagram,
-    /// which mostly is the only one: the next `poll` says if not.
+    /// Reads what the socket holds, as far as there are free slots, without blocking. If the worker was
+    /// idle (`rested`), it reads one datagram, which is mostly the only one; if not, the next `poll`
+    /// says so.
     pub(super) fn read(&mut self, socket: &UdpSocket, rested: bool, drops: &DropCounters) {
         if self.is_empty() {
             self.passed = 0;
@@ -95,7 +99,7 @@ impl Inbox {
         }
     }
 
-    /// One call. Is there room for more, and more may be there?
+    /// One system call. Returns whether there may be more in the socket and a slot for it.
     fn read_some<const N: usize>(&mut self, socket: &UdpSocket, drops: &DropCounters) -> bool {
         let mut fresh = [Received::NOTHING; N];
         let places = self.free.iter_mut().rev().take(N);
@@ -108,7 +112,7 @@ impl Inbox {
             udp::recv_batch::<N, MARKED>(socket, slots, &mut fresh).unwrap_or_else(|error| {
                 let quiet = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR));
                 if !quiet {
-                    // An asynchronous error of an earlier datagram; reading has cleared it.
+                    // An asynchronous error of an earlier datagram. This call has cleared it.
                     drops.count(DropReason::SocketError);
                 }
                 0
@@ -118,7 +122,7 @@ impl Inbox {
                 return false;
             };
             slot.received = received;
-            slot.passing = passing(slot.train(), received.segment);
+            slot.passing = passing(slot.batch(), received.segment);
             self.express += usize::from(slot.passing != 0);
             self.rest += usize::from(slot.has_more());
             self.waiting.push_back(slot);
@@ -127,13 +131,13 @@ impl Inbox {
         self.is_readable
     }
 
-    /// Waits anything that passes?
+    /// Are there express datagrams that have not been handed out?
     pub(super) fn has_express(&self) -> bool {
         self.express > 0
     }
 
-    /// The trains of which some datagrams pass all others, with these datagrams.
-    pub(super) fn express(&mut self, drops: &DropCounters) -> impl Iterator<Item = Train<'_>> {
+    /// Hands out the express datagrams, batch by batch.
+    pub(super) fn express(&mut self, drops: &DropCounters) -> impl Iterator<Item = GroBatch<'_>> {
         let first = std::mem::replace(&mut self.passed, self.waiting.len());
         self.express = 0;
         let slots = self.waiting.range_mut(first..);
@@ -144,19 +148,24 @@ impl Inbox {
         })
     }
 
-    /// The next few trains, with those datagrams of them that have not passed; none as long as some
-    /// may pass. What was cut off is counted.
-    /// The slots count as free at once: nothing is read as long as somebody has a datagram of them.
-    pub(super) fn next_batch(&mut self, drops: &DropCounters) -> impl Iterator<Item = Train<'_>> {
+    /// Hands out the other datagrams of the next few batches. It hands out nothing while express
+    /// datagrams wait. Datagrams that the kernel had to truncate are counted as drops.
+    ///
+    /// The slots count as free at once. That is safe: nothing is read into them as long as the caller
+    /// holds a datagram.
+    pub(super) fn next_batch(
+        &mut self,
+        drops: &DropCounters,
+    ) -> impl Iterator<Item = GroBatch<'_>> {
         let first = self.free.len();
         let mut bytes = 0;
-        // A slot becomes free here: what passes has to be out of it.
+        // The loop frees slots, so their express datagrams must have been handed out before.
         while !self.has_express() && bytes < BATCH_BYTES {
             let Some(slot) = self.waiting.pop_front() else {
                 break;
             };
             if slot.has_more() {
-                bytes += slot.train().len();
+                bytes += slot.batch().len();
                 self.rest -= 1;
             }
             self.passed = self.passed.saturating_sub(1);
@@ -169,34 +178,34 @@ impl Inbox {
         })
     }
 
-    /// Waits nothing here?
+    /// Has everything been handed out?
     pub(super) fn is_empty(&self) -> bool {
         self.express == 0 && self.rest == 0
     }
 }
 
 impl Slot {
-    /// What came; empty when it did not fit, or came from nobody.
-    fn train(&self) -> &[u8] {
+    /// The bytes that came. Empty if the datagram was truncated or has no usable source address.
+    fn batch(&self) -> &[u8] {
         let len = self.received.from.and(self.received.len);
-        let train = len.and_then(|len| self.bytes.get(..len));
-        train.unwrap_or_default()
+        let batch = len.and_then(|len| self.bytes.get(..len));
+        batch.unwrap_or_default()
     }
 
-    /// Is there any datagram in it that does not pass?
+    /// Does it contain any datagram that is not express?
     fn has_more(&self) -> bool {
         self.received.datagrams() > self.passing.count_ones() as usize
     }
 
-    /// Those of its datagrams whose bit is in `chosen`; `None`, and counted, for what did not fit.
-    fn hand_out(&mut self, chosen: u64, drops: &DropCounters) -> Option<Train<'_>> {
+    /// The datagrams whose bit is set in `chosen`. For a truncated datagram `None`, and it is counted.
+    fn hand_out(&mut self, chosen: u64, drops: &DropCounters) -> Option<GroBatch<'_>> {
         let received = self.received;
-        let train = received.len.and_then(|len| self.bytes.get_mut(..len));
-        let Some((from, rest)) = received.from.zip(train) else {
+        let batch = received.len.and_then(|len| self.bytes.get_mut(..len));
+        let Some((from, rest)) = received.from.zip(batch) else {
             drops.count(DropReason::MalformedDatagram);
             return None;
         };
-        Some(Train {
+        Some(GroBatch {
             from,
             mark: received.mark,
             rest: Some(rest),
@@ -206,25 +215,26 @@ impl Slot {
     }
 }
 
-/// Some of the datagrams of a train, one after the other.
+/// Iterates over some datagrams of one GRO batch.
 #[derive(Debug)]
-pub(super) struct Train<'a> {
+pub(super) struct GroBatch<'a> {
     /// The sender.
     pub(super) from: SocketAddr,
-    /// TOS or traffic class of all.
+    /// The TOS or traffic class of all datagrams.
     pub(super) mark: u8,
-    /// The datagrams that were not looked at yet.
+    /// The part of the batch that has not been looked at.
     rest: Option<&'a mut [u8]>,
     segment: usize,
-    /// Which of them are given, the first one's bit lowest; those beyond the last bit are as the last.
+    /// A mask of the datagrams to return, the lowest bit first. The highest bit stands for all further
+    /// datagrams.
     chosen: u64,
 }
 
-impl<'a> Iterator for Train<'a> {
+impl<'a> Iterator for GroBatch<'a> {
     type Item = &'a mut [u8];
 
     fn next(&mut self) -> Option<&'a mut [u8]> {
-        // An empty datagram is one, too; it is no train.
+        // A datagram may be empty; then it is the only one of its batch.
         while let Some(rest) = self.rest.take() {
             let (datagram, rest) = rest.split_at_mut(rest.len().min(self.segment));
             if !rest.is_empty() {
@@ -240,17 +250,17 @@ impl<'a> Iterator for Train<'a> {
     }
 }
 
-/// Which datagrams of a train came on express lanes.
-fn passing(train: &[u8], segment: Option<usize>) -> u64 {
-    let datagrams = train.chunks(segment.unwrap_or(SLOT));
+/// A mask of the express datagrams in a batch.
+fn passing(batch: &[u8], segment: Option<usize>) -> u64 {
+    let datagrams = batch.chunks(segment.unwrap_or(SLOT));
     let express = (0..u64::BITS)
         .zip(datagrams)
         .filter(|(_, datagram)| is_express(datagram));
     express.fold(0, |passing, (index, _)| passing | 1 << index)
 }
 
-/// A datagram that a relay carries has its lane behind the relay's header. Nothing is authenticated
-/// yet: who lies gets nothing but a turn of its own.
+/// A relayed datagram has its lane behind the relay header. Nothing is authenticated yet: a sender that
+/// sets the bit wrongly gains no more than an earlier turn for its own datagram.
 fn is_express(datagram: &[u8]) -> bool {
     let sealed = if relay::is_relayed(datagram) {
         datagram.get(relay::HEADER_LEN..).unwrap_or_default()
@@ -289,8 +299,8 @@ mod tests {
         out
     }
 
-    fn numbers<'a>(trains: impl Iterator<Item = Train<'a>>) -> Vec<u64> {
-        let parsed = trains.flatten();
+    fn numbers<'a>(batches: impl Iterator<Item = GroBatch<'a>>) -> Vec<u64> {
+        let parsed = batches.flatten();
         parsed
             .map(|bytes| DataHeader::parse(bytes).unwrap().counter)
             .collect()
@@ -362,16 +372,16 @@ mod tests {
     }
 
     #[test]
-    fn in_a_train_of_several_lanes_each_datagram_goes_its_way() {
+    fn in_a_gro_batch_of_several_lanes_each_datagram_goes_its_way() {
         let express = Lane(3).express().0;
-        let mut train = Vec::new();
+        let mut batch = Vec::new();
         for lane in [3, 3, express, 3, express] {
-            train.extend(data(lane, 100));
+            batch.extend(data(lane, 100));
         }
         let segment = Some(data(3, 100).len());
-        assert_eq!(passing(&train, segment), 0b10100);
-        train.extend([4; 5]);
-        assert_eq!(passing(&train, segment), 0b10100);
+        assert_eq!(passing(&batch, segment), 0b10100);
+        batch.extend([4; 5]);
+        assert_eq!(passing(&batch, segment), 0b10100);
         assert_eq!(passing(&data(express, 100), None), 1);
         assert_eq!(passing(&[], None), 0);
         assert_eq!(passing(&[1; 200], None), 0);
@@ -383,22 +393,22 @@ mod tests {
             ]
             .concat()
         };
-        let train = [relayed(3), relayed(express), relayed(3)].concat();
-        assert_eq!(passing(&train, Some(relayed(3).len())), 0b010);
+        let batch = [relayed(3), relayed(express), relayed(3)].concat();
+        assert_eq!(passing(&batch, Some(relayed(3).len())), 0b010);
         assert_eq!(passing(&[relay::KIND_RELAYED; 10], None), 0);
-        // A train longer than there are bits, which the kernel does not make: each comes out once.
+        // A batch longer than there are bits, which the kernel does not make: each comes out once.
         let long = data(express, 100).repeat(100);
         let passing = passing(&long, segment);
         for (chosen, expected) in [(passing, 100), (!passing, 0)] {
             let mut bytes = long.clone();
-            let train = Train {
+            let batch = GroBatch {
                 from: "192.0.2.1:1".parse().unwrap(),
                 mark: 0,
                 rest: Some(&mut bytes),
                 segment: data(express, 100).len(),
                 chosen,
             };
-            assert_eq!(train.count(), expected);
+            assert_eq!(batch.count(), expected);
         }
     }
 }

@@ -1,4 +1,9 @@
-//! A frame in: socket -> session -> open -> parse -> [`Delivery`] -> `Fib::accept` -> tap -> guest.
+//! The way of a frame in: socket -> find session -> decrypt ("open") -> parse -> [`Delivery`] ->
+//! `Fib::accept` -> tap -> guest.
+//!
+//! [`Incoming::handle_datagram`] begins where a datagram has been received. Frames go on to
+//! [`Delivery`], fragments (`Piece` in the code) to reassembly, and everything that is not a frame to
+//! the slow path.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -15,29 +20,31 @@ use overlay_proto::wire::{
 use super::delivery::Delivery;
 use super::punt::{Context, Punt};
 
-/// Peers whose split frames one worker rejoins at once; removed when nothing of theirs waits.
+/// Peers whose fragmented frames one worker reassembles at the same time. A peer is removed when none of
+/// its fragments wait.
 const MAX_REASSEMBLERS: usize = 1024;
 
-/// Sessions whose last path a worker remembers. All are forgotten when it is full: that costs one
-/// more [`Punt::Opened`] each.
+/// Sessions whose latest path a worker remembers. A full table is emptied; that costs one more
+/// [`Punt::Opened`] for each session.
 const MAX_SEEN: usize = 4096;
 
-/// Strays are reported so often for each path, and of so many paths.
+/// A stray is a datagram with an unknown session index. Each path is reported once in this time, and at
+/// most [`MAX_STRAYS`] paths.
 const STRAY_EVERY: Duration = Duration::from_secs(1);
 const MAX_STRAYS: usize = 64;
 
 /// The receiving half of a worker.
 pub(super) struct Incoming {
     budget: PieceBudget,
-    /// How many workers there are: each has its share of what a peer may have waiting.
+    /// The number of workers. What one peer may have waiting for reassembly is divided among them.
     workers: usize,
     /// Bounded by [`MAX_REASSEMBLERS`], emptied by [`Incoming::handle_timeout`].
     reassembly: HashMap<PeerId, Reassembler>,
     /// Bounded by [`MAX_SEEN`].
     seen: HashMap<SessionIndex, Path>,
-    /// The one of them that the datagram before this one came by; the next mostly does, too.
+    /// The session and path of the previous datagram. The next one mostly has the same.
     latest: Option<(SessionIndex, Path)>,
-    /// Whence strays came since the instant. Bounded by [`MAX_STRAYS`], emptied every
+    /// The paths that strays came by since the instant. Bounded by [`MAX_STRAYS`], emptied every
     /// [`STRAY_EVERY`].
     strays: (Option<Instant>, HashSet<Path>),
 }
@@ -54,7 +61,8 @@ impl Incoming {
         }
     }
 
-    /// One datagram that came over `path`. Everything that is wrong with it ends here, counted.
+    /// Handles one datagram that came over `path`. If anything is wrong with it, it is dropped here and
+    /// the reason is counted.
     pub(super) fn handle_datagram<'a>(
         &mut self,
         delivery: &mut Delivery<'a>,
@@ -66,7 +74,7 @@ impl Incoming {
         }
     }
 
-    /// Forgets split frames whose pieces did not come.
+    /// Forgets fragmented frames whose missing fragments have not come in time.
     pub(super) fn handle_timeout(&mut self, context: &Context<'_>) {
         self.reassembly.retain(|_, reassembler| {
             let late = reassembler.expire(context.now) as u64;
@@ -77,7 +85,7 @@ impl Incoming {
         });
     }
 
-    /// Is there anything for [`Self::handle_timeout`]?
+    /// Is there anything that can time out?
     pub(super) fn waits_for_pieces(&self) -> bool {
         !self.reassembly.is_empty()
     }
@@ -94,9 +102,9 @@ impl Incoming {
                 let (path, inside) = unwrap_relayed(&delivery.context, &path, datagram)?;
                 self.sort(delivery, path, inside)
             }
-            // No relay over a relay (TRUST.md 18).
+            // A relayed datagram inside a relayed one is refused (TRUST.md 18).
             DatagramKind::Relayed => Err(DropReason::RelayInvalid),
-            // Nobody sends larger ones, and copies wait in a queue.
+            // No node sends larger ones. The limit matters because copies wait in the punt queue.
             _ if datagram.len() > sizes::MAX_UDP_PAYLOAD => Err(DropReason::MalformedDatagram),
             _ => {
                 let bytes = (&*datagram).into();
@@ -151,7 +159,7 @@ impl Incoming {
         }
     }
 
-    /// Tells the slow path that somebody believes to have a session with us.
+    /// Tells the slow path that a node seems to have a session with us that we do not have (any more).
     fn note_stray(&mut self, context: &Context<'_>, path: Path) {
         let (since, paths) = &mut self.strays;
         let over = |since: Instant| context.now.saturating_duration_since(since) >= STRAY_EVERY;
@@ -164,7 +172,8 @@ impl Incoming {
         }
     }
 
-    /// Tells the slow path once that the session works, and whence its packets come.
+    /// Tells the slow path, once for each session and path, that a packet was decrypted and by which
+    /// path it came.
     fn notice(&mut self, context: &Context<'_>, from: &FibSession, path: Path, received: usize) {
         let session = from.session.local_index;
         if self.latest == Some((session, path)) {
@@ -199,8 +208,8 @@ impl Incoming {
     }
 }
 
-/// Takes the relay header off, if the datagram is for an allocation of ours, and says which path
-/// that was.
+/// Removes the relay header if the datagram is for one of our allocations at the relay. Returns the path
+/// and the inner datagram.
 fn unwrap_relayed<'a>(
     context: &Context<'_>,
     from: &Path,

@@ -1,20 +1,21 @@
-//! What a turn has moved, and whether others on the core go first before the next.
+//! How much a turn has moved, and whether the worker yields its core before the next turn.
 //!
-//! A train of small frames costs as much as a train of large ones, and a worker that drains its tap
-//! as fast as a guest fills it makes short ones: with both nodes on one core, each train wakes the
-//! receiver, which takes the core for it, and meanwhile the next few frames come. A worker that has
-//! just moved many small frames therefore lets others run first. Frames that come meanwhile share a train,
-//! and a guest has the time that it needs to read. Nobody waits on a core that has nothing else to do.
+//! A GSO batch of small frames costs as much as one of large frames, so small frames should share a
+//! batch. A worker that reads its tap as fast as the guest fills it makes short batches instead: with
+//! both nodes on one core, each batch wakes the receiver, which takes the core, and meanwhile only a few
+//! more frames come. So a worker that has just moved many small frames yields the core. The frames that
+//! come meanwhile share a batch, and the guest gets time to read. On a core that has nothing else to
+//! run, yielding costs nothing.
 
-/// Frames of a turn from which on it is a flood. Requests and answers, and the acknowledgements of a stream, are
-/// fewer.
+/// A turn with at least this many small frames counts as a flood. Requests with their answers, and the
+/// acknowledgements of a TCP stream, are fewer.
 const FLOOD_FRAMES: usize = 8;
 
-/// A flood's frames are no longer than this in the mean, bytes. With longer ones what a train costs matters less
-/// than what its bytes cost, and a turn fills its batches.
+/// The largest mean length of a flood's frames, in bytes. With longer frames the cost per byte outweighs
+/// the cost per batch, and the batches of a turn fill up anyway.
 const SMALL: usize = 512;
 
-/// The frames of one turn, in both directions, without those that pass.
+/// The frames of one turn in both directions, without those of sparse flows.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     frames: usize,
@@ -22,13 +23,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// One more, of so many bytes.
+    /// Adds one frame of `bytes` bytes.
     pub(super) fn add(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes;
     }
 
-    /// Was it many small frames?
+    /// Were there many small frames?
     pub(super) fn is_flood(&self) -> bool {
         self.frames >= FLOOD_FRAMES && self.bytes <= self.frames * SMALL
     }

@@ -1,22 +1,31 @@
-//! The fast path: worker threads that move frames between taps and UDP sockets.
+//! The fast path: worker threads that move Ethernet frames between taps and UDP sockets.
 //!
-//! A worker has its own socket, its own queue of each tap, its own lanes in every session, and both
-//! directions on one thread. It reads the current [`Fib`](overlay_proto::switching::Fib) once per batch and
-//! nothing else of the world: it decides nothing that the `Fib` does not say, keeps no lock that
-//! another worker wants, and allocates nothing for a frame it forwards whole. What the `Fib` cannot
-//! answer goes to the slow path as a [`Punt`], through a bounded queue.
+//! Each worker is one thread and handles both directions. It owns one UDP socket for each address
+//! family, one queue of each tap, and its own *lane* in every session: a key and a packet counter that
+//! no other worker uses. So no worker waits for another one's lock.
 //!
-//! - [`pool`]: the threads and the orders for them; [`worker`]: what one does in a turn.
-//! - [`outgoing`]: tap -> parse -> `Fib::forward` -> seal -> socket.
-//! - [`incoming`]: socket -> session -> open -> parse; [`delivery`]: -> `Fib::accept`; [`runs`]: -> merge -> tap.
-//! - [`readahead`], [`inbox`]: what was read from taps and sockets and waits; [`sparse`]: which flows pass it;
-//!   [`flow`]: which flow a frame belongs to; [`load`]: what a turn has moved.
-//! - [`udp`]: sockets; [`steering`]: which worker gets what; [`trains`], [`outbox`]: datagrams on their way out.
-//! - [`slow`]: how the slow path itself sends a datagram or writes a frame.
+//! Once per batch a worker loads the current forwarding database, the
+//! [`Fib`](overlay_proto::switching::Fib). The slow path (the control loop of the node) builds
+//! that snapshot and replaces it when something changes. A worker decides only what the `Fib` answers.
+//! Everything else it hands to the slow path as a [`Punt`], through a bounded queue. A frame that fits
+//! into one datagram is forwarded without an allocation.
+//!
+//! - [`pool`] starts and stops the threads and gives them orders; [`worker`] is the loop of one thread.
+//! - [`outgoing`] takes a frame from tap to socket: parse, look up in the `Fib`, encrypt, send.
+//! - [`incoming`] takes a datagram from socket to frame: find the session, decrypt, parse. [`delivery`]
+//!   checks the frame against the `Fib`, and [`runs`] coalesces frames of one flow and writes them to
+//!   the tap.
+//! - [`readahead`] and [`inbox`] hold what was read from taps and sockets until it is handled.
+//!   [`sparse`] says which flows may overtake it, [`flow`] which flow a frame belongs to, and [`load`]
+//!   how much one turn has moved.
+//! - [`udp`] opens the sockets, and [`steering`] decides which worker receives a datagram. [`outbox`]
+//!   and [`gso`] collect datagrams and send them.
+//! - [`slow`] lets the slow path itself send a datagram or write a frame to a tap.
 
 mod copies;
 mod delivery;
 mod flow;
+mod gso;
 mod inbox;
 mod incoming;
 mod load;
@@ -32,7 +41,6 @@ mod steering;
 mod sys;
 #[cfg(test)]
 mod tests;
-mod trains;
 pub mod udp;
 mod worker;
 

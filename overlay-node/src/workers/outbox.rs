@@ -1,28 +1,29 @@
-//! Datagrams on their way to the sockets: one batch for each family, sealed into their place, behind
-//! a relay header where the path has one.
+//! Sealed datagrams that wait to be sent: one batch for each address family. A datagram is encrypted
+//! directly into its place in the batch; if its path leads over a relay, the relay header goes in front
+//! of it.
 
 use nat_traversal::path::{Path, SocketId};
 use nat_traversal::relay;
 use overlay_proto::drop_reason::DropReason;
 use tap_bridge::offload::Marks;
 
+use super::gso::{MAX_SENT, SendBatch};
 use super::punt::Context;
-use super::trains::{MAX_SENT, SendBatch};
 use super::udp::UdpSockets;
 
-/// The batches of one worker, and the sockets they go to.
+/// A worker's batches, and the sockets that they are sent by.
 #[derive(Debug)]
 pub(super) struct Outbox {
     sockets: UdpSockets,
     v4: SendBatch,
     v6: SendBatch,
-    /// What is sent next has this TOS or traffic class.
+    /// The TOS or traffic class of the datagrams that are pushed next.
     mark: u8,
     marks: Marks,
 }
 
 impl Outbox {
-    /// The largest sealed datagram, in bytes: it leaves room for the relay header.
+    /// The largest sealed datagram in bytes. It leaves room for the relay header.
     pub(super) const MAX_SEALED: usize = MAX_SENT - relay::HEADER_LEN;
 
     pub(super) fn new(sockets: UdpSockets, marks: Marks) -> Self {
@@ -35,21 +36,21 @@ impl Outbox {
         }
     }
 
-    /// What is pushed from now on carries `frame`, or a part of it.
+    /// Sets the mark of the datagrams that are pushed from now on: they carry `frame` or a part of it.
     pub(super) fn carry(&mut self, frame: &[u8]) {
         self.mark = self.marks.outward(frame);
     }
 
-    /// The sockets, to receive from.
+    /// The sockets; the worker receives by them, too.
     pub(super) const fn sockets(&self) -> &UdpSockets {
         &self.sockets
     }
 
-    /// Lets `seal` write one sealed datagram into its place for `path`; `seal` returns its length.
-    /// Sends first what waits when the batch is full.
+    /// Adds one datagram for `path`. `seal` writes it into its place in the batch and returns its
+    /// length. A full batch is sent first.
     ///
     /// # Errors
-    /// What `seal` says; `NoPath` when the relay's key is gone.
+    /// Whatever `seal` returns; `NoPath` if the key of the path's relay is gone.
     pub(super) fn push(
         &mut self,
         path: &Path,
@@ -81,7 +82,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends everything.
+    /// Sends both batches.
     pub(super) fn flush(&mut self, context: &Context<'_>) {
         for (batch, socket) in [
             (&mut self.v4, self.sockets.v4.as_ref()),

@@ -1,4 +1,8 @@
-//! A frame out: guest -> tap -> parse -> `Fib::forward` -> seal -> socket.
+//! The way of a frame out: guest -> tap -> parse -> `Fib::forward` -> encrypt ("seal") -> socket.
+//!
+//! [`Outgoing::handle_frame`] begins where a frame has been read from a tap. The kernel may hand over a
+//! *GSO frame*: one large TCP or UDP frame that stands for many segments. The `Fib` is asked once for
+//! it; then it is segmented, and each segment becomes a frame of its own in its own datagram.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,32 +21,33 @@ use super::copies::{Copies, Copy};
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
 
-/// Frames that are shown to the slow path for the addresses in them, per second: a guest that
-/// floods ARP must not push handshakes out of the queue.
+/// Frames shown to the slow path per second because they contain an IP address of their sender. The
+/// limit keeps a guest that floods ARP from filling the punt queue, in which handshakes wait, too.
 const TOLD_PER_SECOND: u32 = 100;
 
-/// Beacons that are shown to the slow path per second: those of all nodes on a LAN with many VLANs. In a
-/// loop the rest goes round until the loop is cut.
+/// Beacons (frames by which nodes on one LAN find each other) handed to the slow path per second. It is
+/// enough for all nodes on a LAN with many VLANs. In a loop, more come; the rest is dropped.
 const BEACONS_PER_SECOND: u32 = 1000;
 
-/// VLANs of frames that were dropped on standby, shown to the slow path per second: it finds the VLANs that
-/// are this node's alone.
+/// How often per second the slow path is told the VLAN of a frame that was dropped because this node
+/// stands by, which means that another node on the same LAN forwards that VLAN. So the slow path finds
+/// VLANs that no other node forwards.
 const STANDBY_PER_SECOND: u32 = 10;
 
-/// Broadcasts that may go round in a loop of the host's bridges, told to the slow path per second: it says a
-/// beacon, which finds the loop.
+/// How often per second the slow path is told that a broadcast may be in a loop of the host's bridges.
+/// The slow path then sends a beacon, which finds the loop.
 const ROUNDS_PER_SECOND: u32 = 10;
 
-/// Frame ids have the lane in the top 8 bits.
+/// A frame id has the lane in its top 8 bits and a number in these lower ones.
 const FRAME_ID_BITS: u32 = 24;
 
 const _: () = assert!(INNER_LEN <= HEADROOM);
 
-/// So many a second, by the worker's clock.
+/// A limit of events per second, by the worker's clock.
 #[derive(Debug)]
 struct PerSecond {
     most: u32,
-    /// The second, and how many there were in it.
+    /// The current second, and the number of events in it.
     taken: (u64, u32),
 }
 
@@ -72,15 +77,15 @@ impl PerSecond {
 /// The sending half of a worker.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// Wraps; at a million split frames a second a number comes again after 16 s, and its pieces
-    /// are forgotten after one.
+    /// Number of the next fragmented frame. It wraps around. At a million fragmented frames a second a
+    /// number is used again after 16 s; the receiver forgets fragments after one.
     next_frame_id: u32,
     told: PerSecond,
     beacons: PerSecond,
     standby: PerSecond,
     rounds: PerSecond,
     copies: Copies,
-    /// A copy of a frame that goes to several peers: sealing it for one may overwrite it.
+    /// Scratch space for flooding: sealing a frame may overwrite it, so each peer gets a fresh copy.
     copy: Vec<u8>,
 }
 
@@ -97,8 +102,9 @@ impl Outgoing {
         }
     }
 
-    /// One frame that the tap of `net` gave behind `header`, to go out on `lane`; `buffer` is
-    /// [`HEADROOM`] bytes and then the frame, and is used up.
+    /// Forwards one frame that was read from the tap of `net`. `header` is the virtio header that came
+    /// with it; `buffer` holds [`HEADROOM`] free bytes and then the frame, and is overwritten. The
+    /// datagrams are sealed on `lane` and wait in `outbox` until it is flushed.
     pub(super) fn handle_frame(
         &mut self,
         context: &Context<'_>,
@@ -172,7 +178,8 @@ impl Outgoing {
         }
     }
 
-    /// Has the broadcast `bytes` come too often? Before it has, the slow path is told.
+    /// Has the broadcast `bytes` come so often that it must be in a loop? While that is only likely, it
+    /// is forwarded, and the slow path is told.
     fn goes_round(
         &mut self,
         context: &Context<'_>,
@@ -186,7 +193,8 @@ impl Outgoing {
         copy == Copy::TooMany
     }
 
-    /// To every member of the network that can be sent to.
+    /// Sends a copy of the frame to every member of the network that has a session and a path (ingress
+    /// replication).
     fn flood(
         &mut self,
         context: &Context<'_>,
@@ -198,7 +206,8 @@ impl Outgoing {
         for &slot in &network.flood {
             let Some((peer, session, path, selector)) = context.fib.sendable(slot, network.id)
             else {
-                // The slow path has it, too, where one of the members cannot be sent to.
+                // With `punt_broadcast` the slow path gets the frame, too, and takes care of this
+                // member.
                 if network.punt_broadcast.is_none() {
                     context.drops.count(DropReason::NoSession);
                 }
@@ -219,8 +228,9 @@ impl Outgoing {
         }
     }
 
-    /// Shows the slow path a frame that tells an address of its source, a few times a second: what
-    /// one frame tells, the next of its kind tells again.
+    /// Shows the slow path a frame that contains an IP address of its source (ARP, neighbour discovery),
+    /// so that the directory learns the address. The rate is limited: the guest's next such frame says
+    /// the same again.
     fn tell(
         &mut self,
         context: &Context<'_>,
@@ -245,7 +255,7 @@ impl Outgoing {
         }
     }
 
-    /// Seals a frame for one peer: whole, or as the segments it stands for.
+    /// Seals a frame for one peer: a plain frame as it is, a GSO frame segment by segment.
     fn send(
         &mut self,
         context: &Context<'_>,
@@ -292,8 +302,8 @@ impl Outgoing {
         to.peer.counters.sent_all(frames, bytes);
     }
 
-    /// Seals the frame at `place`: in one datagram if it fits, else in pieces. Writes into the
-    /// headroom in front of it.
+    /// Seals the frame at `place`: into one datagram if it fits, otherwise in fragments. The sealed
+    /// header is written into the bytes in front of the frame, so that the frame is not copied.
     fn send_one(
         &mut self,
         context: &Context<'_>,
@@ -347,7 +357,7 @@ impl Outgoing {
     }
 }
 
-/// What cannot be sent goes to the slow path.
+/// Hands a frame to the slow path that the `Fib` has no destination for.
 fn punt_frames(
     context: &Context<'_>,
     net: NetIndex,
@@ -360,8 +370,8 @@ fn punt_frames(
     });
 }
 
-/// Gives the frames that `buffer` stands for as they would be on a wire: cut, checksums completed.
-/// The slow path knows no others.
+/// Calls `each` with every frame that `buffer` stands for, as it would look on a wire: segmented, with
+/// complete checksums. The slow path handles only such frames.
 fn each_whole(
     context: &Context<'_>,
     header: VnetHdr,
@@ -387,8 +397,9 @@ fn each_whole(
     }
 }
 
-/// A guest without offload computes its checksums itself. What is known to be right the receiver may
-/// merge, which is worth more than the look costs: 70 ns for a full frame.
+/// Verifies the checksum of a frame from a guest without offload, which has computed the checksum
+/// itself. The receiver may coalesce frames whose checksum is known to be right. That saves more than
+/// the check costs: 70 ns for a full frame.
 fn looked_at(checksum: FrameChecksum, buffer: &[u8]) -> FrameChecksum {
     let frame = buffer.get(HEADROOM..).unwrap_or_default();
     if checksum == FrameChecksum::Complete && offload::verify(frame) {
@@ -398,7 +409,7 @@ fn looked_at(checksum: FrameChecksum, buffer: &[u8]) -> FrameChecksum {
     }
 }
 
-/// The sealed header's word for it (TRUST.md 15).
+/// The same in the sealed header (TRUST.md 15).
 const fn on_the_wire(checksum: FrameChecksum) -> L4Checksum {
     match checksum {
         FrameChecksum::Complete => L4Checksum::Complete,
@@ -407,7 +418,7 @@ const fn on_the_wire(checksum: FrameChecksum) -> L4Checksum {
     }
 }
 
-/// Where a frame goes.
+/// The destination of a frame: a peer, and how to reach it.
 struct To<'a> {
     lane: Lane,
     peer: &'a FibPeer,
@@ -417,12 +428,13 @@ struct To<'a> {
 }
 
 impl To<'_> {
-    /// The largest sealed datagram: what is proven on the path, and fits a slot.
+    /// The largest sealed datagram: what is proven to pass on the path, and what fits a slot of the send
+    /// buffer.
     fn limit(&self) -> usize {
         self.peer.datagram_limit.min(Outbox::MAX_SEALED)
     }
 
-    /// A SYN says how large segments may be: so large that each is one datagram.
+    /// Lowers the MSS in a TCP SYN, so that each segment of the connection fits into one datagram.
     fn clamp(&self, header: VnetHdr, buffer: &mut [u8]) {
         let checksum = if header.needs_checksum() {
             FrameChecksum::Partial

@@ -1,4 +1,4 @@
-//! The threads: starting them, stopping them, and giving them other taps.
+//! Starts and stops the worker threads, and gives them other taps.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,27 +25,28 @@ use super::worker::Worker;
 /// One queue of each tap, with its network.
 pub type TapSet = Vec<(NetIndex, Box<dyn FrameQueue>)>;
 
-/// What one worker works with.
+/// Everything that one worker needs.
 pub struct WorkerConfig {
     /// Its sockets.
     pub sockets: UdpSockets,
     /// Its queue of each tap.
     pub taps: TapSet,
-    /// The current snapshot; the slow path replaces it.
+    /// The current snapshot of the forwarding database. The slow path replaces it.
     pub fib: Arc<ArcSwap<Fib>>,
-    /// Drops by reason, shared by all.
+    /// Counters of drops by reason, shared by all workers.
     pub drops: Arc<DropCounters>,
-    /// To the slow path. Bounded: what does not fit is dropped as `punt_overflow`.
+    /// The queue to the slow path. It is bounded; what does not fit is dropped as `punt_overflow`.
     pub punts: mpsc::Sender<Punt>,
-    /// To the slow path, for what finds loops alone: in one the other queue is full of what goes round.
+    /// A second queue to the slow path, only for what finds loops: in a loop the other queue is full of
+    /// looping frames.
     pub beacons: mpsc::Sender<Punt>,
-    /// When the process began: what `LocalMac` counts from.
+    /// The start of the process: the times in `LocalMac` count from here.
     pub epoch: Instant,
-    /// The worker's own lane in every session; not 0, which is the slow path's.
+    /// The worker's own lane in every session. Lane 0 belongs to the slow path.
     pub lane: Lane,
-    /// This node.
+    /// The id of this node.
     pub me: PeerId,
-    /// What of a frame's mark its datagram gets.
+    /// Which parts of a frame's mark (DSCP, ECN) are copied to its datagram.
     pub marks: Marks,
 }
 
@@ -60,17 +61,17 @@ struct Running {
     mailbox: Arc<Mailbox>,
 }
 
-/// Orders for one worker. The lock is taken when there is one, never while frames move.
+/// Orders for one worker. Its lock is taken only when there is an order, not for frames.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    /// Ends the wait of an idle worker.
+    /// Wakes a worker that sleeps in `poll`.
     wake: File,
-    /// Tells a busy one, which never waits.
+    /// Tells a busy worker, which does not sleep.
     pending: AtomicBool,
     orders: Mutex<Orders>,
 }
 
-/// The newest orders only: each replaces the one before.
+/// The latest orders. A new order replaces an older one of the same kind.
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) stop: bool,
@@ -92,7 +93,7 @@ impl WorkerPool {
     /// Starts one thread for each configuration.
     ///
     /// # Errors
-    /// The system has no thread or descriptor left; nothing runs then.
+    /// The system has no thread or descriptor left. Then no worker runs.
     pub fn start(configs: Vec<WorkerConfig>) -> io::Result<Self> {
         let budget = PieceBudget::default();
         let workers = configs.len();
@@ -117,20 +118,20 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// How many there are.
+    /// The number of workers.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Is there none?
+    /// Are there no workers?
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Gives worker number `worker` other tap queues; it lets go of those it has. Taps that stay
-    /// should come as clones of the same queue, so that no waiting frame is lost.
+    /// Replaces the tap queues of worker number `worker`. For a tap that stays, pass a clone of the same
+    /// queue, so that no frame in it is lost.
     pub fn set_taps(&self, worker: usize, taps: TapSet) {
         if let Some(running) = self.0.get(worker) {
             running.mailbox.order(|orders| orders.taps = Some(taps));
@@ -161,25 +162,26 @@ impl Drop for WorkerPool {
 impl Mailbox {
     fn order(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner));
-        // Before the wake-up: a worker that wakes at once, on this very core, must find the order.
+        // Set before the wake-up: a worker may wake immediately, on this very core, and must then find
+        // the order.
         self.pending.store(true, Ordering::Release);
         if let Err(error) = (&self.wake).write(&1_u64.to_ne_bytes()) {
             tracing::error!(%error, "cannot wake a worker");
         }
     }
 
-    /// What to wait for; who was woken by it calls [`Self::quiet`] before looking for orders.
+    /// The descriptor to poll. A worker that it woke calls [`Self::quiet`] before it looks for orders.
     pub(super) fn as_raw_fd(&self) -> RawFd {
         self.wake.as_raw_fd()
     }
 
-    /// Lets the next wait last.
+    /// Resets the wake-up, so that the next poll can sleep.
     pub(super) fn quiet(&self) {
-        // Fails when the counter is 0 already: then there is nothing to clear.
+        // The read fails if the counter is already 0. Then there is nothing to reset.
         let _ = (&self.wake).read(&mut [0; 8]);
     }
 
-    /// The orders, if there are any.
+    /// Takes the orders, if there are any.
     pub(super) fn take(&self) -> Option<Orders> {
         if !self.pending.swap(false, Ordering::Acquire) {
             return None;
@@ -198,7 +200,8 @@ mod tests {
 
     use super::*;
 
-    /// The waker may be held up right behind the wake-up for as long as the woken thread runs.
+    /// The thread that gives an order may be preempted right after the wake-up, while the woken thread
+    /// runs.
     #[test]
     fn who_is_woken_finds_the_order_and_then_sleeps() {
         let mailbox = Arc::new(Mailbox {

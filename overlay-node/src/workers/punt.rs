@@ -1,4 +1,4 @@
-//! How a worker hands to the slow path what it cannot decide.
+//! How a worker hands a frame or datagram to the slow path that it cannot decide itself.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib};
 use tokio::sync::mpsc;
 
-/// What a worker reads while it handles one batch.
+/// What a worker reads while it handles one batch. It stays the same for the whole batch.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) fib: &'a Fib,
     pub(super) drops: &'a DropCounters,
     pub(super) punts: &'a mpsc::Sender<Punt>,
     pub(super) beacons: &'a mpsc::Sender<Punt>,
-    /// This node.
+    /// The id of this node.
     pub(super) me: PeerId,
     pub(super) now: Instant,
     /// Milliseconds since the process began.
@@ -23,10 +23,11 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Hands `punt` over; false, and counted, when the queue is full.
+    /// Hands `punt` to the slow path. Returns false, and counts the drop, if the queue is full.
     pub(super) fn punt(&self, punt: Punt) -> bool {
         let queue = match punt {
-            // In a loop the other queue is full of what goes round.
+            // These find loops. In a loop the other queue is full of looping frames, so these have their
+            // own.
             Punt::Beacon { .. } | Punt::GoesRound { .. } => self.beacons,
             _ => self.punts,
         };

@@ -1,8 +1,9 @@
-//! Frames that wait to be sent, read ahead from the taps.
+//! Frames that were read from the taps and wait to be sent.
 //!
-//! All that waits in a tap is read at once, into batches that are used again. So frames of sparse
-//! flows ([`SparseFlows`]) go out before those that wait; these keep their order. A worker that has
-//! rested reads one frame first: if it is sparse, it is sent before the tap is asked for more.
+//! A worker reads everything that waits in a tap, into batches whose memory is reused. So it sees the
+//! frames of sparse flows ([`SparseFlows`]) among the rest and sends them first; the rest keeps its
+//! order. An idle worker reads one frame first: if that is of a sparse flow, it is sent before the
+//! worker asks the tap for more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,27 +15,27 @@ use tap_bridge::{FrameBatch, FrameQueue, VnetHdr};
 
 use super::sparse::{REST_MS, SparseFlows};
 
-/// Batches that all taps of a worker have at most, 3 MiB in all; one more for each tap.
+/// Batches for all taps of a worker together, 3 MiB in all; each tap may have one more.
 const BATCHES: usize = 24;
 
-/// Frames of a batch, which a worker sends at once.
+/// Frames in one batch. A worker sends a batch at once.
 const FRAMES: usize = 64;
 
-/// Bytes of a batch, of two super-frames: what passes waits no longer than it takes to seal so many of
-/// each tap, a quarter of a millisecond.
+/// Bytes in one batch, enough for two GSO frames. A sparse flow's frame waits at most until one batch of
+/// each tap has been sealed, a quarter of a millisecond.
 const BYTES: usize = 2 * (HEADROOM + MAX_FRAME_BYTES);
 
-/// One queue of a tap, and what was read from it.
+/// One queue of a tap, and the frames that were read from it.
 pub(super) struct Tap {
     /// The tap's network.
     pub(super) net: NetIndex,
-    /// Where its frames are read and written.
+    /// The queue: frames are read from it and written to it.
     pub(super) queue: Box<dyn FrameQueue>,
-    /// May it hold any frame that was not read?
+    /// May the queue hold frames that were not read yet?
     pub(super) is_readable: bool,
-    /// When it was written to last without a look for an answer, ms.
+    /// When a frame was last written to it without looking for an answer right after, ms.
     written_ms: u64,
-    /// Did the guest answer at once the last time?
+    /// Did the guest answer within the same millisecond the last time?
     answers: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -43,19 +44,20 @@ struct Waiting {
     frames: FrameBatch,
     /// When it was read, ms.
     read_ms: u64,
-    /// Frames that have passed already, the first one's bit lowest.
+    /// A mask of the frames that were already sent; the lowest bit is the first frame.
     passed: u64,
 }
 
-/// A batch's frames have each a bit.
+/// The mask has a bit for each frame of a batch.
 const _: () = assert!(FRAMES <= u64::BITS as usize);
 
-/// Memory for what is read ahead.
+/// The memory for the frames that wait.
 #[derive(Default)]
 pub(super) struct Readahead {
-    /// Empty batches, the one that became free last on top. Never more than were in use at once.
+    /// Empty batches, as a stack: the one that became free last is used first. Never more than were in
+    /// use at the same time.
     free: Vec<FrameBatch>,
-    /// Batches in use.
+    /// Number of batches in use.
     used: usize,
 }
 
@@ -71,8 +73,8 @@ impl Tap {
         }
     }
 
-    /// To be told of what was written to it. A guest that answers at once is looked at before the worker
-    /// sleeps: a look costs less than a wake-up, but more than nothing.
+    /// Called after a frame was written to the tap. If the guest tends to answer at once, the worker
+    /// reads the tap once more before it sleeps. Such a read is cheaper than a wake-up, but not free.
     pub(super) fn note_written(&mut self, now_ms: u64) {
         if self.answers {
             self.is_readable = true;
@@ -81,31 +83,32 @@ impl Tap {
         }
     }
 
-    /// What a look has found.
+    /// Called after a read, with whether it found anything.
     fn note_read(&mut self, now_ms: u64, found: bool) {
         self.answers = found && (self.answers || self.written_ms == now_ms);
     }
 
-    /// Waits anything that was read?
+    /// Are there frames that were read and not sent?
     pub(super) fn has_backlog(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// The same tap by another queue; what was read is kept.
+    /// Takes the waiting frames of `other`, which is the same tap with another queue.
     pub(super) fn takes_over(&mut self, other: &mut Self) {
         self.waiting.append(&mut other.waiting);
     }
 }
 
 impl Readahead {
-    /// Reads what there is in the tap and room for; gives `pass` the frames among it that are
-    /// sparse. Returns how many the tap should not have given: their header is not acceptable.
+    /// Reads what the tap holds, as far as there is room. Calls `pass` for the frames of sparse flows,
+    /// to be sent at once. Returns how many frames were refused because the tap gave an invalid virtio
+    /// header.
     ///
-    /// What a worker finds that has `rested` is mostly a single frame. If that passes, the tap is not asked
-    /// whether it holds more: the next `poll` says so.
+    /// If the worker was idle (`rested`), there is mostly a single frame. If that is of a sparse flow,
+    /// the tap is not read again: the next `poll` says whether it holds more.
     ///
     /// # Errors
-    /// The tap is gone. What it gave before is there.
+    /// The tap's device is gone. Frames that were read before are kept.
     pub(super) fn read(
         &mut self,
         tap: &mut Tap,
@@ -114,7 +117,7 @@ impl Readahead {
         mut pass: impl FnMut(VnetHdr, &mut [u8]),
     ) -> io::Result<usize> {
         let mut refused = 0;
-        // After a stand-still of the process: a flow's silence says nothing then.
+        // The process stood still. A flow may seem silent only because nobody read its frames.
         let too_old = |oldest: &Waiting| now_ms.saturating_sub(oldest.read_ms) >= REST_MS;
         let none_passes = tap.waiting.front().is_some_and(too_old);
         let mut limit = if rested { 1 } else { FRAMES };
@@ -126,7 +129,8 @@ impl Readahead {
             }
             is_sparse
         };
-        // Batches of which all passes fill no place: a guest whose flows all are sparse has its end here.
+        // A batch of which every frame was sent at once takes no room, so this bound ends the loop for a
+        // guest that sends sparse flows only.
         for round in 0..BATCHES {
             if self.used >= BATCHES && !tap.waiting.is_empty() {
                 break;
@@ -165,7 +169,7 @@ impl Readahead {
         Ok(refused)
     }
 
-    /// Gives `each` the frames of the oldest batch of `tap` that have not passed, in their order.
+    /// Calls `each` for the frames of the oldest batch that have not been sent, in order.
     pub(super) fn next_batch(&mut self, tap: &mut Tap, mut each: impl FnMut(VnetHdr, &mut [u8])) {
         let Some(mut oldest) = tap.waiting.pop_front() else {
             return;
@@ -178,7 +182,7 @@ impl Readahead {
         self.give_back(oldest);
     }
 
-    /// Forgets what was read from `tap`, which is gone. Returns how many frames that were.
+    /// Drops what was read from `tap`, because the tap is gone. Returns the number of frames.
     pub(super) fn forget(&mut self, tap: &mut Tap) -> u64 {
         let mut forgotten = 0;
         while let Some(waiting) = tap.waiting.pop_front() {
@@ -194,8 +198,8 @@ impl Readahead {
     }
 }
 
-/// Adds what waits in the tap to `frames`, at most `limit`. Returns what the tap said, and the bits of
-/// those among them that `passes` has let pass.
+/// Reads at most `limit` frames from the tap into `frames`. Returns the result of the read, and a mask
+/// of the new frames that `passes` accepted.
 fn add(
     tap: &mut Tap,
     frames: &mut FrameBatch,
@@ -219,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame without ports from guest `guest`: a flow for each guest.
+    /// A frame without ports from guest `guest`: each guest is one flow.
     fn frame(guest: u8, number: usize) -> Vec<u8> {
         let mut out = vec![guest; 14];
         out.extend((number as u64).to_be_bytes());
@@ -235,7 +239,7 @@ mod tests {
         )
     }
 
-    /// Guest 1 sends a lot; guest 2 little, in between.
+    /// Guest 1 sends a lot; guest 2 sends a little in between.
     #[test]
     fn sparse_flows_pass_and_the_rest_keeps_its_order() {
         let (mut guest, queue) = MemoryTap::pair().unwrap();
@@ -265,7 +269,7 @@ mod tests {
         assert_eq!(readahead.used, 0);
     }
 
-    /// A guest that is looked at after a write for as long as it answers in the same millisecond.
+    /// After a write the tap is read at once, as long as the guest answers within the same millisecond.
     #[test]
     fn a_guest_that_answers_at_once_is_looked_at() {
         let (mut guest, queue) = MemoryTap::pair().unwrap();
@@ -324,7 +328,7 @@ mod tests {
         }
         assert!(readahead.used <= BATCHES + 2, "{}", readahead.used);
         assert!(taps.iter().all(|tap| !tap.waiting.is_empty()));
-        // None of the flood was forgotten uncounted; the first eight frames of it had passed.
+        // Every frame of the flood was counted or is still there; the first eight had been sent.
         let forgotten: u64 = taps.iter_mut().map(|tap| readahead.forget(tap)).sum();
         let (mut left, mut batch) = (0, FrameBatch::default());
         for tap in &mut taps {

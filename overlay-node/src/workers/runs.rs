@@ -1,13 +1,13 @@
-//! Frames on their way to the taps, those of one flow that follow each other as one.
+//! Coalesces frames on their way to the taps: consecutive frames of a flow are written as one GSO frame.
 //!
-//! A *run* is what one [`Merger`] holds: a frame, and those that continue it. There is one for each of
-//! a few flows, so that flows whose frames come in turn are merged as well as one that comes alone.
-//! A run is written when a frame of its flow comes that does not continue it, when its place is
-//! needed, and at the end of the batch: nothing waits for what may come.
+//! A *run* is what one [`Merger`] holds: a frame, and those that continue it. There is a run for each of
+//! a few flows, so frames of several flows can be coalesced even if they come in turn. A run is written
+//! when a frame of its flow comes that does not continue it, when its slot is needed for another flow,
+//! and at the end of the batch. Nothing is held back in the hope of more frames.
 //!
-//! Frames of one flow are never written in another order than they came. The order of flows among each
-//! other is free. A frame whose flow cannot be told, a fragment for one, is written after all that came
-//! before it, and before all that comes.
+//! Frames of one flow are always written in the order in which they came. Different flows may overtake
+//! each other. If the flow of a frame cannot be determined (a fragment, for example), the frame is
+//! written after everything that came before it, and before everything that comes later.
 
 use arrayvec::ArrayVec;
 use overlay_proto::drop_reason::DropReason;
@@ -20,18 +20,18 @@ use super::delivery::{Place, Taps};
 use super::flow::flow_hash;
 use super::punt::Context;
 
-/// Flows that are merged at once. 19 KiB, of which a flow alone touches one.
+/// Flows that are coalesced at the same time. 19 KiB; a single flow touches one of them.
 const MAX_RUNS: usize = 16;
 
-/// Whose a frame is. One verdict of the `Fib` serves all frames of a run: they have one origin and the
-/// same headers.
+/// Where a frame came from. All frames of a run have one origin and the same headers, so the `Fib` is
+/// asked only for the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) session: SessionIndex,
     pub(super) selector: Selector,
 }
 
-/// Where a run goes.
+/// Where a run is written to, and what counts it.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) origin: Origin,
@@ -42,22 +42,22 @@ pub(super) struct Target<'a> {
 struct Run<'a> {
     flow: u64,
     target: Target<'a>,
-    /// Holds nothing when the run was written.
+    /// Empty once the run has been written.
     merger: Merger<'a>,
     frames: usize,
     bytes: usize,
 }
 
-/// The runs of one batch.
+/// The runs of one batch of datagrams.
 pub(super) struct Runs<'a> {
     runs: ArrayVec<Run<'a>, MAX_RUNS>,
-    /// Which of them got the last frame: it mostly gets the next one.
+    /// The run that got the previous frame. The next frame mostly belongs to it, too.
     latest: usize,
     merges_udp: bool,
 }
 
 impl<'a> Runs<'a> {
-    /// Merges UDP only if the taps take it.
+    /// Coalesces UDP only if the taps accept coalesced UDP.
     #[inline]
     pub(super) fn new(merges_udp: bool) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl<'a> Runs<'a> {
         }
     }
 
-    /// Takes the frame if it continues its flow's run, or gives it back.
+    /// Adds the frame to its flow's run if it continues the run; otherwise returns the frame.
     pub(super) fn join(
         &mut self,
         origin: Origin,
@@ -81,7 +81,7 @@ impl<'a> Runs<'a> {
             Ok(()) => return Ok(()),
             Err(frame) => frame,
         };
-        // Without a second run there is nothing to look for.
+        // There is no other run to look for.
         if self.runs.len() == 1 {
             return Err(frame);
         }
@@ -96,10 +96,11 @@ impl<'a> Runs<'a> {
         Ok(())
     }
 
-    /// Begins a run with a frame that continues none; the flow's last one is written.
+    /// Begins a run with a frame that continues none. The previous run of the same flow is written
+    /// first.
     ///
     /// # Errors
-    /// `MalformedFrame`: its checksum is said to be partial, and it has none to complete
+    /// `MalformedFrame` if the checksum is said to be partial and the frame has no checksum to complete
     /// (TRUST.md 16).
     pub(super) fn begin(
         &mut self,
@@ -110,7 +111,7 @@ impl<'a> Runs<'a> {
     ) -> Result<(), DropReason> {
         let bytes = frame.len();
         if checksum == FrameChecksum::Complete {
-            // Never merged, and mostly alone: a ping, an ARP request.
+            // Such a frame is never coalesced, and mostly comes alone: a ping, an ARP request.
             self.flush(out);
             if out.write(target.place, TxFrame::plain(frame)) {
                 target.counters.received(bytes);
@@ -137,7 +138,7 @@ impl<'a> Runs<'a> {
         Ok(())
     }
 
-    /// Writes what there is.
+    /// Writes all runs.
     pub(super) fn flush(&mut self, out: &mut Out<'_, '_>) {
         for run in &mut self.runs {
             run.write(out);
@@ -148,8 +149,8 @@ impl<'a> Runs<'a> {
         self.runs.iter().position(|run| run.flow == flow)
     }
 
-    /// The place of the flow's run: the one it has, a new one, or somebody else's. Whose, the hash says:
-    /// of more flows than places, in turn, most keep theirs.
+    /// The slot for the flow's run: the one it has, a free one, or that of another flow. The hash
+    /// chooses the other flow, so that most flows keep their slots when there are more flows than slots.
     fn place_for(&mut self, flow: u64, target: Target<'a>) -> usize {
         if let Some(index) = self.index_of(flow) {
             return index;
@@ -221,22 +222,22 @@ mod tests {
     use super::super::readahead::Tap;
     use super::*;
 
-    /// What a guest sends.
+    /// What a guest sends in these tests.
     #[derive(Debug, Clone, Copy)]
     enum Kind {
-        /// UDP whose checksum is known to be right.
+        /// UDP with a checksum that was verified.
         Udp,
-        /// The same, not known.
+        /// UDP with a checksum that nobody has verified.
         Unknown,
-        /// UDP without a checksum, which is right, too.
+        /// UDP without a checksum, which is allowed.
         Bare,
-        /// A fragment of UDP: no ports.
+        /// A fragment of a UDP datagram. It has no ports.
         Fragment,
-        /// One whose sender says that its checksum is right, which nobody can know.
+        /// A fragment that its sender marked as verified, which nobody can have done.
         Claimed,
     }
 
-    /// A datagram of the flow: its number is the identification, and behind the header.
+    /// A datagram of the flow. Its number is in the IP identification and in the payload.
     fn frame(flow: u8, number: u16, len: usize, kind: Kind) -> Vec<u8> {
         let mut out = vec![2; 12];
         out.extend([0x08, 0x00, 0x45, 0]);
@@ -255,7 +256,7 @@ mod tests {
         out[24..26].copy_from_slice(&sum.to_be_bytes());
         out.extend([0, 9, 0, flow]);
         out.extend(u16::try_from(8 + len).unwrap().to_be_bytes());
-        // Any checksum, or none: nobody here looks whether it is right.
+        // Any checksum, or none: nothing here verifies it.
         let sum = if matches!(kind, Kind::Bare) { 0 } else { 7 };
         out.extend([sum; 2]);
         out.extend(number.to_be_bytes());
@@ -270,8 +271,8 @@ mod tests {
         }
     }
 
-    /// Gives frames in batches to runs. Returns what the guest gets, cut again, as flow and number, and
-    /// how many writes it was.
+    /// Writes frames to runs, in batches. Returns what the guest gets, segmented again, as pairs of flow
+    /// and number, and the number of writes.
     fn deliver(frames: &[(u8, Kind)], batch: usize) -> (Vec<(u8, u16)>, usize) {
         let (mut guest, queue) = MemoryTap::pair_with(true).unwrap();
         let mut taps = Taps(vec![Tap::new(NetIndex(0), Box::new(queue))]);
@@ -355,7 +356,7 @@ mod tests {
         let (got, writes) = deliver(&turns, 320);
         assert_eq!(got.len(), 640);
         assert_eq!(writes, 32, "16 flows in 2 batches");
-        // Of more flows than there are places, most still are.
+        // With more flows than slots, most are still coalesced.
         let turns: Vec<_> = (0..800).map(|n| ((n % 20) as u8, Kind::Udp)).collect();
         let (got, writes) = deliver(&turns, 400);
         assert_eq!(got.len(), 800);
@@ -363,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is lost, and no frame passes another between the same addresses.
+        /// Nothing is lost, and no frame overtakes another one between the same addresses.
         #[test]
         fn every_flow_keeps_its_order(
             frames in prop::collection::vec(

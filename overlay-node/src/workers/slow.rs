@@ -1,4 +1,4 @@
-//! How the slow path sends a datagram of its own, or writes a frame into a tap.
+//! How the slow path itself sends a datagram, or writes a frame to a tap.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ use tap_bridge::TxFrame;
 use super::pool::TapSet;
 use super::udp::{UdpSockets, reason_of};
 
-/// Sends single datagrams through the workers' sockets, without waiting. Clones of the descriptors:
-/// the source port is the workers'.
+/// Sends single datagrams by the workers' sockets, without blocking. It holds clones of their
+/// descriptors, so the source port is the same.
 #[derive(Debug)]
 pub struct SlowSender(UdpSockets);
 
@@ -22,10 +22,11 @@ impl SlowSender {
         Self(sockets)
     }
 
-    /// Sends one datagram as it is.
+    /// Sends one datagram.
     ///
     /// # Errors
-    /// `NoPath` without a socket for it, `SocketFull`, `DatagramTooLarge`, `SocketError`. The caller counts it.
+    /// `NoPath` if there is no socket for this address family, or `SocketFull`, `DatagramTooLarge`,
+    /// `SocketError`. The caller counts it.
     pub fn send_to(&self, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
         let path = Path::direct(remote);
         let socket = self.0.get(path.socket).ok_or(DropReason::NoPath)?;
@@ -36,26 +37,27 @@ impl SlowSender {
     }
 }
 
-/// Writes single frames into the taps: those that waited for a look-up, announcements.
+/// Writes single frames to the taps: frames that waited for a MAC look-up, and announcements.
 pub struct TapWriter(TapSet);
 
 impl TapWriter {
-    /// Into `taps`, each a clone of a worker's queue. Never a queue of its own: the kernel would
-    /// send it frames that nobody reads.
+    /// Writes to `taps`, each a clone of a worker's queue. It must not be an additional queue: the
+    /// kernel would put frames into it that nobody reads.
     #[must_use]
     pub const fn new(taps: TapSet) -> Self {
         Self(taps)
     }
 
-    /// Writes one frame into the tap of `net`.
+    /// Writes one frame to the tap of `net`.
     ///
     /// # Errors
-    /// `TapFull`; `TapError` when the network has no tap here or the kernel refuses. The caller
-    /// counts it.
+    /// `TapFull`; `TapError` if the network has no tap on this host or the kernel refuses the frame. The
+    /// caller counts it.
     pub fn write(&mut self, net: NetIndex, frame: &[u8]) -> Result<(), DropReason> {
         let queue = self.0.iter_mut().find(|(of, _)| *of == net);
         let (_, queue) = queue.ok_or(DropReason::TapError)?;
-        // The worker that the flow belongs to is not the one whose queue this is.
+        // The kernel must not learn the flow's queue from this write: the flow may belong to another
+        // worker.
         let report = queue.write_unlearnt(&[TxFrame::plain(frame)]);
         if report.written == 1 {
             Ok(())

@@ -1,38 +1,38 @@
-//! Flows that send so little that they need not wait behind others: pings, keystrokes, look-ups, the
-//! first packets of a connection.
+//! Recognizes sparse flows: flows that send so little that their frames may overtake others. Examples
+//! are pings, keystrokes, DNS queries, and the first packets of a connection.
 //!
-//! This is the idea of sparse flows in `FQ-CoDel` (RFC 8290, 4.2). Their frames pass those that wait, at
-//! the sender and, on a lane of their own, at the receiver. So that they never pass a frame of
-//! their own flow, a flow that has sent more is not sparse again before it was silent for [`REST_MS`],
-//! which is longer than anything waits.
+//! The idea is from the sparse-flow queue of `FQ-CoDel` (RFC 8290, 4.2). Frames of sparse flows overtake
+//! the waiting frames at the sender and, on an express lane of their own, at the receiver. A frame must
+//! never overtake an earlier frame of its own flow. Therefore a flow that has sent more becomes sparse
+//! again only after [`REST_MS`] of silence, which is longer than any frame waits.
 
 use tap_bridge::VnetHdr;
 
 use super::flow::flow_hash;
 
-/// A flow that was not sparse is again after so long a silence, ms. What waits here, in the sockets
-/// and at the receiver is about 18 MiB at most: a processor that has time for 36 MB/s clears it.
+/// The silence after which a busy flow counts as sparse again, ms. What waits here, in the sockets and
+/// at the receiver is at most about 18 MiB; a processor that handles 36 MB/s clears that in this time.
 pub(super) const REST_MS: u64 = 500;
 
-/// Frames of a flow in one [`WINDOW_MS`] that are still few.
+/// Frames of a flow within [`WINDOW_MS`] that are still few.
 const FEW: u8 = 8;
 
-/// See [`FEW`], ms.
+/// The length of the window for [`FEW`], ms.
 const WINDOW_MS: u64 = 10;
 
-/// Flows told apart, a power of two. Two with one place count as one, which can cost both their
-/// privilege, never their order.
+/// Slots of the table, a power of two. Two flows with the same slot count as one. That can make both
+/// lose their priority, but never their order.
 const PLACES: usize = 1024;
 
-/// What is known of the flows that left this worker. 24 KiB.
+/// The flows that this worker has sent frames of. 24 KiB.
 #[derive(Debug)]
 pub(super) struct SparseFlows(Box<[Flow]>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Flow {
-    /// Not sparse until then.
+    /// The flow is not sparse before this time.
     rests_until_ms: u64,
-    /// The window of the last frame, and the frames in it.
+    /// The window of the latest frame, and the number of frames in it.
     window: u64,
     frames: u8,
 }
@@ -42,8 +42,8 @@ impl SparseFlows {
         Self(vec![Flow::default(); PLACES].into_boxed_slice())
     }
 
-    /// May this frame, read at `now_ms`, pass others? To be asked once for each frame, in the order
-    /// of the frames. With `none_passes` it may not, whatever it is.
+    /// May this frame, read at `now_ms`, overtake others? Must be called once for each frame, in the
+    /// order in which the frames came. With `none_passes` no frame may, and its flow counts as busy.
     pub(super) fn admit(
         &mut self,
         now_ms: u64,
@@ -132,7 +132,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever passes has not had to wait for as long as anything waits.
+        /// A frame overtakes others only if the previous waiting frame of its flow came so long ago that
+        /// it cannot wait any more.
         #[test]
         fn nobody_passes_a_frame_of_its_own(gaps in prop::collection::vec(prop_oneof![9 => 0_u64..30, 1 => 400_u64..600], 1..500)) {
             let (mut flows, mut now, mut waits_since) = (SparseFlows::new(), 0, None);

@@ -1,21 +1,23 @@
-//! Which worker gets a datagram: one port, a socket for each worker, and a program in the kernel
-//! that chooses among them by the lane in the clear header (`docs/adr/0020-several-workers.md`).
+//! Decides which worker receives a datagram. All workers share one port, and each has its own socket. A
+//! BPF program in the kernel chooses the socket by the lane, which is in the unencrypted header
+//! (`docs/adr/0020-several-workers.md`).
 //!
 //! ```text
 //!   lane 0, handshakes, relayed, anything else -> worker 0
 //!   lane n, and the express lane of lane n     -> worker (n - 1) mod workers
 //! ```
 //!
-//! The choice is a hint: every worker opens every lane. What hangs on it is the order within a flow,
-//! and that no two workers want the replay window of one lane.
+//! The choice is only a hint: every worker can decrypt every lane. A good choice keeps the order within
+//! a flow, and keeps two workers from waiting for the replay window of the same lane.
 //!
-//! *The port is exclusive.* The first socket is bound without `SO_REUSEPORT`, so that a port in use
-//! is an error; only then it lets the others join. Whoever has the user's rights and joins as well
-//! gets nothing: the program names none but our own.
+//! *No other program can take the port.* The first socket is bound without `SO_REUSEPORT`, so that a
+//! port in use is an error. Only then may further sockets join it. A program of the same user could join
+//! as well, but would receive nothing: the BPF program chooses only our sockets.
 //!
-//! *A train has one lane.* All workers of a sender have one source port, so a receiver's kernel could
-//! merge datagrams of two of them into one train, which goes to one worker as a whole. It does not
-//! merge what differs in its TTL; so each worker has its own.
+//! *All datagrams of a GRO batch have the same worker.* All workers of a sender use the same source
+//! port, so the receiver's kernel could coalesce datagrams of two of them into one batch, which goes to
+//! one worker as a whole. The kernel does not coalesce datagrams whose TTL differs. Therefore each
+//! worker sends with a TTL of its own.
 
 use std::io;
 use std::net::UdpSocket;
@@ -41,16 +43,17 @@ pub fn default_workers() -> usize {
 }
 
 impl UdpSockets {
-    /// Sockets for `workers` workers on the same addresses: these, and others that join them.
+    /// Sockets for `workers` workers on the same addresses: this socket pair for the first worker, and
+    /// new ones that share its port.
     ///
     /// # Errors
-    /// The kernel has no such thing, or no descriptor is left; these sockets stay as they were.
+    /// The kernel does not support it, or no descriptor is left. This socket pair stays as it was.
     pub fn share_among(&self, workers: usize) -> io::Result<Vec<Self>> {
         let mut all = vec![self.try_clone()?];
         all.resize_with(workers.clamp(1, MAX_WORKERS), Self::default);
         for first in self.both().into_iter().flatten() {
             if let Err(error) = share(first, &mut all) {
-                // A socket that nobody may join is the exclusive one that it was.
+                // As long as nobody may join it, the socket is exclusive, as it was before.
                 for socket in self.both().into_iter().flatten() {
                     SockRef::from(socket).set_reuse_port(false)?;
                 }
@@ -61,7 +64,7 @@ impl UdpSockets {
     }
 }
 
-/// Lets sockets join `first`, one for each of `all` but the first.
+/// Adds sockets to the port of `first`, one for each of `all` but the first.
 fn share(first: &UdpSocket, all: &mut [UdpSockets]) -> io::Result<()> {
     let workers = u32::try_from(all.len()).unwrap_or(1);
     if workers < 2 {
@@ -70,7 +73,7 @@ fn share(first: &UdpSocket, all: &mut [UdpSockets]) -> io::Result<()> {
     let addr = first.local_addr()?;
     let first = SockRef::from(first);
     first.set_reuse_port(true)?;
-    // The number of a socket in the group is the order in which it joined.
+    // The kernel numbers the sockets of a group in the order in which they joined.
     for (number, sockets) in (0..).zip(all.iter_mut()).skip(1) {
         let socket = udp::unbound(addr)?;
         socket.set_reuse_port(true)?;
@@ -79,14 +82,15 @@ fn share(first: &UdpSocket, all: &mut [UdpSockets]) -> io::Result<()> {
         *sockets.place(addr) = Some(socket.into());
     }
     if let Err(error) = sys::steer(&*first, &program(workers)) {
-        // The kernel then goes by the addresses: all lanes of a peer to one worker, in order.
+        // The kernel then chooses by a hash of the addresses: all lanes of a peer go to one worker, in
+        // order.
         tracing::warn!(%error, "datagrams are not steered by their lane");
     }
     Ok(())
 }
 
-/// The TTL of worker `number`. It costs a worker so many of the 64 hops or more that systems have
-/// for the 30 of the longest ways.
+/// Lowers the TTL by the worker's `number`. Systems start with 64 hops or more, and the longest routes
+/// have about 30, so this leaves enough.
 fn lower_ttl(socket: &Socket, v4: bool, number: u32) -> io::Result<()> {
     let lower = |ttl: u32| ttl.saturating_sub(number).max(1);
     if v4 {
@@ -96,8 +100,8 @@ fn lower_ttl(socket: &Socket, v4: bool, number: u32) -> io::Result<()> {
     }
 }
 
-/// What the kernel runs for each datagram or train. What it returns is the socket's number; a load
-/// beyond the end of the datagram returns 0.
+/// The program that the kernel runs for each datagram or GRO batch. It returns the number of the socket.
+/// A load beyond the end of the datagram ends the program with 0.
 fn program(workers: u32) -> [Instruction; 9] {
     let byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let if_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;

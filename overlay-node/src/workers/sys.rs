@@ -1,11 +1,11 @@
-//! What the workers alone ask of the system: `eventfd(2)`, the scheduler's slice, the choice among the
-//! sockets of one port. The rest is in [`host_services`].
+//! System calls that only the workers need: `eventfd(2)`, the scheduler's time slice, and the choice
+//! among sockets of one port. All others are in [`host_services`].
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// A counter that `poll(2)` can wait on: 8 bytes written add, 8 bytes read take.
+/// A counter that `poll(2)` can wait for. Writing 8 bytes adds to it; reading 8 bytes resets it.
 pub(super) fn eventfd() -> io::Result<File> {
     // SAFETY: takes two numbers; the result is checked.
     let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -30,13 +30,13 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Asks the scheduler for turns of `slice_ns` for the calling thread: in exchange for shorter ones
-/// it gets the core earlier after it has woken up. Its share, policy and nice value stay. No
-/// privilege is needed; from Linux 6.12 on it has effect, before that it is taken and means nothing.
-/// A thread with a real-time policy has no slice and stays as it is.
+/// Asks the scheduler for time slices of `slice_ns` for the calling thread. In exchange for a shorter
+/// slice the thread gets the core earlier after a wake-up. Its share of the core, its policy and its
+/// nice value stay the same. No privilege is needed. Linux before 6.12 accepts the call and ignores it.
+/// A thread with a real-time policy has no slice and is left alone.
 ///
 /// # Errors
-/// The system call is refused, as a sandbox may do.
+/// The system call was refused; a sandbox may do that.
 pub(super) fn ask_for_slice(slice_ns: u64) -> io::Result<()> {
     const SIZE: u32 = 48;
     const _: () = assert!(size_of::<SchedAttr>() == SIZE as usize);
@@ -69,14 +69,14 @@ pub(super) fn ask_for_slice(slice_ns: u64) -> io::Result<()> {
 pub(super) struct Instruction(libc::sock_filter);
 
 impl Instruction {
-    /// `code` is made of the `BPF_` numbers, which all are below 256.
+    /// `code` is composed of `BPF_` constants, which are all below 256.
     pub(super) fn new(code: u32, k: u32) -> Self {
         let code = u16::try_from(code).unwrap_or(u16::MAX);
         let (jt, jf) = (0, 0);
         Self(libc::sock_filter { code, jt, jf, k })
     }
 
-    /// How many instructions are skipped if the comparison holds, and if it does not.
+    /// How many instructions to skip if the comparison holds, and if it does not.
     pub(super) const fn jumps(mut self, holds: u8, else_: u8) -> Self {
         (self.0.jt, self.0.jf) = (holds, else_);
         self
@@ -88,8 +88,8 @@ impl Instruction {
     }
 }
 
-/// Lets `program` choose among the sockets of one port, to which `socket` belongs
-/// (`SO_ATTACH_REUSEPORT_CBPF`). It sees UDP payloads.
+/// Makes `program` choose among the sockets that share the port of `socket`
+/// (`SO_ATTACH_REUSEPORT_CBPF`). The program sees the UDP payload.
 pub(super) fn steer(socket: &impl AsRawFd, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {

@@ -36,12 +36,12 @@ const MAC_A: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
 const MAC_B: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xb]);
 const STRANGER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xcc]);
 
-/// A node as its guest and its slow path see it.
+/// A node, as its guest and its slow path see it.
 struct Node {
     addr: SocketAddr,
     sender: SlowSender,
     guest: MemoryTap,
-    /// The guest's ends of the queues of the second worker and those after it.
+    /// The guest's ends of the queues of all workers but the first.
     other_queues: Vec<MemoryTap>,
     punts: mpsc::Receiver<Punt>,
     drops: Arc<DropCounters>,
@@ -156,7 +156,8 @@ fn key(mac: MacAddr) -> MacKey {
     MacKey { vlan, mac }
 }
 
-/// What a node knows: its own MAC, the other's MAC behind the only peer, no path yet.
+/// What a node knows: its own guest's MAC, and the other guest's MAC behind its only peer. It has no
+/// path yet.
 fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
     let slot = PeerSlot(0);
     let macs = [
@@ -211,14 +212,14 @@ fn session(peer: u8, local: u32, remote: u32, role: Role) -> Session {
     Session::new(names, &split, Suite::Aes256Gcm, role, Instant::now()).unwrap()
 }
 
-/// Two nodes without a path.
+/// Two nodes without a path to each other.
 fn two(local: &str) -> (Node, Node) {
     let a = Node::start(local, MAC_A, MAC_B, session(2, 10, 20, Role::Initiator));
     let b = Node::start(local, MAC_B, MAC_A, session(1, 20, 10, Role::Responder));
     (a, b)
 }
 
-/// Two nodes with a direct path.
+/// Two nodes with a direct path to each other.
 fn two_joined(local: &str) -> (Node, Node) {
     let (a, b) = two(local);
     a.change(|fib| fib.peers[0].path = Some(Path::direct(b.addr)));
@@ -249,7 +250,7 @@ fn frames_of_all_sizes_cross_unchanged_over_both_families() {
         assert_eq!(b.hears(), broadcast);
         a.no_drops();
         b.no_drops();
-        // Told once that the session works, from that address; nothing else was punted.
+        // One punt said that the session works, from that address. There were no others.
         let Punt::Opened {
             session,
             peer,
@@ -324,7 +325,7 @@ fn a_broadcast_that_comes_again_and_again_is_told_to_the_slow_path_before_it_is_
 #[test]
 fn trust_17_a_forged_source_and_a_late_frame_are_not_delivered() {
     let (mut a, mut b) = two_joined("127.0.0.1:0");
-    // A believes that the stranger is its own; B knows better.
+    // A believes that the unknown MAC is its own guest's; B does not.
     let local = MacEntry::Local(Arc::new(LocalMac::default()));
     a.change(|fib| drop(fib.networks[0].macs.insert(key(STRANGER), local)));
     let forged = frame(MAC_B, STRANGER, 1514);

@@ -1,8 +1,8 @@
-//! The node's UDP sockets.
+//! The node's UDP sockets, one for IPv4 and one for IPv6.
 //!
-//! IPv4 and IPv6 have a socket each. The kernel never fragments what goes out: the size of a
-//! datagram is the path's proven limit, so `DF` is set and the kernel's own guess of the path MTU,
-//! which anyone can spoil with a forged ICMP message, is ignored (`IP_PMTUDISC_PROBE`).
+//! A worker sends a datagram only as large as the path is proven to carry, so the kernel must never
+//! fragment it: the `DF` bit is set. The kernel's own idea of the path MTU is ignored
+//! (`IP_PMTUDISC_PROBE`), because anyone can spoil it with a forged ICMP message.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,25 +13,26 @@ use nat_traversal::path::SocketId;
 use overlay_proto::drop_reason::DropReason;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Bytes the kernel may hold for us in each direction: 20 ms at 1.6 Gbit/s.
+/// Bytes the kernel may buffer in each direction: 20 ms at 1.6 Gbit/s.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// How often another port is drawn when the IPv6 socket cannot have the IPv4 socket's.
+/// With port 0: how often another port is drawn if the IPv6 socket cannot have the same port as the IPv4
+/// socket.
 const PORT_ATTEMPTS: usize = 16;
 
-/// A socket cannot be had.
+/// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Another program has the port.
+    /// Another program uses the port.
     #[error(
         "UDP port {} on {} is in use by another program; stop it (`ss -ulpn` shows it) or choose \
          another port with --listen", .0.port(), .0.ip()
     )]
     Busy(SocketAddr),
-    /// The port needs a right.
+    /// The port needs a privilege.
     #[error("no permission for UDP port {}; choose one above 1023 with --listen", .0.port())]
     NotPermitted(SocketAddr),
-    /// The address is not this host's.
+    /// The address is not one of this host's.
     #[error("{} is not an address of this host; choose another with --listen", .0.ip())]
     NotLocal(SocketAddr),
     /// Anything else.
@@ -39,7 +40,8 @@ pub enum BindError {
     System(SocketAddr, io::Error),
 }
 
-/// The node's sockets, or those of one of its workers. A family the host does not have is `None`.
+/// The sockets of the node, or of one of its workers. `None` for an address family that the host does
+/// not have.
 #[derive(Debug, Default)]
 pub struct UdpSockets {
     /// The IPv4 socket.
@@ -49,10 +51,10 @@ pub struct UdpSockets {
 }
 
 impl UdpSockets {
-    /// Both families on all addresses, on the same `port`; 0 draws a free one.
+    /// Binds both families to all addresses, on the same `port`; port 0 draws a free one.
     ///
     /// # Errors
-    /// The port is busy in either family, or the host has neither.
+    /// The port is busy in one of the families, or the host has neither family.
     pub fn bind(port: u16) -> Result<Self, BindError> {
         for attempt in 1.. {
             let v4 = available(bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)))?;
@@ -74,10 +76,10 @@ impl UdpSockets {
         Err(BindError::System(any, none))
     }
 
-    /// Exactly these addresses, at most one of each family (the later one wins).
+    /// Binds exactly these addresses, at most one of each family (the later one wins).
     ///
     /// # Errors
-    /// One of them cannot be had.
+    /// One of them cannot be bound.
     pub fn bind_to(addrs: &[SocketAddr]) -> Result<Self, BindError> {
         let mut sockets = Self::default();
         for &addr in addrs {
@@ -86,7 +88,7 @@ impl UdpSockets {
         Ok(sockets)
     }
 
-    /// Where the socket for `addr` is.
+    /// The field for a socket with `addr`'s family.
     pub(super) const fn place(&mut self, addr: SocketAddr) -> &mut Option<UdpSocket> {
         match addr {
             SocketAddr::V4(_) => &mut self.v4,
@@ -103,7 +105,7 @@ impl UdpSockets {
         }
     }
 
-    /// The IPv4 and the IPv6 socket.
+    /// The IPv4 socket and the IPv6 socket.
     pub(super) const fn both(&self) -> [Option<&UdpSocket>; 2] {
         [self.v4.as_ref(), self.v6.as_ref()]
     }
@@ -118,7 +120,7 @@ impl UdpSockets {
             .collect()
     }
 
-    /// The same sockets once more, for another thread.
+    /// Clones the descriptors, for another thread.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -130,7 +132,7 @@ impl UdpSockets {
     }
 }
 
-/// A host without this family has no socket of it; that is no error.
+/// A host that lacks this address family has no socket for it. That is no error.
 fn available(bound: Result<UdpSocket, BindError>) -> Result<Option<UdpSocket>, BindError> {
     match bound {
         Ok(socket) => Ok(Some(socket)),
@@ -142,13 +144,13 @@ fn available(bound: Result<UdpSocket, BindError>) -> Result<Option<UdpSocket>, B
         {
             Ok(None)
         }
-        // IPv6 is compiled in but switched off.
+        // The kernel supports IPv6, but it is switched off.
         Err(BindError::NotLocal(SocketAddr::V6(addr))) if addr.ip().is_unspecified() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// One socket, exclusive: without reuse, so that a busy port is an error.
+/// Binds one socket without address reuse, so that a busy port is an error.
 fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
     let open = || -> io::Result<Socket> {
         let socket = unbound(addr)?;
@@ -166,7 +168,7 @@ fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
     }
 }
 
-/// A socket for `addr` as the data path needs it, not bound yet.
+/// An unbound socket for `addr`, with the options that the data path needs.
 pub(super) fn unbound(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -182,7 +184,7 @@ pub(super) fn unbound(addr: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Why a datagram was not sent.
+/// The drop reason for a failed send.
 pub(super) const fn reason_of(errno: Option<i32>) -> DropReason {
     match errno {
         Some(libc::EAGAIN | libc::ENOBUFS) => DropReason::SocketFull,

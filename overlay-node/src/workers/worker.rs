@@ -1,4 +1,5 @@
-//! One worker: wait, drain the sockets, drain the taps, send, and again.
+//! The loop of one worker: wait, read the sockets, read the taps, write to the taps, send to the
+//! sockets.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tap_bridge::offload::{HEADROOM, Marks};
 use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
-use super::inbox::{Inbox, Train};
+use super::inbox::{GroBatch, Inbox};
 use super::incoming::Incoming;
 use super::load::Load;
 use super::outbox::Outbox;
@@ -26,16 +27,16 @@ use super::readahead::{Readahead, Tap};
 use super::sparse::SparseFlows;
 use super::sys;
 
-/// How often partial frames are looked through while there are any.
+/// How often incomplete fragmented frames are checked for their timeout, while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
-/// The turn on its core that a worker asks the scheduler for, ns. A worker shares its core with the
-/// guests: with the default of some milliseconds, a small frame that wakes it waits until whoever
-/// runs has had theirs. It moves about four super-frames in one.
+/// The time slice that a worker asks the scheduler for, ns. A worker shares its core with the guests.
+/// With the scheduler's default of some milliseconds, a small frame that wakes the worker would wait
+/// until the running guest has used up its slice. In this time a worker moves about four GSO frames.
 const SLICE_NS: u64 = 100_000;
 
-/// A worker that slept for longer has rested, ms: what wakes it is mostly a single frame, which goes its way
-/// before anything else is asked for.
+/// A worker that slept longer than this, in ms, counts as idle before its turn. What wakes an idle
+/// worker is mostly a single frame, so the worker forwards one frame before it reads a batch.
 const REST_MS: u64 = 1;
 
 /// What a worker shares with the rest of the node.
@@ -49,16 +50,16 @@ struct Shared {
     mailbox: Arc<Mailbox>,
 }
 
-/// One thread's part of the data path.
+/// One thread's part of the data path: what it shares, and what it owns.
 pub(super) struct Worker {
     shared: Shared,
     path: DataPath,
 }
 
-/// All that moves frames. Nobody else has any of it.
+/// Everything that moves frames. It belongs to this thread alone.
 struct DataPath {
     taps: Taps,
-    /// Of the IPv4 and of the IPv6 socket.
+    /// One for the IPv4 socket, one for the IPv6 socket.
     inboxes: [Inbox; 2],
     readahead: Readahead,
     sparse: SparseFlows,
@@ -67,16 +68,16 @@ struct DataPath {
     outbox: Outbox,
     outgoing: Outgoing,
     incoming: Incoming,
-    /// When partial frames were last looked through.
+    /// When incomplete frames were last checked for their timeout.
     swept: Instant,
     /// When the last turn began, ms.
     turned_ms: u64,
-    /// Has the worker rested before this turn?
+    /// Was the worker idle before this turn? See [`REST_MS`].
     rested: bool,
     /// What the last turn has moved.
     load: Load,
-    /// What [`DataPath::wait`] waits for: the mailbox, the sockets, the taps. Empty when the taps have
-    /// changed.
+    /// The descriptors that [`DataPath::wait`] polls, in this order: mailbox, sockets, taps. It is
+    /// emptied when the taps change, and filled again by the next wait.
     waits: Vec<Wait>,
 }
 
@@ -113,7 +114,7 @@ impl Worker {
         worker
     }
 
-    /// Until told to stop.
+    /// Runs until the mailbox orders it to stop.
     pub(super) fn run(&mut self) {
         if let Err(error) = sys::ask_for_slice(SLICE_NS) {
             tracing::debug!(%error, "no short slice for a worker");
@@ -135,7 +136,7 @@ impl Worker {
         }
     }
 
-    /// One turn, with the snapshot of this moment.
+    /// Runs one turn. The `Fib` loaded at its beginning serves the whole turn.
     fn turn(&mut self, slept: bool) {
         let shared = &self.shared;
         let fib = shared.fib.load();
@@ -155,10 +156,10 @@ impl Worker {
 }
 
 impl DataPath {
-    /// Reads what is there, lets pass what may, and handles one batch of what waits in each
-    /// direction.
+    /// Reads the sockets and the taps and forwards the packets of sparse flows at once. Then forwards
+    /// one batch of the waiting rest in each direction.
     fn turn(&mut self, context: &Context<'_>, slept: bool) {
-        // A busy worker has long turns: only a sleep is a rest.
+        // The turns of a busy worker can be longer than `REST_MS`, too: only one that slept was idle.
         self.rested = slept && context.now_ms.saturating_sub(self.turned_ms) > REST_MS;
         self.turned_ms = context.now_ms;
         self.receive(context);
@@ -173,7 +174,7 @@ impl DataPath {
         }
     }
 
-    /// Reads the sockets, and delivers what came on express lanes.
+    /// Reads the sockets, and delivers at once what came on an express lane, the lane of sparse flows.
     fn receive(&mut self, context: &Context<'_>) {
         let (incoming, sockets) = (&mut self.incoming, self.outbox.sockets());
         for (socket, inbox) in sockets.both().into_iter().zip(&mut self.inboxes) {
@@ -192,7 +193,7 @@ impl DataPath {
         }
     }
 
-    /// Delivers the next few trains.
+    /// Delivers the next few GRO batches of each socket.
     fn deliver_batch(&mut self, context: &Context<'_>) {
         if self.inboxes.iter().all(Inbox::is_empty) {
             return;
@@ -208,7 +209,8 @@ impl DataPath {
         delivery.flush();
     }
 
-    /// Reads the taps, and sends the frames of sparse flows. A tap that is gone is let go.
+    /// Reads the taps, and sends the frames of sparse flows at once. A tap whose device is gone is
+    /// removed.
     fn read_taps(&mut self, context: &Context<'_>) {
         let (readahead, sparse) = (&mut self.readahead, &mut self.sparse);
         let (now, waits) = ((context.now_ms, self.rested), &mut self.waits);
@@ -229,7 +231,8 @@ impl DataPath {
                     true
                 }
                 Err(error) => {
-                    // Nobody else notices. If the slow path has no room to be told, the next turn fails, too.
+                    // Nobody else notices that the device is gone. If the punt queue is full, the tap
+                    // stays: reading it fails again in the next turn, and the slow path is told then.
                     if !context.punt(Punt::TapLost { net }) {
                         return true;
                     }
@@ -244,7 +247,7 @@ impl DataPath {
         self.outbox.flush(context);
     }
 
-    /// Sends the oldest batch of each tap.
+    /// Sends the oldest batch that was read from each tap.
     fn send_batch(&mut self, context: &Context<'_>) {
         let (outgoing, outbox, lane) = (&mut self.outgoing, &mut self.outbox, self.lane);
         let load = &mut self.load;
@@ -258,7 +261,8 @@ impl DataPath {
         }
     }
 
-    /// Takes the queues of `taps`; frames that wait stay with their tap.
+    /// Replaces the tap queues with `taps`. Frames that were read from a tap and wait stay with it if
+    /// `taps` still has a queue of its network; the others are dropped and counted.
     fn change_taps(&mut self, taps: TapSet, drops: &DropCounters) {
         self.waits.clear();
         let taps = taps.into_iter().map(|(net, queue)| Tap::new(net, queue));
@@ -274,7 +278,7 @@ impl DataPath {
         }
     }
 
-    /// Is there anything to do that need not be waited for?
+    /// Is there work that does not depend on new input?
     fn is_busy(&self) -> bool {
         let mut inboxes = self.inboxes.iter();
         let mut taps = self.taps.0.iter();
@@ -282,8 +286,8 @@ impl DataPath {
             || taps.any(|tap| tap.is_readable || tap.has_backlog())
     }
 
-    /// Until there is something to do; only looks when there is already. Marks what can be read. Returns
-    /// whether it may have slept.
+    /// Waits until a descriptor can be read, or the housekeeping is due; with work left it only polls.
+    /// Marks the sockets and taps that can be read. Returns whether the thread may have slept.
     fn wait(&mut self, mailbox: &Mailbox) -> bool {
         let timeout = if self.is_busy() {
             Some(Duration::ZERO)
@@ -293,7 +297,8 @@ impl DataPath {
             None
         };
         if self.waits.is_empty() {
-            // A negative descriptor is passed over: a family without a socket keeps its place.
+            // `poll` skips a negative descriptor, so a missing address family keeps its place in the
+            // list.
             let sockets = self.outbox.sockets().both();
             let sockets = sockets.map(|socket| socket.map_or(-1, AsRawFd::as_raw_fd));
             let taps = self.taps.0.iter().map(|tap| tap.queue.as_raw_fd());
@@ -315,12 +320,13 @@ impl DataPath {
     }
 }
 
-/// The datagrams of `trains`, how each came, and with which mark.
+/// All datagrams of the GRO `batches`, each with the path it came by and its mark (TOS or traffic
+/// class).
 fn datagrams<'a>(
-    trains: impl Iterator<Item = Train<'a>>,
+    batches: impl Iterator<Item = GroBatch<'a>>,
 ) -> impl Iterator<Item = (Path, u8, &'a mut [u8])> {
-    trains.flat_map(|train| {
-        let (path, mark) = (Path::direct(train.from), train.mark);
-        train.map(move |datagram| (path, mark, datagram))
+    batches.flat_map(|batch| {
+        let (path, mark) = (Path::direct(batch.from), batch.mark);
+        batch.map(move |datagram| (path, mark, datagram))
     })
 }

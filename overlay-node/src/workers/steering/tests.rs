@@ -123,12 +123,12 @@ fn the_kernel_gives_each_datagram_to_the_worker_of_its_lane() {
 }
 
 #[test]
-fn a_train_goes_whole_to_the_worker_of_its_lane() {
+fn a_gro_batch_goes_whole_to_the_worker_of_its_lane() {
     let sockets = group(2);
     let to = sockets[0].v4.as_ref().unwrap().local_addr().unwrap();
     let sender = bound();
-    let mut train = vec![0; 4 * (16 + TAG_LEN)];
-    for datagram in train.chunks_mut(16 + TAG_LEN) {
+    let mut batch = vec![0; 4 * (16 + TAG_LEN)];
+    for datagram in batch.chunks_mut(16 + TAG_LEN) {
         datagram[0] = 4;
         datagram[8] = 2;
     }
@@ -137,7 +137,7 @@ fn a_train_goes_whole_to_the_worker_of_its_lane() {
         local: None,
         mark: 0,
         segment: 32,
-        bytes: &train,
+        bytes: &batch,
     };
     let sent = send_batch::<1, MARKED>(sender.v4.as_ref().unwrap(), [whole].into_iter());
     assert_eq!(sent.unwrap(), 1);

@@ -1,5 +1,5 @@
-//! What was delivered once and comes again, in any shape: a worker's receiving half and the path
-//! agent behind it must not care.
+//! A datagram that was delivered once comes again, unchanged or mutated. The receiving half of a worker,
+//! and the path agent behind it, must ignore it.
 
 use nat_traversal::agent::{PathAgent, PathEvent, ProbeBudget};
 use nat_traversal::candidate::CandidateFilter;
@@ -13,7 +13,7 @@ use crate::workers::punt::Context;
 use crate::workers::readahead::Tap;
 use tap_bridge::offload::Marks;
 
-/// Mutations of each kind.
+/// Mutated datagrams of each kind.
 const ROUNDS: usize = 10_000;
 
 /// A node that receives, without threads and sockets.
@@ -30,12 +30,12 @@ struct Receiver {
     now: Instant,
 }
 
-/// What one datagram did.
+/// What one datagram caused.
 #[derive(Debug, PartialEq, Eq)]
 struct Effect {
     delivered: usize,
     dropped: u64,
-    /// Handed on as no data of ours: the slow path drops it, counted.
+    /// It was handed on as something other than data. The slow path drops it and counts the drop.
     foreign: usize,
 }
 
@@ -55,7 +55,7 @@ fn home() -> Path {
 }
 
 impl Receiver {
-    /// A session stands, and its path is [`home`].
+    /// There is a session, and its path is [`home`].
     fn new() -> Self {
         let now = Instant::now();
         let own = Arc::new(session(1, 20, 10, Role::Responder));
@@ -115,10 +115,11 @@ impl Receiver {
         let mut foreign = 0;
         while let Ok(punt) = self.punts.try_recv() {
             match punt {
-                // As the driver does.
+                // The driver does the same.
                 Punt::Opened { path, .. } => self.agent.handle_traffic(self.now, path),
                 Punt::Datagram { .. } => foreign += 1,
-                // Under another index. The driver heeds it for peers without a session only.
+                // The stray has another session index. The driver acts on it only for peers without a
+                // session.
                 Punt::Stray { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -131,7 +132,7 @@ impl Receiver {
         }
     }
 
-    /// No word of another path.
+    /// Nothing was said about another path.
     fn assert_unmoved(&mut self) {
         assert_eq!(self.agent.chosen(), Some(home()));
         let event = self.agent.poll_event();
@@ -142,7 +143,7 @@ impl Receiver {
     }
 }
 
-/// A receiver, and datagrams that it has delivered.
+/// A receiver, and datagrams that were delivered to it.
 fn after_traffic() -> (Receiver, Vec<Vec<u8>>) {
     let mut receiver = Receiver::new();
     let delivered: Vec<_> = (0..500).map(|n| receiver.sealed(60 + n)).collect();
@@ -152,7 +153,7 @@ fn after_traffic() -> (Receiver, Vec<Vec<u8>>) {
     (receiver, delivered)
 }
 
-/// Sends [`ROUNDS`] copies that `change` has changed; it also says whence they come.
+/// Sends [`ROUNDS`] copies. `change` changes each copy, and returns the address it comes from.
 fn again(change: impl Fn(&mut Vec<u8>, &mut SeededEntropy) -> Path) {
     let (mut receiver, delivered) = after_traffic();
     let mut chance = SeededEntropy::new(4);
@@ -164,7 +165,7 @@ fn again(change: impl Fn(&mut Vec<u8>, &mut SeededEntropy) -> Path) {
         assert!(silent, "round {round}: {effect:?}");
         receiver.assert_unmoved();
     }
-    // What is new still arrives.
+    // A new datagram still arrives.
     let fresh = receiver.sealed(100);
     assert_eq!(receiver.receive(home(), &fresh), DELIVERED);
 }
@@ -220,7 +221,7 @@ fn a_fresh_datagram_from_elsewhere_is_delivered_once_and_moves_no_path() {
             assert_eq!(receiver.receive(from, &fresh), NOTHING_BUT_A_COUNTER);
         }
     }
-    // The address is asked, sealed; as long as it does not answer, nothing moves.
+    // The new address is challenged with a sealed probe. The path does not move until it answers.
     let asked = receiver
         .agent
         .poll_transmit(receiver.now, &mut budget, &mut entropy);

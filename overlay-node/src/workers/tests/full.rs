@@ -1,4 +1,4 @@
-//! When the slow path does not keep up, and what it is spared.
+//! What workers do when the slow path does not keep up, and what they never hand to it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,7 +8,7 @@ use tap_bridge::{Offload, WriteReport};
 
 use super::*;
 
-/// A tap whose device is gone: it says that it can be read, and reading fails.
+/// A tap whose device is gone: `poll` says that it can be read, and the read fails.
 struct Gone(MemoryTap);
 
 impl FrameQueue for Gone {
@@ -29,7 +29,7 @@ impl FrameQueue for Gone {
     }
 }
 
-/// Leaves no room in the queue to the slow path.
+/// Fills the queue to the slow path.
 fn fill(node: &mut Node) {
     for _ in 0..100 {
         node.says(&frame(STRANGER, MAC_A, 60));
@@ -80,7 +80,7 @@ fn nothing_longer_than_what_is_sent_goes_to_the_slow_path() {
     b.counted(DropReason::MalformedDatagram);
     sender.send_to(&vec![1; longest], b.addr).unwrap();
     assert!(matches!(b.punted(), Punt::Datagram { bytes, .. } if bytes.len() == longest));
-    // Sealed control, by a member whose bytes need not be what any node sends.
+    // Sealed control messages from a member, with bytes that no honest node sends.
     let mut inner = [0; InnerHeader::MAX_LEN];
     let len = InnerHeader::plain(InnerKind::Control).write(&mut inner);
     let refused = b.drops.get(DropReason::MalformedDatagram);

@@ -1,8 +1,9 @@
-//! Several workers at each end: every lane is opened, by the worker of its lane, in order.
+//! Several workers at each end: the worker of its lane decrypts a datagram, and each lane keeps its
+//! order.
 
 use super::*;
 
-/// Two nodes with a direct path, `a` and `b` workers.
+/// Two nodes with a direct path, one with `a` workers and one with `b`.
 fn joined(a: usize, b: usize) -> (Node, Node) {
     let local = "127.0.0.1:0";
     let initiator = session(2, 10, 20, Role::Initiator);
@@ -21,7 +22,7 @@ impl Node {
     }
 }
 
-/// Frame number `number` of queue `queue`, of one datagram or of several pieces.
+/// Frame number `number` of queue `queue`, in one datagram or in several fragments.
 fn numbered(dst: MacAddr, src: MacAddr, queue: usize, number: u16) -> Vec<u8> {
     let len = [60, 700, 1514, 4000][usize::from(number) % 4];
     let mut bytes = frame(dst, src, len);
@@ -30,11 +31,11 @@ fn numbered(dst: MacAddr, src: MacAddr, queue: usize, number: u16) -> Vec<u8> {
     bytes
 }
 
-/// Sends from all queues of one node at once; what comes to each queue of the other is what the
-/// lanes say, unchanged and in order.
+/// Sends from all queues of one node at the same time. Each queue of the other node must get the frames
+/// of its lanes, unchanged and in order.
 fn cross(from: &mut Node, to: &mut Node, (dst, src): (MacAddr, MacAddr)) {
     const FRAMES: u16 = 400;
-    // As many as the receiver's buffers hold without anybody reading.
+    // As many as fit into the receiver's buffers while nobody reads.
     const AT_ONCE: u16 = 8;
     let workers = to.queues().len();
     let senders = from.queues().len();
@@ -79,8 +80,9 @@ fn any_number_of_workers_understands_any_other() {
     }
 }
 
-/// A lane that comes to another worker than its own: at the start, over a relay, or from a kernel that
-/// does not steer. Two workers then open packets of one lane; each packet counts once all the same.
+/// A datagram comes to a worker other than that of its lane: at the start, over a relay, or because the
+/// kernel does not steer. Two workers then decrypt packets of one lane, and each packet must still count
+/// only once.
 #[test]
 fn two_workers_may_open_packets_of_one_lane() {
     let (a, b) = (
@@ -101,7 +103,7 @@ fn two_workers_may_open_packets_of_one_lane() {
             let header = DataHeader::parse(&packet).unwrap();
             b.open_in_place(&header, &mut packet).is_ok()
         };
-        // From both ends, so that they meet.
+        // From both ends, so that the two directions meet.
         let (head, tail) = packets.split_at(first);
         tail.iter()
             .chain(head)

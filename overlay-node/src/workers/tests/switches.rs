@@ -1,4 +1,4 @@
-//! What is switched off for a network: the clamp of its SYNs, the offload of its tap.
+//! What can be switched off for a network: clamping the MSS, and the offload of its tap.
 
 use overlay_proto::wire::max_frame;
 use tap_bridge::Offload;
@@ -7,12 +7,13 @@ use super::super::delivery::Taps;
 use super::super::readahead::Tap;
 use super::*;
 
-/// What an MSS of one frame per datagram is: Ethernet, IPv4 and TCP headers taken off.
+/// The MSS with which a segment fits into one datagram: the frame limit less Ethernet, IPv4 and TCP
+/// headers.
 const CLAMPED: u16 = (max_frame(SAFE_DATAGRAM) - 14 - 40) as u16;
 const GUESTS: u16 = 1460;
 const MSS_AT: usize = 14 + 20 + 20 + 2;
 
-/// A SYN with an MSS of [`GUESTS`] and a checksum that nobody checks.
+/// A SYN with the MSS [`GUESTS`]. Nobody verifies its checksum.
 fn syn(dst: MacAddr, src: MacAddr) -> Vec<u8> {
     let ip = [
         0x45, 0, 0, 44, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2,
@@ -31,7 +32,7 @@ fn a_syn_is_clamped_unless_both_ends_leave_it() {
     let sent = syn(MAC_B, MAC_A);
     for (at_a, at_b, mss) in [
         (true, true, CLAMPED),
-        // One end is enough, whichever it is.
+        // It is enough that one end has it, whichever it is.
         (true, false, CLAMPED),
         (false, true, CLAMPED),
         (false, false, GUESTS),

@@ -1,12 +1,13 @@
-//! Batches of datagrams on their way out, in *trains*.
+//! Datagrams that wait to be sent, in *GSO batches*.
 //!
-//! Datagrams of one size and one mark to one destination lie behind each other in the buffer and go to the kernel
-//! as one (`UDP_SEGMENT`); it cuts them as late as it can, at best in the network card. The last datagram of a train may be shorter
-//! than the others, which ends it.
+//! Datagrams that have the same size, mark and destination lie next to each other in the buffer and go
+//! to the kernel in one piece (`UDP_SEGMENT`). The kernel splits the batch into datagrams as late as it
+//! can, at best in the network card. The last datagram of a batch may be shorter than the others; it
+//! ends the batch.
 //!
-//! A device that cannot do it says so with an error for the whole train (EIO without checksum
-//! offload, EINVAL or EMSGSIZE on a path that is smaller than a datagram): then its datagrams go out
-//! one by one, none is lost, and trains are tried again after [`PLAIN_FOR`].
+//! A device without support fails with an error for the whole batch: EIO without checksum offload,
+//! EINVAL or EMSGSIZE if the path is smaller than a datagram. Then the datagrams are sent one by one, so
+//! that none is lost, and batches are tried again after [`PLAIN_FOR`].
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -18,58 +19,58 @@ use overlay_proto::wire::sizes;
 
 use super::udp::reason_of;
 
-/// The largest datagram that is sent, relay header included, in bytes.
+/// The largest datagram that is sent, in bytes, relay header included.
 pub(super) const MAX_SENT: usize = sizes::MAX_UDP_PAYLOAD;
 
-/// Datagrams of one train (the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
-const MAX_TRAIN: usize = 64;
+/// Datagrams in one GSO batch (the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9).
+const MAX_SEGMENTS: usize = 64;
 
-/// Bytes of one train: the largest UDP payload over IPv4.
-const MAX_TRAIN_BYTES: usize = 65_507;
+/// Bytes in one GSO batch: the largest UDP payload over IPv4.
+const MAX_GSO_BYTES: usize = 65_507;
 
-/// Bytes that wait for one call: four full trains, and room for one more datagram.
-const SEND_BUFFER: usize = 4 * MAX_TRAIN_BYTES + MAX_SENT;
+/// Bytes that wait for one system call: four full GSO batches, and room for one more datagram.
+const SEND_BUFFER: usize = 4 * MAX_GSO_BYTES + MAX_SENT;
 
-/// Trains and single datagrams of one call.
+/// GSO batches and single datagrams in one system call.
 const BATCH: usize = 32;
 
-/// How long no train is tried after one was refused.
+/// How long datagrams are sent one by one after a batch was refused.
 const PLAIN_FOR: Duration = Duration::from_secs(10);
 
-/// A train on its way, or a single datagram.
+/// A GSO batch, or a single datagram.
 #[derive(Debug, Clone, Copy)]
-struct Train {
+struct GsoBatch {
     to: SocketAddr,
-    /// TOS or traffic class of all.
+    /// The TOS or traffic class of all datagrams.
     mark: u8,
-    /// Where it begins in the buffer.
+    /// Its first byte in the buffer.
     start: usize,
     len: usize,
-    /// Bytes of each datagram but the last.
+    /// The size of each datagram but the last.
     segment: usize,
     count: usize,
 }
 
-impl Train {
-    /// May a datagram of `len` bytes for `to` be the next one?
+impl GsoBatch {
+    /// May a datagram of `len` bytes for `to` be appended?
     fn takes(&self, (to, mark): (SocketAddr, u8), len: usize) -> bool {
         self.to == to
             && self.mark == mark
             && len <= self.segment
             && self.len == self.segment * self.count
-            && self.count < MAX_TRAIN
-            && self.len + len <= MAX_TRAIN_BYTES
+            && self.count < MAX_SEGMENTS
+            && self.len + len <= MAX_GSO_BYTES
     }
 }
 
-/// Datagrams that wait for one call, in one buffer.
+/// Everything that one flush sends, in one buffer.
 #[derive(Debug)]
 pub(super) struct SendBatch {
     buffer: Box<[u8]>,
-    /// Never longer than [`BATCH`]; they lie behind each other in the buffer.
-    trains: Vec<Train>,
+    /// At most [`BATCH`], next to each other in the buffer.
+    batches: Vec<GsoBatch>,
     used: usize,
-    /// No trains until then: one was refused.
+    /// Until then datagrams are sent one by one, because a batch was refused.
     plain_until: Option<Instant>,
 }
 
@@ -77,7 +78,7 @@ impl SendBatch {
     pub(super) fn new() -> Self {
         Self {
             buffer: vec![0; SEND_BUFFER].into_boxed_slice(),
-            trains: Vec::with_capacity(BATCH),
+            batches: Vec::with_capacity(BATCH),
             used: 0,
             plain_until: None,
         }
@@ -85,14 +86,14 @@ impl SendBatch {
 
     /// Must it be flushed before the next datagram?
     pub(super) fn is_full(&self) -> bool {
-        self.trains.len() >= BATCH || self.used + MAX_SENT > self.buffer.len()
+        self.batches.len() >= BATCH || self.used + MAX_SENT > self.buffer.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.trains.is_empty()
+        self.batches.is_empty()
     }
 
-    /// Room for the next datagram, [`MAX_SENT`] bytes; `None` when the batch is full.
+    /// Room for the next datagram, [`MAX_SENT`] bytes; `None` if the buffer is full.
     pub(super) fn slot(&mut self) -> Option<&mut [u8]> {
         if self.is_full() {
             return None;
@@ -100,18 +101,18 @@ impl SendBatch {
         self.buffer.get_mut(self.used..self.used + MAX_SENT)
     }
 
-    /// The first `len` bytes of [`Self::slot`] go to `to` with this mark.
+    /// Adds the first `len` bytes of [`Self::slot`], to be sent to `to` with this mark.
     pub(super) fn commit(&mut self, (to, mark): (SocketAddr, u8), len: usize) {
         if self.is_full() {
             return;
         }
         let len = len.min(MAX_SENT);
-        match self.trains.last_mut() {
-            Some(train) if self.plain_until.is_none() && train.takes((to, mark), len) => {
-                train.len += len;
-                train.count += 1;
+        match self.batches.last_mut() {
+            Some(gso) if self.plain_until.is_none() && gso.takes((to, mark), len) => {
+                gso.len += len;
+                gso.count += 1;
             }
-            _ => self.trains.push(Train {
+            _ => self.batches.push(GsoBatch {
                 to,
                 mark,
                 start: self.used,
@@ -123,19 +124,20 @@ impl SendBatch {
         self.used += len;
     }
 
-    /// Sends all and is empty again. What the kernel does not take is counted, datagram by
-    /// datagram: one bad destination never holds up the others.
+    /// Sends everything, and is empty afterwards. What the kernel does not take is counted, datagram by
+    /// datagram. One bad destination does not hold up the others.
     pub(super) fn flush(&mut self, socket: Option<&UdpSocket>, drops: &DropCounters, now: Instant) {
         if self.plain_until.is_some_and(|until| now >= until) {
             self.plain_until = None;
         }
         if let Some(socket) = socket {
             let mut done = 0;
-            while done < self.trains.len() {
-                let waiting = self.trains.iter().skip(done);
+            while done < self.batches.len() {
+                let waiting = self.batches.iter().skip(done);
                 let waiting = waiting.filter_map(|one| self.message(one));
-                // A call with few places touches little memory, which is cold after a sleep.
-                let sent = if self.trains.len() == 1 {
+                // A call for a single message touches little memory, which matters after a sleep, when
+                // caches are cold.
+                let sent = if self.batches.len() == 1 {
                     send_batch::<1, MARKED>(socket, waiting)
                 } else {
                     send_batch::<BATCH, MARKED>(socket, waiting)
@@ -143,14 +145,15 @@ impl SendBatch {
                 done += self.judge(socket, drops, now, done, sent);
             }
         } else {
-            let datagrams: usize = self.trains.iter().map(|train| train.count).sum();
+            let datagrams: usize = self.batches.iter().map(|gso| gso.count).sum();
             drops.add(DropReason::NoPath, datagrams as u64);
         }
-        self.trains.clear();
+        self.batches.clear();
         self.used = 0;
     }
 
-    /// What became of the trains from number `done` on; returns how many are dealt with.
+    /// Handles the result of a send that began with message number `done`. Returns how many messages are
+    /// dealt with.
     fn judge(
         &mut self,
         socket: &UdpSocket,
@@ -159,7 +162,7 @@ impl SendBatch {
         done: usize,
         sent: std::io::Result<usize>,
     ) -> usize {
-        let left = self.trains.get(done..).unwrap_or_default();
+        let left = self.batches.get(done..).unwrap_or_default();
         let error = match sent {
             Ok(0) => return left.len(),
             Ok(sent) => return sent,
@@ -168,31 +171,31 @@ impl SendBatch {
         match (error, left.first()) {
             (Some(libc::EINTR), _) => 0,
             (Some(libc::EAGAIN), _) => {
-                let datagrams: usize = left.iter().map(|train| train.count).sum();
+                let datagrams: usize = left.iter().map(|gso| gso.count).sum();
                 drops.add(DropReason::SocketFull, datagrams as u64);
                 left.len()
             }
-            (Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE), Some(&train)) if train.count > 1 => {
+            (Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE), Some(&gso)) if gso.count > 1 => {
                 self.plain_until = Some(now + PLAIN_FOR);
-                self.send_one_by_one(socket, drops, train);
+                self.send_one_by_one(socket, drops, gso);
                 1
             }
             (errno, first) => {
-                let datagrams = first.map_or(1, |train| train.count);
+                let datagrams = first.map_or(1, |gso| gso.count);
                 drops.add(reason_of(errno), datagrams as u64);
                 1
             }
         }
     }
 
-    /// The datagrams of a train that the kernel does not take as one.
-    fn send_one_by_one(&self, socket: &UdpSocket, drops: &DropCounters, train: Train) {
-        let bytes = self.buffer.get(train.start..train.start + train.len);
-        for datagram in bytes.unwrap_or_default().chunks(train.segment) {
+    /// Sends the datagrams of a refused GSO batch one by one.
+    fn send_one_by_one(&self, socket: &UdpSocket, drops: &DropCounters, gso: GsoBatch) {
+        let bytes = self.buffer.get(gso.start..gso.start + gso.len);
+        for datagram in bytes.unwrap_or_default().chunks(gso.segment) {
             let one = Outgoing {
-                to: train.to,
+                to: gso.to,
                 local: None,
-                mark: train.mark,
+                mark: gso.mark,
                 segment: 0,
                 bytes: datagram,
             };
@@ -207,14 +210,14 @@ impl SendBatch {
         }
     }
 
-    fn message(&self, train: &Train) -> Option<Outgoing<'_>> {
-        let segment = if train.count > 1 { train.segment } else { 0 };
+    fn message(&self, gso: &GsoBatch) -> Option<Outgoing<'_>> {
+        let segment = if gso.count > 1 { gso.segment } else { 0 };
         Some(Outgoing {
-            to: train.to,
+            to: gso.to,
             local: None,
-            mark: train.mark,
+            mark: gso.mark,
             segment: u16::try_from(segment).ok()?,
-            bytes: self.buffer.get(train.start..train.start + train.len)?,
+            bytes: self.buffer.get(gso.start..gso.start + gso.len)?,
         })
     }
 }
@@ -236,9 +239,9 @@ mod tests {
         for _ in 0..1_000 {
             inbox.read(socket, false, &drops);
             while !inbox.is_empty() {
-                for train in inbox.next_batch(&drops) {
-                    let from = train.from;
-                    got.extend(train.map(|bytes| (from, bytes.to_vec())));
+                for gso in inbox.next_batch(&drops) {
+                    let from = gso.from;
+                    got.extend(gso.map(|bytes| (from, bytes.to_vec())));
                 }
             }
             if got.len() >= wanted {
@@ -256,9 +259,9 @@ mod tests {
         batch.commit((to, 0), len);
     }
 
-    /// Sizes that make trains, end them, and stand alone; two destinations.
+    /// The sizes extend a batch, end it, or stand alone; there are two destinations.
     #[test]
-    fn trains_and_single_datagrams_arrive_whole_and_in_order() {
+    fn gso_batches_and_single_datagrams_arrive_whole_and_in_order() {
         let (a, b, c) = (local(), local(), local());
         let drops = DropCounters::default();
         let mut batch = SendBatch::new();
@@ -270,7 +273,7 @@ mod tests {
             put(&mut batch, to_b, number, len);
         }
         put(&mut batch, to_c, 77, 50);
-        assert_eq!(batch.trains.len(), 6, "{:?}", batch.trains);
+        assert_eq!(batch.batches.len(), 6, "{:?}", batch.batches);
         batch.flush(Some(&a), &drops, Instant::now());
         assert!(batch.is_empty());
         let got = receive_all(&b, sizes.len());
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn no_train_mixes_marks() {
+    fn no_gso_batch_mixes_marks() {
         let (a, b) = (local(), local());
         let to = b.local_addr().unwrap();
         let (mut batch, drops) = (SendBatch::new(), DropCounters::default());
@@ -293,29 +296,29 @@ mod tests {
             batch.slot().unwrap()[..100].fill(mark);
             batch.commit((to, mark), 100);
         }
-        let counts: Vec<_> = batch.trains.iter().map(|train| train.count).collect();
+        let counts: Vec<_> = batch.batches.iter().map(|gso| gso.count).collect();
         assert_eq!(counts, [2, 2, 1, 1, 2, 1]);
         batch.flush(Some(&a), &drops, Instant::now());
         let mut inbox = Inbox::new();
         let mut got = Vec::new();
         while got.len() < 9 {
             inbox.read(&b, false, &drops);
-            for train in inbox.next_batch(&drops) {
-                let mark = train.mark;
-                got.extend(train.map(|bytes| (mark, bytes[0])));
+            for gso in inbox.next_batch(&drops) {
+                let mark = gso.mark;
+                got.extend(gso.map(|bytes| (mark, bytes[0])));
             }
         }
         assert!(got.iter().all(|(mark, byte)| mark == byte), "{got:?}");
     }
 
     #[test]
-    fn a_train_is_bounded_in_datagrams_and_bytes() {
+    fn a_gso_batch_is_bounded_in_datagrams_and_bytes() {
         let to = "192.0.2.1:1".parse().unwrap();
         let mut batch = SendBatch::new();
         for number in 0..65 {
             put(&mut batch, to, number, 100);
         }
-        let counts = |batch: &SendBatch| batch.trains.iter().map(|t| t.count).collect::<Vec<_>>();
+        let counts = |batch: &SendBatch| batch.batches.iter().map(|t| t.count).collect::<Vec<_>>();
         assert_eq!(counts(&batch), [64, 1]);
         let mut batch = SendBatch::new();
         while !batch.is_full() {
@@ -327,14 +330,13 @@ mod tests {
         assert!(batch.used <= SEND_BUFFER);
     }
 
-    /// Loopback takes nothing above 65,536 bytes less the headers, so a train of large datagrams for
-    /// port 0 is refused like any other bad destination.
+    /// Two datagrams for a destination that always fails, between two for one that works.
     #[test]
     fn one_bad_destination_does_not_hold_up_the_others() {
         let (a, b) = (local(), local());
         let mut batch = SendBatch::new();
         let good = b.local_addr().unwrap();
-        // A socket bound to loopback cannot send to port 0.
+        // A socket that is bound to loopback cannot send to port 0.
         let bad = "127.0.0.1:0".parse().unwrap();
         for (number, to) in [good, bad, bad, good].into_iter().enumerate() {
             put(&mut batch, to, number, 10);
@@ -343,7 +345,7 @@ mod tests {
         let now = Instant::now();
         batch.flush(Some(&a), &drops, now);
         assert_eq!(receive_all(&b, 2).len(), 2);
-        // Both of the train, when each was tried alone.
+        // Both datagrams of the batch, each tried alone.
         assert_eq!(drops.get(DropReason::SocketError), 2);
         batch.commit((good, 0), 10);
         batch.flush(None, &drops, now);
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_train_goes_out_one_by_one_and_trains_rest_for_a_while() {
+    fn a_refused_gso_batch_goes_out_one_by_one_and_none_is_tried_for_a_while() {
         let (a, b) = (local(), local());
         let to = b.local_addr().unwrap();
         let drops = DropCounters::default();
@@ -367,19 +369,19 @@ mod tests {
             got.iter().map(|(_, bytes)| bytes[3]).collect::<Vec<_>>(),
             [0, 1, 2]
         );
-        batch.trains.clear();
+        batch.batches.clear();
         put(&mut batch, to, 0, 100);
         put(&mut batch, to, 1, 100);
-        assert_eq!(batch.trains.len(), 2, "trains rest");
+        assert_eq!(batch.batches.len(), 2, "no GSO for a while");
         batch.flush(Some(&a), &drops, now + PLAIN_FOR);
         put(&mut batch, to, 0, 100);
         put(&mut batch, to, 1, 100);
-        assert_eq!(batch.trains.len(), 1, "trains are tried again");
+        assert_eq!(batch.batches.len(), 1, "GSO is tried again");
         assert_eq!(drops.occurred().count(), 0);
     }
 
     #[test]
-    fn a_train_that_is_refused_for_good_counts_each_of_its_datagrams() {
+    fn a_gso_batch_that_is_refused_for_good_counts_each_of_its_datagrams() {
         let (socket, drops) = (local(), DropCounters::default());
         let mut batch = SendBatch::new();
         for number in 0..3 {
