@@ -115,3 +115,11 @@ impl Effects {
         self.0.pop_front()
     }
 }
+
+/// As it goes to the user.
+pub(crate) fn response(result: anyhow::Result<String>) -> Response {
+    match result {
+        Ok(line) => Response::Done(line),
+        Err(error) => Response::Error(format!("{error:#}")),
+    }
+}

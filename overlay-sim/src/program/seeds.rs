@@ -1,8 +1,8 @@
 //! A list of histories, and some that nobody has run yet.
 
 use anyhow::{Context, Result, ensure};
-use overlay_sim::history::plan::{Plan, draw};
 use overlay_sim::history::Outcome;
+use overlay_sim::history::plan::{Plan, draw};
 
 use super::args::{RunArgs, SeedsArgs};
 use super::cost::{Cost, fresh};

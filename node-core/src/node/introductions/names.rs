@@ -15,12 +15,11 @@ use overlay_proto::membership::Chain;
 use overlay_proto::time::UnixTime;
 
 use crate::api::{Response, ShownName};
-use crate::node::effects::CallId;
+use crate::node::effects::{CallId, response};
 use crate::node::peers::peer::Peer;
 use crate::node::storing::{Awaited, Outcome};
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
-use crate::node::users::requests::response;
 use crate::peer_name::PeerName;
 
 /// Peers that are told of a new name at once; the others see it in the next card.

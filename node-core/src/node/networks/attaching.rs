@@ -10,7 +10,7 @@ use overlay_proto::switching::{MacKey, NetIndex};
 
 use crate::api::AttachRequest;
 use crate::attachment::Attachment;
-use crate::node::effects::{CallId, Effect};
+use crate::node::effects::{CallId, Effect, response};
 use crate::node::host_orders::HostTask;
 use crate::node::host_orders::Tap;
 use crate::node::networks::network::{NEVER_SAVED, Network};
@@ -18,7 +18,6 @@ use crate::node::networks::segments::new_segment;
 use crate::node::storing::Awaited;
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
-use crate::node::users::requests::response;
 use crate::node::warnings::Topic;
 
 /// How long after its deadline a move is left to its watcher.

@@ -6,11 +6,10 @@ use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::{MacKey, NetIndex};
 
 use crate::api::AttachRequest;
-use crate::node::effects::CallId;
+use crate::node::effects::{CallId, response};
 use crate::node::storing::{Awaited, Outcome};
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
-use crate::node::users::requests::response;
 use crate::pin::Pin;
 
 impl Node {

@@ -4,16 +4,15 @@
 //! told; the list counts in any case.
 
 use crate::questions::Question;
-use crate::store::{Done, Edit, Edited, Refused, Write, take_roots};
+use crate::store::{Done, Edit, Refused, Write, take_roots};
 use anyhow::{Result, anyhow};
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::{RevocationLine, Revocations, RootStore, SignedRevocations, Taken};
 
-use crate::node::effects::CallId;
+use super::Standing;
+use crate::node::effects::{CallId, response};
+use crate::node::outside::Outside;
 use crate::node::storing::{Awaited, Outcome};
-use crate::node::switchboard::run::Node;
-use crate::node::tick::Tick;
-use crate::node::users::requests::response;
 
 /// A line under way, and who waits for it.
 #[derive(Debug)]
@@ -32,17 +31,14 @@ fn applied(who: Option<Awaited>) -> Option<Box<Applying>> {
     }
 }
 
-impl Node {
+impl Standing {
     /// `farlan apply` while the node runs.
-    pub(crate) fn apply(&mut self, text: &str, call: CallId) {
+    pub(crate) fn apply(&self, out: &mut Outside, text: &str, call: CallId) {
         let read = RevocationLine::parse(text).map_err(anyhow::Error::from);
         let checked = read.and_then(|line| Ok((self.lacks_roots(&line)?, line)));
         let (lacks_roots, line) = match checked {
             Ok(checked) => checked,
-            Err(error) => {
-                self.outside.effects.reply(call, response(Err(error)));
-                return;
-            }
+            Err(error) => return out.effects.reply(call, response(Err(error))),
         };
         let applying = Box::new(Applying {
             line: Box::new(line),
@@ -51,88 +47,55 @@ impl Node {
         });
         if lacks_roots {
             let roots = Write::Edit(Edit::ApplyRoots(applying.line.clone()));
-            self.outside
-                .store
-                .put_for(roots, Awaited::Applied(applying));
+            out.store.put_for(roots, Awaited::Applied(applying));
         } else {
-            self.apply_list(applying);
+            apply_list(out, applying);
         }
     }
 
     /// Does the line bring root documents that this node lacks?
     fn lacks_roots(&self, line: &RevocationLine) -> Result<bool> {
-        let known = self.standing.identity.membership.roots();
+        let known = self.identity.membership.roots();
         let mut roots = RootStore::clone(known);
         take_roots(&mut roots, line)?;
         Ok(roots.newest().version != known.newest().version)
     }
 
-    pub(crate) fn handle_roots_applied(
-        &mut self,
-        tick: Tick,
-        who: Option<Awaited>,
-        edited: Result<Edited>,
-    ) {
-        let adopted = self.adopt_edited(tick, edited);
-        self.tell_numbers();
-        let Some(applying) = applied(who) else { return };
-        match adopted {
-            Ok(_) => self.apply_list(applying),
-            Err(error) => self
-                .outside
-                .effects
-                .reply(applying.call, response(Err(error))),
-        }
-    }
-
-    /// Nobody whom the list names may get the keys, so it comes before them.
-    fn apply_list(&mut self, applying: Box<Applying>) {
-        let list = applying.line.list.encode();
-        let write = Write::Revocations { list, from: None };
-        self.outside
-            .store
-            .put_for(write, Awaited::Applied(applying));
-    }
-
     /// The secret part of the line: the epochs of our networks.
-    fn apply_epochs(&mut self, mut applying: Box<Applying>, taken: Taken) {
+    fn apply_epochs(&self, out: &mut Outside, mut applying: Box<Applying>, taken: Taken) {
         applying.taken = taken;
         if applying.line.epochs.is_empty() {
-            return self.end_apply(*applying, Ok(Vec::new()));
+            return self.end_apply(out, *applying, Ok(Vec::new()));
         }
         let epochs = Write::Edit(Edit::ApplyEpochs(applying.line.clone()));
-        self.outside
-            .store
-            .put_for(epochs, Awaited::Applied(applying));
+        out.store.put_for(epochs, Awaited::Applied(applying));
     }
 
+    /// The line's epochs are on disk, and the networks `begun` go by them; or they do not count.
     pub(crate) fn handle_epochs_applied(
-        &mut self,
-        tick: Tick,
+        &self,
+        out: &mut Outside,
         who: Option<Awaited>,
-        edited: Result<Edited>,
+        begun: Result<Vec<NetworkName>>,
     ) {
-        let begun = self.adopt_edited(tick, edited);
         if let Some(applying) = applied(who) {
-            self.end_apply(*applying, begun);
+            self.end_apply(out, *applying, begun);
         }
     }
 
-    fn end_apply(&mut self, applying: Applying, begun: Result<Vec<NetworkName>>) {
-        let (taken, held) = (applying.taken, &self.standing.revocations.held);
-        self.outside.effects.reply(
-            applying.call,
-            response(begun.map(|networks| said(taken, held, &networks))),
-        );
+    fn end_apply(&self, out: &mut Outside, applying: Applying, begun: Result<Vec<NetworkName>>) {
+        let (taken, held) = (applying.taken, &self.revocations.held);
+        let line = begun.map(|networks| said(taken, held, &networks));
+        out.effects.reply(applying.call, response(line));
     }
 
     /// A list came from a peer. Only what is new and signed goes on to the gate: whoever sends anything else must not
     /// keep others from the disk.
-    pub fn learn_list(&mut self, from: PeerId, list: &[u8]) -> Result<()> {
-        let mut next = Revocations::clone(&self.standing.revocations.held);
+    pub(crate) fn learn_list(&self, out: &mut Outside, from: PeerId, list: &[u8]) -> Result<()> {
+        let mut next = Revocations::clone(&self.revocations.held);
         let signed = SignedRevocations::decode(list)?;
         if next.take(signed, self.known_roots())? != Taken::Known {
-            self.outside.store.put(Write::Revocations {
+            out.store.put(Write::Revocations {
                 list: list.to_vec(),
                 from: Some(from),
             });
@@ -140,10 +103,11 @@ impl Node {
         Ok(())
     }
 
-    /// The gate has a list on disk and goes by it, or will not. What it says was carried out before
-    /// ([`Node::handle_revocations`]).
+    /// The gate has a list on disk and goes by it, or will not. What it says was carried out before: its book
+    /// is compared ahead of each input.
     pub(crate) fn handle_list_kept(
-        &mut self,
+        &self,
+        out: &mut Outside,
         from: Option<PeerId>,
         who: Option<Awaited>,
         result: Outcome,
@@ -151,28 +115,45 @@ impl Node {
         let taken = match result {
             Ok(Done::Taken(taken)) => Ok(taken),
             Ok(_) => Err(anyhow!("the gate did not say what became of the list")),
-            Err(refused) => Err(Self::list_refused(from, refused)),
+            Err(refused) => Err(list_refused(from, refused)),
         };
         if taken.is_ok() {
             // The control plane cuts its connections and tells the bootstraps.
-            self.outside.asking.put(Question::FollowRevocations);
+            out.asking.put(Question::FollowRevocations);
         }
         let Some(applying) = applied(who) else { return };
         match taken {
-            Ok(taken) => self.apply_epochs(applying, taken),
-            Err(error) => self
-                .outside
-                .effects
-                .reply(applying.call, response(Err(error))),
+            Ok(taken) => self.apply_epochs(out, applying, taken),
+            Err(error) => out.effects.reply(applying.call, response(Err(error))),
         }
     }
+}
 
-    fn list_refused(from: Option<PeerId>, refused: Refused) -> anyhow::Error {
-        if let Some(peer) = from {
-            tracing::warn!(%peer, %refused, "a revocation list does not count");
-        }
-        refused.into()
+/// The line's documents are on disk and `adopted`, or do not count.
+pub(crate) fn handle_roots_applied(
+    out: &mut Outside,
+    who: Option<Awaited>,
+    adopted: Result<Vec<NetworkName>>,
+) {
+    let Some(applying) = applied(who) else { return };
+    match adopted {
+        Ok(_) => apply_list(out, applying),
+        Err(error) => out.effects.reply(applying.call, response(Err(error))),
     }
+}
+
+/// Nobody whom the list names may get the keys, so it comes before them.
+fn apply_list(out: &mut Outside, applying: Box<Applying>) {
+    let list = applying.line.list.encode();
+    let write = Write::Revocations { list, from: None };
+    out.store.put_for(write, Awaited::Applied(applying));
+}
+
+fn list_refused(from: Option<PeerId>, refused: Refused) -> anyhow::Error {
+    if let Some(peer) = from {
+        tracing::warn!(%peer, %refused, "a revocation list does not count");
+    }
+    refused.into()
 }
 
 /// One line for the operator.

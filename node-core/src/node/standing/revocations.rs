@@ -19,6 +19,8 @@ use overlay_proto::membership::{
 };
 use overlay_proto::wire::peer_message::PeerMessage;
 
+use super::Standing;
+use crate::node::outside::Outside;
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 
@@ -69,6 +71,67 @@ impl Followed {
             *peer
         });
         owed.collect()
+    }
+}
+
+impl Standing {
+    /// Is this node out? It meets nobody then.
+    pub(crate) fn is_out(&self) -> bool {
+        is_out(
+            &self.identity.membership,
+            &self.revocations.held,
+            self.identity.me,
+        )
+    }
+
+    /// A piece of a list came from `id`.
+    pub(crate) fn handle_list_page(&mut self, out: &mut Outside, id: PeerId, page: Page<'_>) {
+        let talk = self.revocations.talks.entry(id).or_default();
+        match talk.incoming.take(page) {
+            Ok(None) => {}
+            Ok(Some(list)) => {
+                if let Err(error) = self.learn_list(out, id, &list) {
+                    tracing::warn!(peer = %id, error = format!("{error:#}"), "a revocation list does not count");
+                    out.drops.count(DropReason::ControlMalformed);
+                }
+            }
+            Err(reason) => out.drops.count(reason),
+        }
+    }
+
+    /// The newest root documents of this overlay that the gate or the membership has.
+    pub(crate) fn known_roots(&self) -> &RootStore {
+        let own = self.identity.membership.roots();
+        let theirs = &self.revocations.roots;
+        if is_newer(theirs, own) { theirs } else { own }
+    }
+
+    /// Are `roots` newer than all documents that are known here?
+    pub(crate) fn knows_older(&self, roots: &RootStore) -> bool {
+        is_newer(roots, self.known_roots())
+    }
+
+    /// The gate has learnt newer root documents, and kept them.
+    pub(crate) fn handle_roots(&mut self, out: &mut Outside, roots: RootStore) {
+        self.revocations.roots = roots;
+        self.follow_roots(out);
+    }
+
+    /// The node goes by the gate's root documents, too, once they are in the membership.
+    pub(crate) fn follow_roots(&self, out: &mut Outside) {
+        let roots = &self.revocations.roots;
+        if is_newer(roots, self.identity.membership.roots()) {
+            let roots = Box::new(roots.clone());
+            out.store.put(Write::Edit(Edit::FollowRoots(roots)));
+        }
+    }
+
+    /// What handshakes are to name as held here.
+    pub(crate) fn list_numbers(&self) -> ListNumbers {
+        ListNumbers {
+            root: self.identity.membership.roots().newest().version,
+            revocation: self.revocations.held.number().0,
+        }
     }
 }
 
@@ -172,15 +235,6 @@ impl Node {
         }
     }
 
-    /// Is this node out? It meets nobody then.
-    pub fn is_out(&self) -> bool {
-        is_out(
-            &self.standing.identity.membership,
-            &self.standing.revocations.held,
-            self.standing.identity.me,
-        )
-    }
-
     /// A handshake told which list `id` holds. The lower side pulls first.
     pub(crate) fn compare_numbers(&mut self, tick: Tick, id: PeerId, theirs: u64, first: bool) {
         let ours = self.standing.revocations.held.state();
@@ -200,58 +254,6 @@ impl Node {
         } else if theirs.is_above(&ours) {
             self.send_message(tick, id, &PeerMessage::ListsHeld(ours));
         }
-    }
-
-    /// A piece of a list came from `id`.
-    pub(crate) fn handle_list_page(&mut self, id: PeerId, page: Page<'_>) {
-        let talk = self.standing.revocations.talks.entry(id).or_default();
-        match talk.incoming.take(page) {
-            Ok(None) => {}
-            Ok(Some(list)) => {
-                if let Err(error) = self.learn_list(id, &list) {
-                    tracing::warn!(peer = %id, error = format!("{error:#}"), "a revocation list does not count");
-                    self.outside.drops.count(DropReason::ControlMalformed);
-                }
-            }
-            Err(reason) => self.outside.drops.count(reason),
-        }
-    }
-
-    /// The newest root documents of this overlay that the gate or the membership has.
-    pub fn known_roots(&self) -> &RootStore {
-        let own = self.standing.identity.membership.roots();
-        let theirs = &self.standing.revocations.roots;
-        if is_newer(theirs, own) { theirs } else { own }
-    }
-
-    /// Are `roots` newer than all documents that are known here?
-    pub fn knows_older(&self, roots: &RootStore) -> bool {
-        is_newer(roots, self.known_roots())
-    }
-
-    /// The gate has learnt newer root documents, and kept them.
-    pub fn handle_roots(&mut self, roots: RootStore) {
-        self.standing.revocations.roots = roots;
-        self.follow_roots();
-    }
-
-    /// The node goes by the gate's root documents, too, once they are in the membership.
-    pub(crate) fn follow_roots(&mut self) {
-        let roots = &self.standing.revocations.roots;
-        if is_newer(roots, self.standing.identity.membership.roots()) {
-            let roots = Box::new(roots.clone());
-            self.outside
-                .store
-                .put(Write::Edit(Edit::FollowRoots(roots)));
-        }
-    }
-
-    /// Handshakes name what we hold.
-    pub(crate) fn tell_numbers(&mut self) {
-        self.peers.tunnels.set_lists(ListNumbers {
-            root: self.standing.identity.membership.roots().newest().version,
-            revocation: self.standing.revocations.held.number().0,
-        });
     }
 
     /// Hands lists to a peer in session.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::questions::Question;
 use overlay_proto::Entropy;
 
-use crate::node::switchboard::run::Node;
+use super::Standing;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
 use crate::node::warnings::Topic;
 
@@ -36,42 +37,46 @@ impl Twin {
     }
 }
 
-impl Node {
+impl Standing {
     /// A bootstrap sees this node at `ours`, and another machine with the same identity at `theirs`.
-    pub(crate) fn handle_twin(&mut self, tick: Tick, ours: SocketAddr, theirs: SocketAddr) {
-        self.standing.twin.note(tick.now);
-        let state = &self.users.state_dir;
+    /// `state`: the state directory, for people.
+    pub(crate) fn handle_twin(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        state: &str,
+        (ours, theirs): (SocketAddr, SocketAddr),
+    ) {
+        self.twin.note(tick.now);
         let text = format!(
             "another machine has this node's identity: this one is seen at {ours}, the other at {theirs}, and \
              they throw each other off. Was this host cloned, restored from a snapshot, or {state} copied? \
              Let one of them keep it; on the other stop the node, delete {state} and run `farlan join -` \
              with an invite of its own"
         );
-        self.outside.warnings.raise(tick.now, Topic::Twin, "", text);
+        out.warnings.raise(tick.now, Topic::Twin, "", text);
     }
 
     /// The other machine may be gone.
-    pub(crate) fn check_twin(&mut self, tick: Tick) {
-        if self.standing.twin.take_gone(tick.now) {
-            self.outside.warnings.lower(Topic::Twin, "");
+    pub(crate) fn check_twin(&mut self, tick: Tick, out: &mut Outside) {
+        if self.twin.take_gone(tick.now) {
+            out.warnings.lower(Topic::Twin, "");
         }
     }
 
     /// This run counts as another one from now on: the machine may be a copy of one that goes on.
-    pub(crate) fn begin_incarnation(&mut self) {
-        self.standing.identity.incarnation = self.outside.entropy.next_u32();
-        self.peers
-            .tunnels
-            .set_incarnation(self.standing.identity.incarnation);
-        self.tell_incarnation();
+    /// Handshakes have to name what is returned.
+    #[must_use]
+    pub(crate) fn begin_incarnation(&mut self, out: &mut Outside) -> u32 {
+        self.identity.incarnation = out.entropy.next_u32();
+        self.tell_incarnation(out);
+        self.identity.incarnation
     }
 
     /// Tells the bootstraps which run of the process this is.
-    pub fn tell_incarnation(&mut self) {
-        let incarnation = self.standing.identity.incarnation;
-        self.outside
-            .asking
-            .put(Question::SetIncarnation(incarnation));
+    pub(crate) fn tell_incarnation(&self, out: &mut Outside) {
+        let incarnation = self.identity.incarnation;
+        out.asking.put(Question::SetIncarnation(incarnation));
     }
 }
 

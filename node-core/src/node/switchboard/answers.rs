@@ -89,7 +89,10 @@ impl Node {
                 }
             }
             ControlEvent::Signal { from, envelope } => self.handle_signal(tick, from, &envelope),
-            ControlEvent::Twins { addrs: [a, b] } => self.handle_twin(tick, a, b),
+            ControlEvent::Twins { addrs: [a, b] } => {
+                self.standing
+                    .handle_twin(tick, &mut self.outside, &self.users.state_dir, (a, b))
+            }
             ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
             ControlEvent::Unreachable { addr, reason } => {
                 self.candidates.note_unreachable(addr, reason)

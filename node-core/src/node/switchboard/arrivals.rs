@@ -165,7 +165,9 @@ impl Node {
                 self.handle_epoch(tick, id, network, signed);
             }
             Ok(PeerMessage::ListsHeld(theirs)) => self.handle_lists_held(tick, id, theirs),
-            Ok(PeerMessage::ListPage(page)) => self.handle_list_page(id, page),
+            Ok(PeerMessage::ListPage(page)) => {
+                self.standing.handle_list_page(&mut self.outside, id, page);
+            }
             Ok(PeerMessage::GuestMtu { network, mtu }) => {
                 self.handle_guest_mtu(tick, id, network, mtu);
             }

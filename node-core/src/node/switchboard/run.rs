@@ -213,13 +213,13 @@ impl Node {
         self.look_at_bridges(tick.now, false);
         self.watch_move(tick.now);
         self.retry_moves();
-        self.follow_roots();
+        self.standing.follow_roots(&mut self.outside);
         self.save_state(tick);
         self.forget_strangers(tick);
         self.candidates.renew_allocations(tick, &mut self.outside);
         self.renew_permits(tick);
         self.check_expiry(tick);
-        self.check_twin(tick);
+        self.standing.check_twin(tick, &mut self.outside);
         self.say_again(tick);
         self.seek_unreached(tick);
     }

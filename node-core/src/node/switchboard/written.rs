@@ -59,7 +59,10 @@ impl Node {
     fn handle_result(&mut self, tick: Tick, id: WriteId, write: &Write, result: Outcome) {
         let who = self.outside.store.awaited.remove(&id);
         match write {
-            Write::Revocations { from, .. } => self.handle_list_kept(*from, who, result),
+            Write::Revocations { from, .. } => {
+                self.standing
+                    .handle_list_kept(&mut self.outside, *from, who, result)
+            }
             Write::Edit(edit) => self.handle_edited(tick, edit, who, result),
             Write::NextStatic => self.handle_next_static(tick, result),
             Write::Name(name) => self.handle_renamed(tick, name.as_deref(), who, result),

@@ -5,7 +5,7 @@ use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::MacKey;
 
 use crate::api::{MacOrIp, Request, Response};
-use crate::node::effects::CallId;
+use crate::node::effects::{CallId, response};
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 use crate::node::users::operations::Operation;
@@ -56,7 +56,9 @@ impl Node {
             Request::Leave => return self.operate(tick, Operation::Leave, call),
             Request::Reload => return self.reload(call),
             Request::Rename { name } => return self.rename(name, call),
-            Request::Apply { line } => return self.apply(&line.0, call),
+            Request::Apply { line } => {
+                return self.standing.apply(&mut self.outside, &line.0, call);
+            }
         };
         self.outside.effects.reply(call, response);
     }
@@ -120,13 +122,5 @@ impl Node {
             self.touch_network(net);
         }
         self.wait_for_look_up(tick, what, network, call);
-    }
-}
-
-/// As it goes to the user.
-pub(crate) fn response(result: anyhow::Result<String>) -> Response {
-    match result {
-        Ok(line) => Response::Done(line),
-        Err(error) => Response::Error(format!("{error:#}")),
     }
 }
