@@ -4,12 +4,13 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
-//! - [`membership`]: lists, documents, `farlan apply`. [`insight`]: what a simulation looks at.
+//! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
 
 pub mod addresses;
 pub mod answers;
 pub mod arrivals;
 pub mod begin;
+pub mod bridges;
 pub mod conditions;
 pub mod insight;
 pub mod membership;

@@ -113,7 +113,7 @@ impl Node {
                 tracing::debug!(peer = %peer, ?reason, "session closed");
                 if self.peers.tunnels.current(peer).is_none() {
                     tracing::info!(peer = %peer, ?reason, "no session any more");
-                    self.lose_neighbour(tick, peer);
+                    self.networks.handle_neighbour_down(tick, peer);
                 }
             }
             TunnelEvent::HandshakeFailed { peer, reason } => {
@@ -149,14 +149,9 @@ impl Node {
             .get_mut(&id)
             .map(|peer| std::mem::replace(&mut peer.shared, shared.clone()))
             .unwrap_or_default();
-        for network in &mut self.networks.all {
-            if shared.contains(&network.secret.id) && !before.contains(&network.secret.id) {
-                network.directory.handle_neighbour_up(tick.now, id);
-                self.networks.touched.insert(network.index);
-            }
-        }
-        self.tell_candidates(tick, id, sequence, &candidates);
         let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
+        self.networks.handle_neighbour_up(tick, id, &begun);
+        self.tell_candidates(tick, id, sequence, &candidates);
         self.tell_epochs(tick, id, &begun);
         self.tell_mtus(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
@@ -167,13 +162,6 @@ impl Node {
         self.settle_channel(tick, id);
         self.touch_peer(id);
         self.release_for_session(tick, id);
-    }
-
-    fn lose_neighbour(&mut self, tick: Tick, id: PeerId) {
-        for network in &mut self.networks.all {
-            network.directory.handle_neighbour_down(tick.now, id);
-            self.networks.touched.insert(network.index);
-        }
     }
 
     /// The peer says it goes, or its session is of no use any more.
