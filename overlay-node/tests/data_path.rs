@@ -9,7 +9,7 @@
     clippy::indexing_slicing
 )]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -139,7 +139,7 @@ fn fib(number: usize, path: Path) -> Fib {
             counters: Arc::new(PeerCounters::default()),
         }],
         sessions: FibMap::from_iter([(from.session.local_index, from)]),
-        relay_keys: HashMap::new(),
+        relay_keys: BTreeMap::new(),
         own: OwnTraffic::default(),
     }
 }

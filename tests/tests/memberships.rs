@@ -77,42 +77,6 @@ fn aging() -> (World, u64) {
 }
 
 #[test]
-fn trust_10_the_signature_over_the_static_key_is_renewed() {
-    require_lab!();
-    let nats = [NatKind::PortRewriting, NatKind::PortPreserving];
-    let mut world = World::build(&nats, Family::V4, LinkModel::default()).unwrap();
-    for node in &mut world.nodes {
-        node.up_with_clock("+0").unwrap();
-        node.ready().unwrap();
-    }
-    let (from, to) = (&world.vms[1].ns, world.vms[0].ip.clone());
-    let limit = Duration::from_secs(30);
-    first_ping(from, &to, Instant::now(), limit).unwrap();
-    // The signature of the start ends after a year, and is made again a month before. The
-    // certificate, a year old as well, is still good. All are judged every 30 s, with a housekeeping of every 5 s.
-    let days = 340 * 86_400;
-    for node in &world.nodes {
-        node.set_clock(&format!("+{days}")).unwrap();
-    }
-    for node in &mut world.nodes {
-        let process = node.process();
-        process
-            .wait_log(
-                "is signed for another year",
-                limit + Duration::from_secs(10),
-            )
-            .unwrap();
-        let told = warnings(node);
-        assert!(told.len() == 1 && told[0].contains(" ends on "), "{told:?}");
-    }
-    first_ping(from, &to, Instant::now(), limit).unwrap();
-    // Once, not at every look.
-    std::thread::sleep(Duration::from_secs(35));
-    let log = world.nodes[0].process().log();
-    assert_eq!(log.matches("is signed for another year").count(), 1);
-}
-
-#[test]
 fn trust_8_a_membership_ends_unless_it_is_renewed() {
     require_lab!();
     let (mut world, end) = aging();
