@@ -1,6 +1,6 @@
 //! The cards that members of a network leave for each other, under a name that says nothing here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::PeerId;
@@ -32,13 +32,13 @@ struct Card {
 /// At most [`MAX_CARDS`] under each rendezvous, newest first; the oldest makes room.
 /// [`Self::sweep`] removes what lapsed.
 #[derive(Default)]
-pub(crate) struct Rendezvous {
-    places: HashMap<[u8; 32], Vec<Card>>,
+pub(super) struct Rendezvous {
+    places: BTreeMap<[u8; 32], Vec<Card>>,
 }
 
 impl Rendezvous {
     /// Keeps `peer`'s card and returns the others'. `None` when there is no room for it.
-    pub(crate) fn register(
+    pub(super) fn register(
         &mut self,
         place: [u8; 32],
         peer: PeerId,
@@ -75,7 +75,7 @@ impl Rendezvous {
     }
 
     /// Removes what lapsed.
-    pub(crate) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         self.places.retain(|_, cards| {
             cards.retain(|card| now - card.left < CARD_LIFETIME);
             !cards.is_empty()
@@ -83,7 +83,7 @@ impl Rendezvous {
     }
 
     /// Removes the cards of everybody whom `gone` names.
-    pub(crate) fn remove(&mut self, gone: impl Fn(&PeerId) -> bool) {
+    pub(super) fn remove(&mut self, gone: impl Fn(&PeerId) -> bool) {
         self.places.retain(|_, cards| {
             cards.retain(|card| !gone(&card.peer));
             !cards.is_empty()

@@ -6,7 +6,7 @@
 //! same incarnation and are told apart by their IP addresses, which a lone node may change, too, but not
 //! to and fro.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -47,23 +47,23 @@ struct Member {
 
 /// Two machines with one identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Twins {
+pub(super) struct Twins {
     /// Where the other one is.
-    pub(crate) other: SocketAddr,
+    pub(super) other: SocketAddr,
     /// It is time to say so to the operator.
-    pub(crate) report: bool,
+    pub(super) report: bool,
 }
 
 /// The runs of the members that are connected, or were lately. At most [`MAX_MEMBERS`] of
 /// [`MAX_RUNS`]; [`Self::sweep`] removes.
 #[derive(Debug, Default)]
-pub(crate) struct Instances {
-    members: HashMap<PeerId, Member>,
+pub(super) struct Instances {
+    members: BTreeMap<PeerId, Member>,
 }
 
 impl Instances {
     /// The run `incarnation` of `peer` is connected from `addr`. Has it a twin?
-    pub(crate) fn note(
+    pub(super) fn note(
         &mut self,
         peer: PeerId,
         incarnation: u32,
@@ -81,7 +81,7 @@ impl Instances {
     }
 
     /// Forgets who has not been here for long.
-    pub(crate) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         self.members.retain(|_, member| {
             member.forget(now);
             !member.runs.is_empty()
