@@ -13,7 +13,7 @@
 //! - [`shown`]: which certificate the node shows, and whom it dials.
 //! - [`underlay`]: the node's own addresses: interfaces, reflectors, relay allocations.
 //! - [`waiting_room`]: frames that wait for something. [`floods`]: broadcasts, and who has had them.
-//! - [`peer_turns`]: whose machines have their turn now, and whose have it when.
+//! - `peer_name`: what one peer is called. [`peer_turns`]: whose machines have their turn now, and whose have it when.
 //! - [`reasons`]: why a peer is not reached, or not directly.
 //! - [`store`]: what is to be on disk, as data, in its order.
 //! - [`sequences`]: numbers that only grow, over restarts.
@@ -24,6 +24,7 @@ pub mod control;
 pub mod duration;
 pub mod floods;
 pub mod node;
+pub(crate) mod peer_name;
 pub mod peer_turns;
 pub mod pin;
 pub mod punt;

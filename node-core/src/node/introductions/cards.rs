@@ -9,7 +9,6 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::questions::Question;
-use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
 use overlay_proto::Entropy;
 use overlay_proto::directory::{
@@ -29,10 +28,6 @@ use crate::node::tick::Tick;
 
 /// Cards at the rendezvous live 10 min; laid down again at less than half of it.
 const REGISTER_EVERY: Duration = Duration::from_secs(240);
-
-/// Peers that are kept in mind (8 KiB each: 32 MiB). Above it a new one takes the place of one that is away, or is
-/// refused.
-pub(crate) const MAX_PEERS: usize = 4096;
 
 /// Peers that housekeeping seeks in one round; the others wait for the next one. A greeting is an envelope of about 1.5 KiB in and out
 /// of a bootstrap, and a handshake that goes by its relay eight datagrams within 10 s. Of 300 nodes that were all cut off
@@ -222,7 +217,7 @@ impl Node {
             // Its card outlives it at the rendezvous for some minutes.
             return;
         }
-        self.make_room_for(tick, id);
+        self.peers.make_room_for(tick, id);
         let newcomer = self.new_peer(tick, id).is_some();
         let Some(peer) = self.peers.known.get_mut(&id) else {
             return;
@@ -295,7 +290,7 @@ impl Node {
                 Ok(card) => self.handle_hello(tick, net, from, &card),
                 Err(reason) => self.outside.drops.count(reason),
             },
-            Signal::Bye => self.close_peer(tick, from),
+            Signal::Bye => self.peers.tunnels.close(tick.now, from),
         }
     }
 
@@ -454,42 +449,13 @@ impl Node {
         .ok()
     }
 
-    /// `id` gave a sign: where too many peers are known, one that is away makes room for it.
-    fn make_room_for(&mut self, tick: Tick, id: PeerId) {
-        if self.peers.known.len() < MAX_PEERS || self.peers.known.contains_key(&id) {
-            return;
-        }
-        let away = self.peers.known.values().filter(|peer| {
-            let in_session = self.peers.tunnels.current(peer.id).is_some();
-            !in_session && peer.is_away(tick.now)
-        });
-        let longest = away.min_by_key(|peer| (peer.heard.at, peer.since, peer.id));
-        if let Some(gone) = longest.map(|peer| peer.id) {
-            self.peers.known.remove(&gone);
-            self.peers.changed = true;
-        }
-    }
-
     /// Makes a peer; `None` if there is one already or there are too many.
     pub(crate) fn new_peer(&mut self, tick: Tick, id: PeerId) -> Option<&mut Peer> {
-        if self.peers.known.contains_key(&id) || self.is_out() {
+        if self.is_out() {
             return None;
         }
-        if self.peers.known.len() >= MAX_PEERS {
-            self.outside.drops.count(DropReason::RosterInvalid);
-            return None;
-        }
-        let (_, candidates) = self.candidates.underlay.candidates();
-        let filter = self.candidates.underlay.filter().clone();
-        let mut agent = PathAgent::new(tick.now, filter, self.standing.identity.me < id);
-        agent.set_local_candidates(tick.now, candidates);
-        self.outside.fib_stale = true;
-        Some(self.peers.known.entry(id).or_insert(Peer::new(
-            tick.now,
-            id,
-            agent,
-            self.outside.entropy.next_u32(),
-        )))
+        let (underlay, me) = (&self.candidates.underlay, self.standing.identity.me);
+        self.peers.add(tick, &mut self.outside, underlay, (me, id))
     }
 
     /// A handshake proved who `id` is: it need not have shown a card before.
@@ -508,7 +474,7 @@ impl Node {
             .ok()
             .and_then(|member| member.name);
         let routes = self.candidates.underlay.routes();
-        self.make_room_for(tick, id);
+        self.peers.make_room_for(tick, id);
         if let Some(peer) = self.new_peer(tick, id) {
             peer.offer_relay(tick.now, &routes);
             self.permit(id);

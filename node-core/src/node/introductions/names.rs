@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::peer_name::PeerName;
 use crate::questions::Question;
 use crate::store::Write;
 use anyhow::{Result, bail};
@@ -24,24 +25,6 @@ use crate::node::users::requests::response;
 
 /// Peers that are told of a new name at once; the others see it in the next card.
 const TOLD_AT_ONCE: usize = 64;
-
-/// The names of one peer.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PeerName {
-    /// In its certificate.
-    pub(crate) signed: Option<String>,
-    /// In its card, checked to be a legal name.
-    pub(crate) said: Option<String>,
-}
-
-impl PeerName {
-    /// Its card says this; anything but a legal name is as good as none.
-    pub(crate) fn say(&mut self, said: &str) {
-        let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
-        let is_name = (1..=63).contains(&said.len()) && said.bytes().all(legal);
-        self.said = is_name.then(|| said.to_owned());
-    }
-}
 
 /// Names as they are shown at one moment. Bound: one entry a peer.
 pub(crate) struct Names(BTreeMap<PeerId, ShownName>);

@@ -313,7 +313,7 @@ impl Node {
                     NeighborSolicitation::probe(*ip).to_frame(asker, key.mac, key.vlan)
                 }
             };
-            self.write_tap(net, &frame);
+            self.networks.write_tap(&mut self.outside, net, &frame);
         }
     }
 
@@ -374,7 +374,7 @@ impl Node {
                 name.is_none_or(|name| name == own)
             });
             if let Some(net) = asked.map(|network| network.index) {
-                self.write_tap(net, &frame);
+                self.networks.write_tap(&mut self.outside, net, &frame);
             }
         }
     }
@@ -431,7 +431,7 @@ impl Node {
                     announcement.to_frame(key.mac, everyone, key.vlan)
                 }
             };
-            self.write_tap(net, &frame);
+            self.networks.write_tap(&mut self.outside, net, &frame);
         }
     }
 }

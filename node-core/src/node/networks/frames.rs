@@ -273,7 +273,9 @@ impl Node {
         };
         let limit = SAFE_DATAGRAM - mark.map_or(0, |_| Forwarded::LEN);
         let sent = if bytes.len() <= max_frame(limit) {
-            self.seal_to(peer, &header, bytes)
+            let keys = self.candidates.underlay.relay_keys();
+            self.peers
+                .seal_to(&mut self.outside, keys, peer, &header, bytes)
         } else {
             self.send_pieces(peer, header, bytes, limit)
         };
@@ -306,7 +308,11 @@ impl Node {
                 forwarded: whole.forwarded,
                 ..InnerHeader::piece(whole.selector, piece)
             };
-            if !self.seal_to(peer, &header, part) {
+            let keys = self.candidates.underlay.relay_keys();
+            if !self
+                .peers
+                .seal_to(&mut self.outside, keys, peer, &header, part)
+            {
                 return false;
             }
         }

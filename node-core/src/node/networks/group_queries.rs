@@ -84,8 +84,10 @@ impl Node {
             due.extend(keys.into_iter().map(|key| (network.index, key)));
         }
         for (net, MacKey { vlan, mac }) in due {
-            self.write_tap(net, &mld_general_query(src, mac, vlan));
-            self.write_tap(net, &igmp_general_query(src, mac, vlan));
+            self.networks
+                .write_tap(&mut self.outside, net, &mld_general_query(src, mac, vlan));
+            self.networks
+                .write_tap(&mut self.outside, net, &igmp_general_query(src, mac, vlan));
         }
     }
 

@@ -343,7 +343,8 @@ impl Node {
         for entry in carried {
             let (mac, vlan) = (entry.key.mac, entry.key.vlan);
             if !entry.local {
-                self.write_tap(net, &teaching_frame(mac, vlan));
+                self.networks
+                    .write_tap(&mut self.outside, net, &teaching_frame(mac, vlan));
                 continue;
             }
             // By broadcast: a frame for its MAC would go where the switches think that it is.
@@ -358,7 +359,7 @@ impl Node {
                         probe.to_frame(asker, all, vlan)
                     }
                 };
-                self.write_tap(net, &probe);
+                self.networks.write_tap(&mut self.outside, net, &probe);
             }
         }
     }

@@ -28,9 +28,12 @@ pub mod site_mtus;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::NetIndex;
 
+use crate::node::effects::{Effect, TapFrame};
+use crate::node::outside::Outside;
+use crate::node::tick::Tick;
 use crate::waiting_room::{Bounds, WaitingRoom};
 use bridges::Looks;
 use interfaces::Interfaces;
@@ -80,6 +83,36 @@ impl Networks {
             looped: LoopedPorts::default(),
             replication,
             claim_ttl,
+        }
+    }
+
+    /// A session with `peer` shares `networks`, which the one before did not: their directories compare what they know.
+    pub(crate) fn handle_neighbour_up(&mut self, tick: Tick, peer: PeerId, networks: &[NetworkId]) {
+        for network in &mut self.all {
+            if networks.contains(&network.secret.id) {
+                network.directory.handle_neighbour_up(tick.now, peer);
+                self.touched.insert(network.index);
+            }
+        }
+    }
+
+    /// There is no session with `peer` any more.
+    pub(crate) fn handle_neighbour_down(&mut self, tick: Tick, peer: PeerId) {
+        for network in &mut self.all {
+            network.directory.handle_neighbour_down(tick.now, peer);
+            self.touched.insert(network.index);
+        }
+    }
+
+    /// Writes a frame of our own into the tap of `net`; a network without one hears nothing.
+    pub(crate) fn write_tap(&self, out: &mut Outside, net: NetIndex, frame: &[u8]) {
+        let network = self.all.get(usize::from(net.0));
+        if network.is_some_and(|network| network.attached.is_some()) {
+            out.effects.push(Effect::Write(TapFrame {
+                net,
+                bytes: frame.to_vec(),
+                from: None,
+            }));
         }
     }
 }

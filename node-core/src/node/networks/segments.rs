@@ -180,7 +180,7 @@ impl Node {
             }
         }
         for (net, frame) in last {
-            self.write_tap(net, &frame);
+            self.networks.write_tap(&mut self.outside, net, &frame);
         }
     }
 
@@ -211,7 +211,7 @@ impl Node {
                 let frame = network.lan.machine.poll_frame()?;
                 Some((network.index, frame))
             }) {
-                self.write_tap(net, &frame);
+                self.networks.write_tap(&mut self.outside, net, &frame);
             }
         }
     }
@@ -340,7 +340,8 @@ impl Node {
         }
         for key in beyond.into_iter().take(MAX_TAUGHT) {
             self.forget_on_bridge(tick, net, key);
-            self.write_tap(net, &teaching_frame(key.mac, key.vlan));
+            self.networks
+                .write_tap(&mut self.outside, net, &teaching_frame(key.mac, key.vlan));
         }
         self.touch_network(net);
     }

@@ -12,9 +12,8 @@ use nat_traversal::candidate::{Candidate, MAX_CANDIDATES};
 use overlay_proto::ids::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::node::introductions::cards::MAX_PEERS;
-use crate::node::switchboard::run::Node;
-use crate::node::tick::Tick;
+use super::{MAX_PEERS, Peers};
+use crate::node::outside::Outside;
 
 /// A list of another version is not read: peers are then met through a bootstrap, as at first.
 const VERSION: u8 = 3;
@@ -34,41 +33,35 @@ pub(crate) struct Remembered {
     pub(crate) met_at: Option<SocketAddr>,
 }
 
-impl Node {
+impl Peers {
     /// Saves the peers if something worth keeping has changed.
-    pub(crate) fn save_peers(&mut self) {
-        if !std::mem::take(&mut self.peers.changed) {
+    pub(crate) fn save(&mut self, out: &mut Outside) {
+        if !std::mem::take(&mut self.changed) {
             return;
         }
         let peers: Vec<Remembered> = self
-            .peers
             .known
             .values()
             .filter_map(|peer| peer.remember())
             .take(MAX_PEERS)
             .collect();
         match encode(&peers) {
-            Ok(bytes) => drop(self.outside.store.put(Write::Peers(bytes))),
+            Ok(bytes) => drop(out.store.put(Write::Peers(bytes))),
             Err(error) => tracing::error!("the addresses of the peers were not saved: {error:#}"),
         }
     }
+}
 
-    /// Takes the peers of the run before; the first housekeeping dials them.
-    pub fn recall_peers(&mut self, tick: Tick, saved: Result<Option<Vec<u8>>>) {
-        let peers = match saved.and_then(|bytes| bytes.map_or(Ok(Vec::new()), |b| decode(&b))) {
-            Ok(peers) => peers,
-            Err(error) => {
-                tracing::warn!("the saved addresses of the peers are unreadable: {error:#}");
-                return;
-            }
-        };
-        for peer in peers.into_iter().take(MAX_PEERS) {
-            if peer.id != self.standing.identity.me
-                && !self.standing.revocations.held.names_node(peer.id)
-                && let Some(new) = self.new_peer(tick, peer.id)
-            {
-                new.recall(tick.now, peer);
-            }
+/// The peers of the run before: none if they cannot be read.
+pub(crate) fn read(saved: Result<Option<Vec<u8>>>) -> Vec<Remembered> {
+    match saved.and_then(|bytes| bytes.map_or(Ok(Vec::new()), |b| decode(&b))) {
+        Ok(mut peers) => {
+            peers.truncate(MAX_PEERS);
+            peers
+        }
+        Err(error) => {
+            tracing::warn!("the saved addresses of the peers are unreadable: {error:#}");
+            Vec::new()
         }
     }
 }

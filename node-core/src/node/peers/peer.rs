@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::peer_name::PeerName;
 use crate::reasons::Greeted;
 use crate::underlay::RelaySpot;
 use nat_traversal::agent::PathAgent;
@@ -18,7 +19,6 @@ use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 use super::attempts::Attempts;
 use super::memory::Remembered;
 use super::whereabouts::{ListSource, Whereabouts};
-use crate::node::introductions::names::PeerName;
 
 /// Frame counts at the last look, to see whether traffic flows.
 #[derive(Debug, Default)]

@@ -6,8 +6,7 @@
 use overlay_proto::ids::PeerId;
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
-use crate::node::switchboard::run::Node;
-use crate::node::tick::Tick;
+use super::Peers;
 
 /// What is to be said again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,45 +32,31 @@ fn owed_for(message: &[u8]) -> Owed {
     }
 }
 
-impl Node {
-    /// `message` did not reach `id`, as far as is known.
-    pub(crate) fn handle_undelivered(&mut self, id: PeerId, message: &[u8]) {
-        let Some(peer) = self.peers.known.get_mut(&id) else {
-            return;
+impl Peers {
+    /// `message` did not reach `id`, as far as is known. `true`: it is owed the numbers of lists and epochs.
+    #[must_use]
+    pub(super) fn handle_undelivered(&mut self, id: PeerId, message: &[u8]) -> bool {
+        let Some(peer) = self.known.get_mut(&id) else {
+            return false;
         };
-        match owed_for(message) {
+        let owed = owed_for(message);
+        match owed {
             Owed::Candidates => peer.told_sequence = 0,
             Owed::Epoch(tag) => {
                 let known = peer.shown.epochs.iter_mut();
                 let of_it = known.filter(|(network, _)| NetworkTag::from(*network) == tag);
                 of_it.for_each(|(_, epoch)| *epoch = 0);
             }
-            Owed::Numbers => self.standing.revocations.owe(id),
-            Owed::Nothing => {}
+            Owed::Numbers | Owed::Nothing => {}
         }
+        owed == Owed::Numbers
     }
 
-    /// Says again what is owed.
-    pub(crate) fn say_again(&mut self, tick: Tick) {
-        let (sequence, candidates) = self.candidates.underlay.candidates();
-        let candidates = candidates.to_vec();
-        let untold = self.peers.known.values();
+    /// Who has not been told the list of candidates with the number `sequence`.
+    pub(crate) fn untold(&self, sequence: u64) -> Vec<PeerId> {
+        let untold = self.known.values();
         let untold = untold.filter(|peer| peer.told_sequence < sequence);
-        let untold: Vec<PeerId> = untold.map(|peer| peer.id).collect();
-        for id in untold {
-            self.tell_candidates(tick, id, sequence, &candidates);
-        }
-        self.spread_epochs(tick);
-        for id in self.standing.revocations.take_owed() {
-            if self.peers.tunnels.current(id).is_none() {
-                // The next session begins with them.
-                continue;
-            }
-            let held = self.standing.revocations.held.state();
-            self.send_message(tick, id, &PeerMessage::ListsHeld(held));
-            let shared = self.peers.known.get(&id).map(|peer| peer.shared.clone());
-            self.tell_epochs(tick, id, &shared.unwrap_or_default());
-        }
+        untold.map(|peer| peer.id).collect()
     }
 }
 

@@ -153,7 +153,7 @@ impl Node {
         }
         for id in gone {
             // What it still shares with us, if anything, is agreed anew.
-            self.close_peer(tick, id);
+            self.peers.tunnels.close(tick.now, id);
         }
     }
 

@@ -179,7 +179,7 @@ impl Node {
 
     /// What is looked at every second.
     fn look(&mut self, tick: Tick) {
-        self.ask_sizes_again(tick);
+        self.peers.ask_sizes_again(tick, &self.outside);
         self.candidates.watch_way_out(tick.now, &mut self.outside);
         let mut talkers = Vec::new();
         for peer in self.peers.known.values_mut() {

@@ -139,7 +139,7 @@ impl Node {
     fn save_now(&mut self, tick: Tick) {
         self.outside.store.began = Some(tick.now);
         self.save_directories();
-        self.save_peers();
+        self.peers.save(&mut self.outside);
         let timestamp = self.peers.tunnels.last_timestamp();
         if timestamp != self.outside.store.timestamp {
             self.outside.store.timestamp = timestamp;

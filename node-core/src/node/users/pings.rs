@@ -83,7 +83,10 @@ impl Node {
             call,
         });
         let padded_len = 0;
-        self.send_probe(
+        let keys = self.candidates.underlay.relay_keys();
+        self.peers.send_probe(
+            &mut self.outside,
+            keys,
             id,
             &Outgoing {
                 path,
