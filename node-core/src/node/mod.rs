@@ -21,7 +21,7 @@
 //! Around them: [`switchboard`], which output of one is an input of another; [`users`], what users ask for and wait for;
 //! [`outside`], the queues that lead out, with [`storing`] (what takes effect once it is on disk, [`crate::store`]) and [`warnings`].
 //! The words they share: [`tick`], [`files`], [`host_orders`] (what the host is asked to do and to tell), [`sight`] (what
-//! can be seen of it at once).
+//! can be seen of it at once), `views` (what an owner is shown of the others).
 
 pub mod candidates;
 pub mod effects;
@@ -37,4 +37,5 @@ pub mod storing;
 pub mod switchboard;
 pub mod tick;
 pub mod users;
+pub(crate) mod views;
 pub mod warnings;

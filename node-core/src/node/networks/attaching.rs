@@ -179,7 +179,8 @@ impl Node {
         self.follow_attachment(tick.now);
         self.apply_attached(tick);
         self.outside.fib_stale = true;
-        self.look_at_bridges(tick.now, true);
+        self.networks
+            .look_at_bridges(tick.now, &mut self.outside, true);
         Ok(())
     }
 

@@ -16,14 +16,16 @@ use overlay_proto::ethernet::bridge::{FDB_MAX_LEARNED, FdbEntry, FdbNews};
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::Networks;
 use crate::node::effects::Effect;
 use crate::node::host_orders::BridgeLook;
 use crate::node::host_orders::BridgeOrder;
 use crate::node::host_orders::HostTask;
 use crate::node::networks::group_queries::GroupQueries;
 use crate::node::networks::remote_macs::RemoteMacs;
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
+use crate::node::views::Own;
 use crate::node::warnings::Topic;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
@@ -173,10 +175,16 @@ impl Bridge {
     }
 }
 
-impl Node {
+impl Networks {
     /// A bridge on this host learnt or forgot something.
-    pub fn handle_fdb_news(&mut self, tick: Tick, news: FdbNews) {
-        self.note_fdb_news(tick, &news);
+    pub(crate) fn handle_fdb_news(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        own: Own,
+        news: FdbNews,
+    ) {
+        self.note_fdb_news(tick, out, &news);
         match news {
             FdbNews::Learned(entry) => {
                 let Some(net) = self.bridge_of(&entry) else {
@@ -190,28 +198,34 @@ impl Node {
                     // A port that came up after the last look. What came by it may have left by another.
                     if !bridge.ports.contains(&entry.port) {
                         self.ask_for_loop(tick.now, net, VlanId::UNTAGGED);
-                        self.look_at_bridges(tick.now, false);
+                        self.look_at_bridges(tick.now, out, false);
                     }
-                    self.feed_learned(tick, net, key);
+                    self.feed_learned(tick, own, net, key);
                 }
             }
             FdbNews::Gone(entry) => {
                 let Some(net) = self.bridge_of(&entry) else {
                     return;
                 };
-                self.forgotten_by_bridge(tick, net, &entry);
+                self.forgotten_by_bridge(tick, out, net, &entry);
             }
             FdbNews::Overrun => {
-                self.networks.looks.lost_news.owed = true;
-                self.look_at_bridges(tick.now, false);
+                self.looks.lost_news.owed = true;
+                self.look_at_bridges(tick.now, out, false);
             }
         }
     }
 
     /// The bridge of `net` forgot a MAC: it aged, or its port is gone. Until a look at the ports tells,
     /// nobody is told from memory that the MAC is alive.
-    fn forgotten_by_bridge(&mut self, tick: Tick, net: NetIndex, entry: &FdbEntry) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+    fn forgotten_by_bridge(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        net: NetIndex,
+        entry: &FdbEntry,
+    ) {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let bridge = &mut network.bridge;
@@ -224,18 +238,17 @@ impl Node {
         let local = network.local.keys().copied();
         let doubtful: Vec<MacKey> = local.filter(|one| bridge.slot(*one) == key).collect();
         network.directory.handle_port_doubt(tick.now, &doubtful);
-        self.look_at_bridges(tick.now, false);
+        self.look_at_bridges(tick.now, out, false);
     }
 
     /// Looks at the ports of the bridges, with `whole`, or when news were lost, at all they have learnt,
     /// too. One look at a time; a wish meanwhile is granted after it.
-    pub fn look_at_bridges(&mut self, now: Instant, whole: bool) {
-        if self.networks.looks.under_way {
-            self.networks.looks.next = Some(whole || self.networks.looks.next == Some(true));
+    pub(crate) fn look_at_bridges(&mut self, now: Instant, out: &mut Outside, whole: bool) {
+        if self.looks.under_way {
+            self.looks.next = Some(whole || self.looks.next == Some(true));
             return;
         }
         let wanted: Vec<(NetIndex, String, String)> = self
-            .networks
             .all
             .iter()
             .filter_map(|network| Some((network.index, network.attached.as_ref()?)))
@@ -244,28 +257,34 @@ impl Node {
         if wanted.is_empty() {
             return;
         }
-        self.networks.looks.under_way = true;
-        let whole = self.networks.looks.lost_news.take(now) || whole;
+        self.looks.under_way = true;
+        let whole = self.looks.lost_news.take(now) || whole;
         let look = HostTask::LookAtBridges { wanted, whole };
-        self.outside.effects.push(Effect::Host(look));
+        out.effects.push(Effect::Host(look));
     }
 
     /// What a look saw; `None`: nothing.
-    pub(crate) fn handle_looks(&mut self, tick: Tick, seen: Option<Vec<BridgeLook>>) {
-        self.networks.looks.under_way = false;
+    pub(crate) fn handle_looks(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        own: Own,
+        seen: Option<Vec<BridgeLook>>,
+    ) {
+        self.looks.under_way = false;
         for mut look in seen.into_iter().flatten() {
-            self.note_port(tick, &mut look);
-            self.handle_look(tick, look);
+            self.note_port(tick, out, &mut look);
+            self.handle_look(tick, out, own, look);
         }
-        self.forget_port_warnings();
-        if let Some(whole) = self.networks.looks.next.take() {
-            self.look_at_bridges(tick.now, whole);
+        self.forget_port_warnings(out);
+        if let Some(whole) = self.looks.next.take() {
+            self.look_at_bridges(tick.now, out, whole);
         }
     }
 
-    fn handle_look(&mut self, tick: Tick, look: BridgeLook) {
+    fn handle_look(&mut self, tick: Tick, out: &mut Outside, own: Own, look: BridgeLook) {
         let net = look.net;
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let bridge = &mut network.bridge;
@@ -295,9 +314,7 @@ impl Node {
                 )
             });
             let about = network.secret.name.to_string();
-            self.outside
-                .warnings
-                .set(tick.now, Topic::Learned, &about, text);
+            out.warnings.set(tick.now, Topic::Learned, &about, text);
             for learned in bridge.learned.values_mut() {
                 learned.current = false;
             }
@@ -321,27 +338,27 @@ impl Node {
             network.directory.handle_port_up(tick.now);
         }
         for key in here {
-            self.feed_learned(tick, net, key);
+            self.feed_learned(tick, own, net, key);
         }
-        self.touch_network(net);
+        self.touch(net);
     }
 
     /// The bridge has `key`: evidence, unless somebody else claims it.
-    pub(crate) fn feed_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
-        let me = self.standing.identity.me;
-        let network = self.networks.all.get(usize::from(net.0));
+    pub(crate) fn feed_learned(&mut self, tick: Tick, own: Own, net: NetIndex, key: MacKey) {
+        let me = own.me;
+        let network = self.all.get(usize::from(net.0));
         let owner = network.and_then(|network| network.directory.owner(tick.now, &key));
         if owner.unwrap_or(me) == me {
-            self.hear_learned(tick, net, key);
+            self.hear_learned(tick, own, net, key);
         }
     }
 
     /// The bridge has `key`, which is evidence also against who claims it.
-    pub(crate) fn hear_learned(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
-        if !key.mac.is_claimable() || key.mac == self.standing.identity.probe_mac() {
+    pub(crate) fn hear_learned(&mut self, tick: Tick, own: Own, net: NetIndex, key: MacKey) {
+        if !key.mac.is_claimable() || key.mac == own.probe_mac {
             return;
         }
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         if network.lan.machine.is_shut(key.vlan) || network.lan.is_beacon_mac(key.mac) {
@@ -351,19 +368,19 @@ impl Node {
         let _ = network
             .directory
             .handle_local_frame(tick.now, key, EvidenceClass::Ordinary, &[]);
-        self.touch_network(net);
+        self.touch(net);
     }
 
     /// Another node has given `key` up: is it here, known to the bridge alone?
-    pub(crate) fn claim_if_on_bridge(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
+    pub(crate) fn claim_if_on_bridge(&mut self, tick: Tick, own: Own, net: NetIndex, key: MacKey) {
         if self.bridge_mut(net).is_some_and(|bridge| bridge.has(&key)) {
-            self.feed_learned(tick, net, key);
+            self.feed_learned(tick, own, net, key);
         }
     }
 
     /// Is there a port that a station could be behind which nobody has heard yet?
     pub(crate) fn has_undecided_port(&self, net: NetIndex) -> bool {
-        let network = self.networks.all.get(usize::from(net.0));
+        let network = self.all.get(usize::from(net.0));
         network.is_some_and(|network| {
             // Never looked at: there may be ports.
             let unseen = network.bridge.index == 0;
@@ -372,8 +389,14 @@ impl Node {
     }
 
     /// `key` has left this host: a stale entry would keep its frames from our tap.
-    pub(crate) fn forget_on_bridge(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+    pub(crate) fn forget_on_bridge(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        net: NetIndex,
+        key: MacKey,
+    ) {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let heard = network.local.get(&key);
@@ -394,49 +417,49 @@ impl Node {
         }
         let (port, known) = (bridge.tap, bridge.learned.remove(&key).is_some());
         if known {
-            self.order(BridgeOrder::Replace { port, key });
+            order(out, BridgeOrder::Replace { port, key });
         }
     }
 
-    /// Refused, the bridge keeps what it has until it hears more, as switches do; it is looked at.
-    fn order(&mut self, order: BridgeOrder) {
-        self.outside.effects.push(Effect::Order(order));
-    }
-
     /// `key` has come to this host: it is no longer behind our tap.
-    pub(crate) fn free_on_bridge(&mut self, net: NetIndex, key: MacKey) {
+    pub(crate) fn free_on_bridge(&mut self, out: &mut Outside, net: NetIndex, key: MacKey) {
         let Some(bridge) = self.bridge_mut(net) else {
             return;
         };
         let (port, key) = (bridge.tap, bridge.slot(key));
         if port != 0 {
-            self.order(BridgeOrder::Delete { port, key });
+            order(out, BridgeOrder::Delete { port, key });
         }
     }
 
     /// Our tap leads nowhere any more: the bridge forgets what was beyond it.
-    pub(crate) fn unlearn_tap(&mut self, net: NetIndex) {
+    pub(crate) fn unlearn_tap(&mut self, out: &mut Outside, net: NetIndex) {
         let port = self.bridge_mut(net).map_or(0, |bridge| bridge.tap);
         if port != 0 {
-            self.flush_port(port);
+            self.flush_port(out, port);
         }
     }
 
     /// A bridge forgets what it has learnt at `port`, an interface index.
-    pub(crate) fn flush_port(&mut self, port: u32) {
-        self.order(BridgeOrder::Flush { port });
+    pub(crate) fn flush_port(&mut self, out: &mut Outside, port: u32) {
+        order(out, BridgeOrder::Flush { port });
     }
 
     pub(crate) fn bridge_of(&self, entry: &FdbEntry) -> Option<NetIndex> {
-        let mut networks = self.networks.all.iter();
+        let mut networks = self.all.iter();
         let network = networks.find(|n| n.attached.is_some() && n.bridge.index == entry.bridge)?;
         Some(network.index)
     }
 
     pub(crate) fn bridge_mut(&mut self, net: NetIndex) -> Option<&mut Bridge> {
-        let network = self.networks.all.get_mut(usize::from(net.0))?;
+        let network = self.all.get_mut(usize::from(net.0))?;
         Some(&mut network.bridge)
     }
+}
+
+/// Refused, the bridge keeps what it has until it hears more, as switches do; it is looked at.
+fn order(out: &mut Outside, order: BridgeOrder) {
+    out.effects.push(Effect::Order(order));
 }
 
 #[cfg(test)]

@@ -88,21 +88,22 @@ impl Node {
                 tracing::info!(mac = %key.mac, vlan = key.vlan.get(), ?to, "a MAC moved");
                 match to {
                     // The forwarder took it over; for our bridge it is where it was.
-                    Place::Remote(_) if self.stands_by(net, key.vlan) => {}
+                    Place::Remote(_) if self.networks.stands_by(net, key.vlan) => {}
                     Place::Remote(_) => {
-                        self.forget_on_bridge(tick, net, key);
+                        self.networks
+                            .forget_on_bridge(tick, &mut self.outside, net, key);
                         self.teach_bridge(net, key, &ips);
                     }
                     Place::Local => {
-                        self.free_on_bridge(net, key);
-                        self.ask_for_groups(tick, net, key);
+                        self.networks.free_on_bridge(&mut self.outside, net, key);
+                        self.networks.ask_for_groups(tick, net, key);
                     }
                 }
             }
             DirectoryAction::Vacated { key } => {
                 // It may come back here without a word: its frames must not go to our tap.
-                self.free_on_bridge(net, key);
-                self.claim_if_on_bridge(tick, net, key);
+                self.networks.free_on_bridge(&mut self.outside, net, key);
+                self.networks.claim_if_on_bridge(tick, self.own(), net, key);
             }
             DirectoryAction::Unresolved { key } => {
                 let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
@@ -319,7 +320,7 @@ impl Node {
 
     /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
     fn probe_local(&mut self, tick: Tick, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
-        if self.stands_by(net, key.vlan) {
+        if self.networks.stands_by(net, key.vlan) {
             // Whatever is here is the forwarder's.
             if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
                 network

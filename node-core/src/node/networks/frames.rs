@@ -49,7 +49,7 @@ impl Node {
         if dst.mac.is_bridge_reserved() && !(dst.mac.is_bpdu() && self.carries_bpdus(net)) {
             return self.outside.drops.count(DropReason::BridgeReserved);
         }
-        if self.stands_by(net, src.vlan) {
+        if self.networks.stands_by(net, src.vlan) {
             return self.outside.drops.count(DropReason::StandingBy);
         }
         let evidence = classify(&frame);
@@ -110,7 +110,7 @@ impl Node {
             return;
         };
         let Addresses { src, .. } = Addresses::of(&frame);
-        if self.stands_by(net, src.vlan) {
+        if self.networks.stands_by(net, src.vlan) {
             return;
         }
         let evidence = classify(&frame);
@@ -418,12 +418,13 @@ impl Node {
         match verdict {
             LateVerdict::Deliver => self.deliver_here(net, late.from, bytes),
             // The forwarder writes it, too, and one copy is enough.
-            LateVerdict::Undecided if self.stands_by(net, late.dst.vlan) => {
+            LateVerdict::Undecided if self.networks.stands_by(net, late.dst.vlan) => {
                 self.outside.drops.count(DropReason::StandingBy);
             }
-            LateVerdict::Undecided if self.has_undecided_port(net) => {
+            LateVerdict::Undecided if self.networks.has_undecided_port(net) => {
                 // An entry from when it was elsewhere would send the frame back to our tap.
-                self.free_on_bridge(net, late.dst);
+                self.networks
+                    .free_on_bridge(&mut self.outside, net, late.dst);
                 self.deliver_here(net, late.from, bytes);
             }
             LateVerdict::Undecided => self.outside.drops.count(DropReason::UnknownMac),

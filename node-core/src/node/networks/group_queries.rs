@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use overlay_proto::ethernet::{igmp_general_query, mld_general_query};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::Networks;
 use crate::attachment::Attachment;
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
+use crate::node::views::Own;
 
 /// Between the two queries: the guest answers within half of it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -62,10 +64,10 @@ impl GroupQueries {
     }
 }
 
-impl Node {
+impl Networks {
     /// `key` has come to the bridge of `net`.
     pub(crate) fn ask_for_groups(&mut self, tick: Tick, net: NetIndex, key: MacKey) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         // Bridges that Farlan makes do not snoop; a switch behind a NIC may.
@@ -76,25 +78,22 @@ impl Node {
     }
 
     /// Sends the queries that are due.
-    pub(crate) fn send_group_queries(&mut self, tick: Tick) {
-        let src = self.standing.identity.probe_mac();
+    pub(crate) fn send_group_queries(&mut self, tick: Tick, out: &mut Outside, own: Own) {
+        let src = own.probe_mac;
         let mut due = Vec::new();
-        for network in &mut self.networks.all {
+        for network in &mut self.all {
             let keys = network.bridge.queries.poll(tick.now);
             due.extend(keys.into_iter().map(|key| (network.index, key)));
         }
         for (net, MacKey { vlan, mac }) in due {
-            self.networks
-                .write_tap(&mut self.outside, net, &mld_general_query(src, mac, vlan));
-            self.networks
-                .write_tap(&mut self.outside, net, &igmp_general_query(src, mac, vlan));
+            self.write_tap(out, net, &mld_general_query(src, mac, vlan));
+            self.write_tap(out, net, &igmp_general_query(src, mac, vlan));
         }
     }
 
     /// When the next query is due.
     pub(crate) fn next_group_query(&self) -> Option<Instant> {
-        self.networks
-            .all
+        self.all
             .iter()
             .filter_map(|network| network.bridge.queries.next())
             .min()

@@ -87,7 +87,8 @@ impl Node {
         self.note_own_mtus(tick, &kept.mtus);
         self.warn_of_waiting(tick.now, &kept.ready, |about| found.contains_key(about));
         if !kept.done.is_empty() {
-            self.look_at_bridges(tick.now, true);
+            self.networks
+                .look_at_bridges(tick.now, &mut self.outside, true);
         }
     }
 

@@ -330,7 +330,7 @@ impl Node {
             .iter()
             .filter_map(|name| self.outside.sight.index_of(name));
         for port in ports.collect::<Vec<_>>() {
-            self.flush_port(port);
+            self.networks.flush_port(&mut self.outside, port);
         }
         let Some(network) = self.networks.all.get(usize::from(net.0)) else {
             return;

@@ -115,4 +115,9 @@ impl Networks {
             }));
         }
     }
+
+    /// The directory of `net` may have outputs.
+    pub(crate) fn touch(&mut self, net: NetIndex) {
+        self.touched.insert(net);
+    }
 }

@@ -3,15 +3,16 @@
 
 use overlay_proto::ethernet::bridge::FdbNews;
 
+use super::Networks;
 use crate::node::host_orders::BridgeLook;
 use crate::node::networks::network::Network;
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
 use crate::node::warnings::Topic;
 
-impl Node {
+impl Networks {
     /// What news mean for the entries that we wrote, and for MACs that are here and elsewhere.
-    pub(crate) fn note_fdb_news(&mut self, tick: Tick, news: &FdbNews) {
+    pub(crate) fn note_fdb_news(&mut self, tick: Tick, out: &mut Outside, news: &FdbNews) {
         let (FdbNews::Learned(entry) | FdbNews::Gone(entry)) = news else {
             return;
         };
@@ -26,13 +27,13 @@ impl Node {
             _ => bridge.remote.gone(tick.now, entry),
         }
         if bridge.rivals.contains(&entry.mac) {
-            self.outside.fib_stale = true;
+            out.fib_stale = true;
         }
     }
 
     /// What a look tells of our tap as a port.
-    pub(crate) fn note_port(&mut self, tick: Tick, look: &mut BridgeLook) {
-        let Some(network) = self.networks.all.get_mut(usize::from(look.net.0)) else {
+    pub(crate) fn note_port(&mut self, tick: Tick, out: &mut Outside, look: &mut BridgeLook) {
+        let Some(network) = self.all.get_mut(usize::from(look.net.0)) else {
             return;
         };
         let bridge = &mut network.bridge;
@@ -41,23 +42,21 @@ impl Node {
         let own = std::mem::take(&mut look.own);
         bridge.remote.looked(place, own, look.fdb.as_deref());
         if !bridge.rivals.is_empty() {
-            self.outside.fib_stale = true;
+            out.fib_stale = true;
         }
         let name = network.secret.name.to_string();
         let wrong =
             (!look.wrong.is_empty()).then(|| format!("network {name}: {}", look.wrong.join("; ")));
-        self.outside
-            .warnings
-            .set(tick.now, Topic::OverlayPort, &name, wrong);
+        out.warnings.set(tick.now, Topic::OverlayPort, &name, wrong);
     }
 
     /// Networks that are attached no more need no port.
-    pub(crate) fn forget_port_warnings(&mut self) {
-        let networks = &self.networks.all;
+    pub(crate) fn forget_port_warnings(&mut self, out: &mut Outside) {
+        let networks = &self.all;
         let attached = |name: &str| {
             let of = |n: &Network| n.attached.is_some() && n.secret.name.to_string() == name;
             networks.iter().any(of)
         };
-        self.outside.warnings.retain(Topic::OverlayPort, attached);
+        out.warnings.retain(Topic::OverlayPort, attached);
     }
 }

@@ -21,7 +21,7 @@ impl Node {
         if !pin.mac.is_claimable() {
             bail!("{shown} is a group or zero address; nobody can hold it");
         }
-        if self.stands_by(net, pin.key().vlan) {
+        if self.networks.stands_by(net, pin.key().vlan) {
             return Ok(format!(
                 "this node stands by: another one carries the LAN of {} and claims {shown} as soon as it \
                  hears it there; `farlan status` names it",

@@ -243,7 +243,7 @@ impl Node {
         net: NetIndex,
         refused: Vec<MacKey>,
     ) {
-        if let Some(bridge) = self.bridge_mut(net) {
+        if let Some(bridge) = self.networks.bridge_mut(net) {
             bridge.remote.handle_written(tick.now, refused);
         }
     }

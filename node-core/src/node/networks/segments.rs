@@ -24,6 +24,7 @@ use overlay_proto::switching::{MacKey, NetIndex, VlanSet};
 
 use crate::api::SharedLanReport;
 use crate::attachment::Attachment;
+use crate::node::networks::Networks;
 use crate::node::networks::network::Network;
 use crate::node::sight::HostSight;
 use crate::node::switchboard::run::Node;
@@ -98,27 +99,29 @@ pub(crate) fn is_exposed(record: &Attachment) -> bool {
     record.nic.is_some() || !record.bridge_is_ours
 }
 
-impl Node {
+impl Networks {
     /// Does this node carry nothing of `vlan`?
     pub(crate) fn stands_by(&self, net: NetIndex, vlan: VlanId) -> bool {
-        let network = self.networks.all.get(usize::from(net.0));
+        let network = self.all.get(usize::from(net.0));
         network.is_some_and(|network| network.lan.machine.is_shut(vlan))
     }
 
     /// The fast path dropped a frame of `vlan` because this node stands by.
     pub(crate) fn note_standby_vlan(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
             network.lan.machine.handle_vlan(tick.now, vlan);
         }
     }
 
     /// There may be a loop at the bridge of `net`: a beacon goes out as soon as it may and comes back if so.
     pub(crate) fn ask_for_loop(&mut self, now: Instant, net: NetIndex, vlan: VlanId) {
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
             network.lan.machine.handle_suspicion(now, vlan);
         }
     }
+}
 
+impl Node {
     /// A frame with the beacons' ethertype came from the tap.
     pub(crate) fn handle_beacon(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
         let Ok(frame) = EthernetFrame::parse(&bytes) else {
@@ -289,7 +292,7 @@ impl Node {
                     let concerns = |one| follows(&own, vlan, one);
                     network.directory.handle_standby(concerns);
                 }
-                self.unlearn_tap(net);
+                self.networks.unlearn_tap(&mut self.outside, net);
             }
             SegmentEvent::Changed(vlan) => {
                 // The roster names who was heard.
@@ -297,7 +300,7 @@ impl Node {
                     network.lan.seen_version = u64::MAX;
                 }
                 self.refresh_segment(tick, usize::from(net.0));
-                if !self.stands_by(net, vlan) {
+                if !self.networks.stands_by(net, vlan) {
                     self.take_over(tick, net, vlan);
                 }
             }
@@ -333,13 +336,14 @@ impl Node {
         let unclaimed: Vec<MacKey> = unclaimed.collect();
         for key in ours {
             // Its owner is asked first: it may be alive behind a cable that was cut.
-            self.hear_learned(tick, net, key);
+            self.networks.hear_learned(tick, self.own(), net, key);
         }
         for key in unclaimed {
-            self.feed_learned(tick, net, key);
+            self.networks.feed_learned(tick, self.own(), net, key);
         }
         for key in beyond.into_iter().take(MAX_TAUGHT) {
-            self.forget_on_bridge(tick, net, key);
+            self.networks
+                .forget_on_bridge(tick, &mut self.outside, net, key);
             self.networks
                 .write_tap(&mut self.outside, net, &teaching_frame(key.mac, key.vlan));
         }

@@ -102,7 +102,11 @@ impl Node {
         match answer {
             Answer::Asked(id, outcome) => self.outside.asking.handle_outcome(tick.now, id, outcome),
             Answer::Written(id, outcome) => self.outside.store.handle_written(tick, id, outcome),
-            Answer::Bridges(seen) => self.handle_looks(tick, seen),
+            Answer::Bridges(seen) => {
+                let own = self.own();
+                self.networks
+                    .handle_looks(tick, &mut self.outside, own, seen);
+            }
             Answer::PortSet(set) => self.handle_port_set(tick, &set),
             Answer::Operated(done) => self.handle_operated(tick, done),
             Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),

@@ -16,8 +16,8 @@ impl Node {
             }
             Punt::LocalEvidence { net, frame } => self.learn_addresses(tick, net, &frame),
             Punt::Beacon { net, frame } => self.handle_beacon(tick, net, frame.into_vec()),
-            Punt::StandingBy { net, vlan } => self.note_standby_vlan(tick, net, vlan),
-            Punt::GoesRound { net, vlan } => self.ask_for_loop(tick.now, net, vlan),
+            Punt::StandingBy { net, vlan } => self.networks.note_standby_vlan(tick, net, vlan),
+            Punt::GoesRound { net, vlan } => self.networks.ask_for_loop(tick.now, net, vlan),
             Punt::PeerFrame {
                 net,
                 peer,

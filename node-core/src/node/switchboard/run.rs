@@ -84,7 +84,7 @@ impl Node {
             self.networks.for_session.next_expiry(),
             self.next_probe_look(now),
             self.next_remote_macs(),
-            self.next_group_query(),
+            self.networks.next_group_query(),
             self.users.open_questions.poll_timeout(),
             self.outside.asking.poll_timeout(),
             self.networks.looped.poll_timeout(),
@@ -162,7 +162,9 @@ impl Node {
             }
         }
         self.end_probes(tick);
-        self.send_group_queries(tick);
+        let own = self.own();
+        self.networks
+            .send_group_queries(tick, &mut self.outside, own);
         self.expire_waiting(tick);
         self.answer_questions(tick);
         self.end_pings(tick.now);
@@ -226,7 +228,8 @@ impl Node {
     /// What changes slowly: interfaces, files, peers that were not reached yet.
     fn keep_house(&mut self, tick: Tick) {
         self.check_firewall();
-        self.look_at_bridges(tick.now, false);
+        self.networks
+            .look_at_bridges(tick.now, &mut self.outside, false);
         self.watch_move(tick.now);
         self.retry_moves();
         self.follow_roots();

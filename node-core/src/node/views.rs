@@ -1,0 +1,13 @@
+//! What an owner is shown of the others at once, as plain data.
+
+use overlay_proto::ethernet::MacAddr;
+use overlay_proto::ids::PeerId;
+
+/// This node, as its neighbours and the guests know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    /// Its name.
+    pub(crate) me: PeerId,
+    /// The source of the questions that it puts to guests.
+    pub(crate) probe_mac: MacAddr,
+}
