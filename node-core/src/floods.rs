@@ -75,6 +75,18 @@ impl Flood {
 pub struct Floods(VecDeque<Flood>);
 
 impl Floods {
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is none kept?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Keeps `flood`. Returns how many members lose an older one that has to make room.
     pub fn push(&mut self, flood: Flood) -> u64 {
         let full = self.0.len() >= MAX_FLOODS;

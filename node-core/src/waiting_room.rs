@@ -42,6 +42,18 @@ impl<K: Ord + Copy> WaitingRoom<K> {
         }
     }
 
+    /// How many frames wait.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Does none wait?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Lets `frame` wait for `key`. Returns how many older frames had to leave (0 or 1).
     pub fn push(&mut self, now: Instant, key: K, frame: Vec<u8>) -> u64 {
         let mut left = 0;

@@ -6,6 +6,10 @@
 //!
 //! - [`net`]: clock, event queue, links, NATs, hosts in sites.
 //! - [`world`]: whole nodes on it, with guests, and a control plane that is a stub.
+//! - [`history`]: what happens to them, as data that a seed makes, and what must hold then.
+//!
+//! The program of the same name runs histories; `overlay-sim --help`.
 
+pub mod history;
 pub mod net;
 pub mod world;

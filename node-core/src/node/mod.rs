@@ -21,12 +21,13 @@
 //! Around them: [`switchboard`], which output of one is an input of another; [`users`], what users ask for and wait for;
 //! [`outside`], the queues that lead out, with [`storing`] (what takes effect once it is on disk, [`crate::store`]) and [`warnings`].
 //! The words they share: [`tick`], [`files`], [`host_orders`] (what the host is asked to do and to tell), [`sight`] (what
-//! can be seen of it at once).
+//! can be seen of it at once). [`insight`]: what a simulation looks at.
 
 pub mod candidates;
 pub mod effects;
 pub mod files;
 pub mod host_orders;
+pub mod insight;
 pub mod introductions;
 pub mod networks;
 pub mod outside;

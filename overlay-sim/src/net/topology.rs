@@ -271,6 +271,8 @@ pub struct Tally {
     pub duplicated: u64,
     /// Those that hosts got.
     pub delivered: u64,
+    /// Bytes of the IP packets that hosts have sent.
+    pub bytes: u64,
     /// Senders that were told of a datagram above an MTU.
     pub told: u64,
     lost: BTreeMap<Lost, u64>,
@@ -338,6 +340,17 @@ impl Net {
     #[must_use]
     pub fn name(&self, host: HostId) -> Option<&str> {
         self.host(host).map(|host| host.name.as_str())
+    }
+
+    /// The realm below the internet in which `realm` is, itself perhaps: whose outer address is on the internet.
+    #[must_use]
+    pub fn outermost(&self, mut realm: RealmId) -> RealmId {
+        while let Some(parent) = self.realm(realm).and_then(|here| here.parent)
+            && parent != Self::INTERNET
+        {
+            realm = parent;
+        }
+        realm
     }
 
     /// All addresses of a host, in the order in which they were added.

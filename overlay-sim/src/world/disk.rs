@@ -18,6 +18,7 @@ use overlay_proto::time::UnixTime;
 use super::trouble::DiskManner;
 
 /// The state directory. Bound: what a node writes, see [`Write`].
+#[derive(Clone)]
 pub(super) struct Disk {
     pub(super) membership: Option<Membership>,
     /// The secret x25519 key, and the sequence of the newest signature over its public half.

@@ -80,7 +80,7 @@ impl Guests {
         frame: &[u8],
     ) {
         match network {
-            Some(network) => self.invariants.note_delivered(id, network, frame),
+            Some(network) => self.invariants.note_delivered(at, id, network, frame),
             None => self.invariants.note_of_node(id, frame),
         }
         if let Some(guest) = self.get_mut(id) {
@@ -113,6 +113,12 @@ impl Guests {
         answer.extend(asker);
         answer.extend(asker_ip);
         Some((late, answer))
+    }
+
+    /// What the guest got since the last time.
+    pub(super) fn take_inbox(&mut self, id: GuestId) -> Vec<Received> {
+        let inbox = self.get_mut(id).map(|guest| &mut guest.inbox);
+        inbox.map_or_else(Vec::new, |inbox| std::mem::take(inbox).into())
     }
 
     /// What the guest got, oldest first.

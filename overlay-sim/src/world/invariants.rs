@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use overlay_proto::ids::NetworkName;
 
@@ -52,18 +53,26 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// Frames are kept in mind for so long, or twice that: nothing of a frame is under way any more then. One that comes later is one
+/// that nobody sent.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 struct Sent {
     network: NetworkName,
     by: GuestId,
     times: u32,
+    /// How often each guest got it.
+    got: BTreeMap<GuestId, u32>,
 }
 
-/// What was sent and delivered, by the digest of the frame. Bound: the different frames that guests sent.
+/// What was sent and delivered, by the digest of the frame. Bound: the different frames that guests send within two minutes.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
     sent: BTreeMap<u64, Sent>,
-    got: BTreeMap<(GuestId, u64), u32>,
+    /// Those that were sent longer ago, and since when there are others.
+    before: BTreeMap<u64, Sent>,
+    since: Duration,
     /// Everything delivered to guests.
     digest: Digest,
     /// Frames that no guest sent: of the nodes themselves.
@@ -72,23 +81,54 @@ pub(super) struct Invariants {
 }
 
 impl Invariants {
-    pub(super) fn note_sent(&mut self, by: GuestId, network: &NetworkName, frame: &[u8]) {
-        let sent = self.sent.entry(key_of(frame)).or_insert_with(|| Sent {
-            network: network.clone(),
-            by,
-            times: 0,
+    pub(super) fn note_sent(
+        &mut self,
+        at: Duration,
+        by: GuestId,
+        network: &NetworkName,
+        frame: &[u8],
+    ) {
+        self.forget(at);
+        let key = key_of(frame);
+        let before = self.before.remove(&key);
+        let sent = self.sent.entry(key).or_insert_with(|| {
+            before.unwrap_or_else(|| Sent {
+                network: network.clone(),
+                by,
+                times: 0,
+                got: BTreeMap::new(),
+            })
         });
         sent.times += 1;
     }
 
-    pub(super) fn note_delivered(&mut self, to: GuestId, network: &NetworkName, frame: &[u8]) {
+    /// Forgets what was sent long ago.
+    fn forget(&mut self, at: Duration) {
+        if at.saturating_sub(self.since) >= REMEMBERED {
+            self.before = std::mem::take(&mut self.sent);
+            self.since = at;
+        }
+    }
+
+    pub(super) fn note_delivered(
+        &mut self,
+        at: Duration,
+        to: GuestId,
+        network: &NetworkName,
+        frame: &[u8],
+    ) {
+        self.forget(at);
         self.note_in_digest(to, frame);
         let key = key_of(frame);
-        let Some(sent) = self.sent.get(&key) else {
+        let sent = match self.sent.get_mut(&key) {
+            Some(sent) => Some(sent),
+            None => self.before.get_mut(&key),
+        };
+        let Some(sent) = sent else {
             self.broken.get_or_insert(Broken::Unsent(to));
             return;
         };
-        let got = self.got.entry((to, key)).or_default();
+        let got = sent.got.entry(to).or_default();
         *got += 1;
         let broken = if sent.network != *network {
             Broken::OtherNetwork(to)

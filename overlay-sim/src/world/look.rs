@@ -126,6 +126,16 @@ impl Bridges {
         });
     }
 
+    /// Others like them, with no guest plugged in.
+    pub(super) fn without_guests(&self) -> Self {
+        let empty = |one: &Bridge| Bridge {
+            guests: BTreeMap::new(),
+            ..one.clone()
+        };
+        let all = self.with(|bridges| bridges.iter().map(empty).collect());
+        Self(Arc::new(Mutex::new(all)))
+    }
+
     /// The records of what is attached.
     pub(super) fn records(&self) -> Vec<Attachment> {
         self.with(|bridges| {

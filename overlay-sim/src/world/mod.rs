@@ -9,6 +9,7 @@
 //! - `fast_path`: what the workers decide. `disk`: what a restart finds. `look`: what the host looks like.
 //! - `control`: the bootstraps, stubs but for their reflectors and relays. `authority`: who signs.
 //! - `guests`: the guests and what they got. [`invariants`]: what must hold after each step.
+//! - `happenings`: copies of hosts, and what can be seen of nodes. [`hostile`]: a member that does harm, on no node.
 //!
 //! What it does not have: Kademlia (a record is at the bootstraps alone), offloads, kernels that refuse.
 //!
@@ -22,6 +23,7 @@ mod control;
 mod disk;
 mod fast_path;
 mod guests;
+mod happenings;
 #[cfg(test)]
 mod healing;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod healing_times;
 #[cfg(test)]
 mod histories;
 mod host;
+pub mod hostile;
 pub mod invariants;
 #[cfg(test)]
 mod joining;
@@ -60,6 +63,7 @@ use self::disk::Disk;
 use self::guests::Guests;
 pub use self::guests::{GuestId, Received};
 use self::host::Host;
+use self::hostile::Hostile;
 use self::invariants::Broken;
 use self::look::Bridges;
 pub use self::trouble::DiskManner;
@@ -82,6 +86,7 @@ pub struct World {
     authority: Authority,
     control: Control,
     hosts: BTreeMap<HostId, Host>,
+    hostile: BTreeMap<HostId, Hostile>,
     /// When each node is due, and all of that in order.
     due: BTreeMap<HostId, Duration>,
     order: BTreeSet<(Duration, HostId)>,
@@ -122,6 +127,7 @@ impl World {
             around,
             control: Control { all },
             hosts: BTreeMap::new(),
+            hostile: BTreeMap::new(),
             due: BTreeMap::new(),
             order: BTreeSet::new(),
             next_call: 0,
@@ -219,7 +225,8 @@ impl World {
     /// The name of a host's node.
     #[must_use]
     pub fn peer(&self, id: HostId) -> Option<PeerId> {
-        self.hosts.get(&id).map(Host::peer)
+        let peer = self.hosts.get(&id).map(Host::peer);
+        peer.or_else(|| self.hostile_peer(id))
     }
 
     /// Does its node run?
@@ -236,7 +243,9 @@ impl World {
             return;
         };
         let (network, host) = (guest.network.clone(), guest.host);
-        self.around.guests.invariants.note_sent(id, &network, frame);
+        let now = self.around.clock.now();
+        let invariants = &mut self.around.guests.invariants;
+        invariants.note_sent(now, id, &network, frame);
         let Some(host) = host.and_then(|host| self.hosts.get_mut(&host)) else {
             return;
         };
@@ -309,11 +318,15 @@ impl World {
             && delivery.local.port() == host.port
         {
             host.arrive(&mut self.around, delivery.source, &mut delivery.bytes);
-            self.note_due(id);
+            return self.note_due(id);
         }
+        self.arrive_hostile(id, delivery.source, &mut delivery.bytes);
     }
 
     fn take_turn(&mut self, id: HostId, now: Duration) {
+        if self.turn_hostile(id) {
+            return;
+        }
         if let Some(host) = self.hosts.get_mut(&id) {
             host.enter(&mut self.around, |_, _| {});
             if let Some(running) = &mut host.running {
@@ -388,6 +401,7 @@ impl World {
             self.control.forget(host.peer());
         }
         let due = self.hosts.get(&id).and_then(|host| host.due(&self.around));
+        let due = due.or_else(|| self.hostile_due(id));
         let before = match due {
             Some(due) => self.due.insert(id, due),
             None => self.due.remove(&id),

@@ -17,14 +17,14 @@ use crate::node::networks::directory::LocalProbe;
 use crate::node::networks::segments::SharedLan;
 
 /// Frames for a MAC that is being looked up (DIRECTORY.md, Storage and lookup).
-const LOOKUP_ROOM: Bounds = Bounds {
+pub(crate) const LOOKUP_ROOM: Bounds = Bounds {
     per_key: 16,
     in_all: 256,
     max_wait: Duration::from_secs(2),
 };
 
 /// Frames from a peer whose source MAC it has not claimed yet (DIRECTORY.md, Moves).
-const SOURCE_ROOM: Bounds = Bounds {
+pub(crate) const SOURCE_ROOM: Bounds = Bounds {
     per_key: 64,
     in_all: 64,
     max_wait: Duration::from_millis(200),
@@ -32,7 +32,7 @@ const SOURCE_ROOM: Bounds = Bounds {
 
 /// Local frames whose source another host still owns: the owner is being asked, which takes 1.5 s
 /// where there is no session yet.
-const ARBITRATION_ROOM: Bounds = Bounds {
+pub(crate) const ARBITRATION_ROOM: Bounds = Bounds {
     per_key: 16,
     in_all: 64,
     max_wait: Duration::from_secs(2),

@@ -119,9 +119,18 @@ impl Node {
                 continue;
             };
             let theirs = self.networks.site_mtus.theirs.iter();
-            let theirs: Vec<(String, u32)> = theirs
+            let theirs: Vec<(PeerId, u32)> = theirs
                 .filter(|((of, peer), _)| *of == id && network.directory.member(peer).is_some())
-                .map(|((_, peer), mtu)| (self.host_name(*peer), *mtu))
+                .map(|((_, peer), mtu)| (*peer, *mtu))
+                .collect();
+            // Mostly all are the same: nobody has to be called by name then.
+            if theirs.iter().all(|(_, mtu)| *mtu == own) {
+                found.push((name.to_string(), None));
+                continue;
+            }
+            let theirs = theirs.into_iter();
+            let theirs: Vec<(String, u32)> = theirs
+                .map(|(peer, mtu)| (self.host_name(peer), mtu))
                 .collect();
             let mut sites = vec![Site {
                 host: None,

@@ -310,15 +310,20 @@ impl Node {
 
     /// Drains the tunnels.
     pub(crate) fn settle_tunnels(&mut self, tick: Tick) {
+        let mut moved = false;
         while let Some(event) = self.peers.tunnels.poll_event() {
             self.handle_tunnel_event(tick, event);
+            moved = true;
         }
-        if self.fib_is_stale() {
-            // The peer may use a new session as soon as it has our answer: the workers first.
+        let mut next = self.peers.tunnels.poll_transmit();
+        // The peer may use a new session as soon as it has our answer: the workers first. Whatever else has changed is shown at the
+        // end of the turn: in a network of a hundred the `Fib` is what a turn costs.
+        if (moved || next.is_some()) && self.fib_is_stale() {
             self.publish(tick.now);
         }
-        while let Some(transmit) = self.peers.tunnels.poll_transmit() {
+        while let Some(transmit) = next {
             self.send_on(transmit.path, &transmit.bytes);
+            next = self.peers.tunnels.poll_transmit();
         }
         self.outside
             .drops

@@ -38,29 +38,19 @@ impl Node {
             .iter_mut()
             .map(|network| fib_network(network, now, me, (&peers, &slots, &away)))
             .collect();
-        let sessions = self
-            .peers
-            .tunnels
-            .sessions()
-            .filter_map(|session| {
-                let peer = *slots.get(&session.peer)?;
-                Some((
-                    session.local_index,
-                    FibSession {
-                        session: Arc::clone(session),
-                        peer,
-                    },
-                ))
-            })
-            .collect();
+        let mut sessions = with_room(2 * peers.len());
+        let mut remote_indices = with_room(2 * peers.len());
+        for session in self.peers.tunnels.sessions() {
+            remote_indices.insert(session.remote_index, ());
+            let Some(peer) = slots.get(&session.peer).copied() else {
+                continue;
+            };
+            let session = Arc::clone(session);
+            sessions.insert(session.local_index, FibSession { session, peer });
+        }
         let relay_keys = self.candidates.underlay.relay_keys().clone();
-        let remote = self
-            .peers
-            .tunnels
-            .sessions()
-            .map(|one| (one.remote_index, ()));
         let own = OwnTraffic {
-            remote_indices: remote.collect(),
+            remote_indices,
             dialling: self
                 .peers
                 .tunnels
@@ -113,13 +103,18 @@ impl Node {
     }
 }
 
+/// An empty map that does not have to grow soon: growing costs more than filling.
+fn with_room<K, V>(count: usize) -> FibMap<K, V> {
+    FibMap::with_capacity_and_hasher(count, Default::default())
+}
+
 fn fib_network(
     network: &mut Network,
     now: Instant,
     me: PeerId,
     (peers, slots, away): (&[FibPeer], &BTreeMap<PeerId, PeerSlot>, &BTreeSet<PeerId>),
 ) -> FibNetwork {
-    let mut macs = FibMap::default();
+    let mut macs = with_room(network.local.len() + peers.len());
     let mut local = BTreeMap::new();
     let mut remote = Vec::new();
     for entry in network.directory.entries(now) {

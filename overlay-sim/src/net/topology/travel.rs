@@ -138,6 +138,7 @@ impl Net {
             leg: Leg::Link,
             bytes,
         };
+        self.tally.bytes += u64::try_from(flight.packet_len()).unwrap_or(u64::MAX);
         let mut climb = Climb { at: now, copies: 0 };
         if let Err(lost) = self.climb(now, &mut flight, &mut climb) {
             for _ in 0..=climb.copies {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
@@ -140,7 +141,7 @@ impl Bootstrap {
     }
 
     /// Is this run of the host connected?
-    pub(super) fn has(&self, host: &Host) -> bool {
+    pub(in crate::world) fn has(&self, host: &Host) -> bool {
         let link = self.up.get(&host.peer());
         link.is_some_and(|link| (link.host, link.run) == (host.id, host.run))
     }
@@ -148,6 +149,33 @@ impl Bootstrap {
     /// Is it connected, and is there a way?
     pub(super) fn is_reached(&self, around: &Surroundings, host: &Host) -> bool {
         self.has(host) && around.net.tcp_reachable(host.id, self.host)
+    }
+
+    /// Is the node named in a list that it has?
+    pub(in crate::world) fn names(&self, peer: &PeerId) -> bool {
+        self.known.1.names_node(*peer)
+    }
+
+    /// Somebody lays a card down without being connected: what one does who wants to be met.
+    pub(in crate::world) fn plant_card(
+        &mut self,
+        now: Duration,
+        (rendezvous, card): ([u8; 32], Vec<u8>),
+        from: PeerId,
+    ) {
+        self.rendezvous.lay_down(now, rendezvous, from, card);
+    }
+
+    /// The receipt for somebody who shows these documents.
+    pub(in crate::world) fn receipt_for(
+        &mut self,
+        roots: &RootStore,
+        chain: &Chain,
+        wall: UnixTime,
+    ) -> Result<SignedPart> {
+        self.take_roots(roots.clone());
+        let receipt = self.receipt(chain, wall);
+        Ok(receipt.context("the certificate does not count")??)
     }
 
     /// The host's connection is gone with its process.

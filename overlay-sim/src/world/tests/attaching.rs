@@ -44,7 +44,7 @@ fn the_node_carries_frames_and_answers_while_the_host_is_changed() {
     }
     lab.go(S(2));
     assert_eq!(lab.world.take_replies(host).len(), 1);
-    assert_eq!(lab.hear(1), []);
+    assert_eq!(lab.hear(1), NOBODY);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_detachment_outlives_the_node() {
     lab.kill(2);
     lab.start(2);
     lab.within(S(6), |lab| lab.meets(2, 1));
-    assert_eq!(lab.hear(1), []);
+    assert_eq!(lab.hear(1), NOBODY);
     lab.does(2, attach());
     assert_eq!(lab.hear(2), [1]);
 }

@@ -56,7 +56,7 @@ fn trust_8_whose_certificate_has_ended_is_cut_off_within_half_a_minute() {
         assert_eq!(lab.holder(number, 3), None, "its claims are void");
         assert_eq!(lab.members(number), [1, 2]);
     }
-    assert_eq!(lab.hear(3), []);
+    assert_eq!(lab.hear(3), NOBODY);
     assert_eq!(lab.hear(1), [2]);
     assert!(lab.warns(3, "the membership in lab ended on"));
     // It dials and is refused, by the bootstrap and by the others.
@@ -84,7 +84,7 @@ fn trust_8_a_membership_that_is_renewed_in_time_costs_no_frame() {
 fn trust_8_a_membership_that_is_renewed_late_brings_the_node_back_at_once() {
     let mut lab = one_of_three_ends(82);
     until(&mut lab, END + S(120));
-    assert_eq!(lab.hear(3), []);
+    assert_eq!(lab.hear(3), NOBODY);
     renew(&mut lab, 3);
     lab.within(S(7), |lab| lab.meets(1, 3) && lab.meets(2, 3));
     assert_eq!(lab.hear(3), [1, 2]);
@@ -134,7 +134,7 @@ fn nobody_comes_back_by_what_a_restart_remembers() {
     lab.go(S(30));
     assert!(!lab.meets(1, 3));
     assert_eq!(lab.members(1), [1, 2]);
-    assert_eq!(lab.hear(3), []);
+    assert_eq!(lab.hear(3), NOBODY);
 }
 
 #[test]

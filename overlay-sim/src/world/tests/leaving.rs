@@ -135,7 +135,7 @@ fn a_slow_disk_makes_the_user_wait_and_a_full_one_is_told() {
         said.contains("no space left") && said.contains("run `farlan leave` again"),
         "{said}"
     );
-    assert_eq!(lab.knows(1), []);
+    assert_eq!(lab.knows(1), NOBODY);
 }
 
 /// The disk still says that it is a member, and so it is; the others have heard that it left.
@@ -241,7 +241,7 @@ fn a_leave_waits_for_the_attachment_that_is_being_changed() {
     lab.go(S(2));
     assert_eq!(lab.knows(1), [2]);
     lab.go(S(4) + MS(200));
-    assert_eq!(lab.knows(1), []);
+    assert_eq!(lab.knows(1), NOBODY);
     lab.go(S(2));
     let replies = lab.world.take_replies(host);
     let done = |(_, response): &(_, Response)| matches!(response, Response::Done(_));

@@ -30,6 +30,9 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
 
+/// No host of a lab.
+const NOBODY: [usize; 0] = [];
+
 /// How often a test looks whether something has come about.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -49,7 +49,7 @@ fn who_waits_for_the_witness_reads_so_and_is_a_member_when_the_witness_is_up() {
     assert!(lab.warns(newcomer, WAITS));
     assert!(!lab.meets(old, newcomer));
     assert_eq!(lab.members(old), [old]);
-    assert_eq!(lab.hear(newcomer), []);
+    assert_eq!(lab.hear(newcomer), NOBODY);
     lab.world.cut_off_bootstrap(0, false);
     // It dials every five seconds.
     lab.within(S(6), |lab| lab.meets(old, newcomer));
@@ -111,7 +111,7 @@ fn trust_4_an_invite_for_one_lets_in_one() {
     assert!(lab.meets(1, first) && !lab.meets(1, second));
     assert!(lab.warns(second, "has been used by as many"));
     assert_eq!(lab.members(1), [1, first]);
-    assert_eq!(lab.hear(second), []);
+    assert_eq!(lab.hear(second), NOBODY);
     assert_eq!(lab.hear(1), [first]);
     // The one that came first has its receipt also after its disk was lost with it.
     assert_eq!(lab.status(first).refused, None);
