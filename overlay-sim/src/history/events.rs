@@ -146,7 +146,7 @@ impl Run<'_> {
             Event::CutBootstrap(cut) => {
                 self.world.cut_bootstrap(*cut);
                 let is = if *cut { "cut off" } else { "back" };
-                Some(format!("the bootstrap is {is}"))
+                Some(format!("the bootstraps are {is}"))
             }
             Event::RestartNat(host) => {
                 let realm = self.hosts.get(host)?.realm?;

@@ -7,9 +7,9 @@ use nat_traversal::entropy::SeededEntropy;
 use super::plan::{Attack, Event, GuestPlan, HostPlan, Plan, Site, Timed, Traffic};
 use crate::net::random::{below, stream};
 
-/// How long it may take after all is healed until everybody reaches everybody: a peer that was away for long is dialled again
-/// within 300 s.
-pub const PATIENCE_MS: u64 = 310_000;
+/// How long it may take after all is healed until everybody reaches everybody. A bootstrap is dialled every 5 s, whoever is not
+/// reached is sought within 5 s of that and again after 10 and 20 s, and what was lost in between is compared every 15 s.
+pub const PATIENCE_MS: u64 = 60_000;
 
 /// What a history is to be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +49,21 @@ impl Shape {
 /// The history of this shape and seed.
 #[must_use]
 pub fn generate(seed: u64, shape: &Shape) -> Plan {
+    let mut chance = stream(seed, "history");
+    let bootstraps = if shape.calm {
+        1
+    } else {
+        1 + u8::try_from(below(&mut chance, 2)).unwrap_or(0)
+    };
     let mut generator = Generator {
-        chance: stream(seed, "history"),
+        chance,
         shape: *shape,
         down: BTreeSet::new(),
         gone: BTreeSet::new(),
         plan: Plan {
             seed,
             networks: shape.networks.clamp(1, 4),
+            bootstraps,
             traffic: shape.traffic,
             hosts: Vec::new(),
             guests: Vec::new(),
@@ -93,6 +100,14 @@ impl Generator {
         u16::try_from(self.below(bound.into())).unwrap_or(0)
     }
 
+    /// So many percent of a link, below `bound`.
+    fn trouble(&mut self, bound: u64) -> u8 {
+        if self.shape.calm {
+            return 0;
+        }
+        u8::try_from(self.below(bound)).unwrap_or(0)
+    }
+
     fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
         let count = u64::try_from(all.len()).unwrap_or(0);
         let place = usize::try_from(self.below(count)).ok()?;
@@ -110,11 +125,9 @@ impl Generator {
             site: if hostile { Site::Public } else { site },
             delay_ms: 1 + self.small(60),
             jitter_ms: if calm { 0 } else { self.small(15) },
-            loss_percent: if calm {
-                0
-            } else {
-                u8::try_from(self.below(3)).unwrap_or(0)
-            },
+            loss_percent: self.trouble(3),
+            reordered_percent: self.trouble(3),
+            doubled_percent: self.trouble(2),
             // A third is late.
             starts_ms: match self.below(3) {
                 0 if !calm => self.below(time_ms / 2),

@@ -73,6 +73,12 @@ pub struct HostPlan {
     pub jitter_ms: u16,
     /// Loss on its link until all is healed, percent each way.
     pub loss_percent: u8,
+    /// Datagrams that are overtaken by later ones until all is healed, percent each way.
+    #[serde(default)]
+    pub reordered_percent: u8,
+    /// Datagrams that come twice until all is healed, percent each way.
+    #[serde(default)]
+    pub doubled_percent: u8,
     /// The networks that it is in, by number.
     pub networks: Vec<usize>,
     /// When its node starts for the first time, ms.
@@ -160,7 +166,7 @@ pub enum Event {
     Partition(BTreeSet<u16>),
     /// Partitions end.
     Join,
-    /// The bootstrap's cable is pulled, or plugged in again.
+    /// The cables of all bootstraps are pulled, or plugged in again.
     CutBootstrap(bool),
     /// The router of a host's site restarts and has forgotten its mappings.
     RestartNat(u16),
@@ -253,6 +259,10 @@ pub struct Traffic {
     pub broadcast_ms: u64,
 }
 
+const fn one() -> u8 {
+    1
+}
+
 /// A whole history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -260,6 +270,9 @@ pub struct Plan {
     pub seed: u64,
     /// How many networks there are.
     pub networks: usize,
+    /// How many bootstraps there are.
+    #[serde(default = "one")]
+    pub bootstraps: u8,
     /// How often guests speak.
     pub traffic: Traffic,
     /// By number.
@@ -298,10 +311,11 @@ impl Plan {
             .iter()
             .map(|one| line(serde_json::to_string(one)));
         format!(
-            "{{\n  \"seed\": {}, \"networks\": {}, \"traffic\": {},\n  \"heals_ms\": {}, \"patience_ms\": {},\n  \
+            "{{\n  \"seed\": {}, \"networks\": {}, \"bootstraps\": {}, \"traffic\": {},\n  \"heals_ms\": {}, \"patience_ms\": {},\n  \
              \"hosts\": {},\n  \"guests\": {},\n  \"events\": {}\n}}\n",
             self.seed,
             self.networks,
+            self.bootstraps,
             line(serde_json::to_string(&self.traffic)),
             self.heals_ms,
             self.patience_ms,
@@ -319,6 +333,7 @@ impl Plan {
     pub fn from_text(text: &str) -> Result<Self> {
         let plan: Self = serde_json::from_str(text).context("this is no history")?;
         ensure!((1..=4).contains(&plan.networks), "1 to 4 networks");
+        ensure!((1..=8).contains(&plan.bootstraps), "1 to 8 bootstraps");
         let hosts = plan.hosts.windows(2).all(|two| match two {
             [one, two] => one.host < two.host,
             _ => true,
@@ -392,6 +407,8 @@ mod tests {
             delay_ms: 5,
             jitter_ms: 0,
             loss_percent: 1,
+            reordered_percent: 1,
+            doubled_percent: 0,
             networks: vec![0],
             starts_ms: 0,
             hostile,
@@ -405,6 +422,7 @@ mod tests {
         Plan {
             seed: 7,
             networks: 1,
+            bootstraps: 2,
             traffic: Traffic {
                 unicast_ms: 100,
                 broadcast_ms: 0,

@@ -26,6 +26,9 @@ pub(super) const NETWORKS: [&str; 4] = ["lab", "home", "shop", "farm"];
 /// The first of the addresses inside a site.
 const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2));
 
+/// How long a datagram is held back that later ones overtake.
+const HELD_BACK: Duration = Duration::from_millis(30);
+
 /// What a host of the history is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -174,6 +177,7 @@ impl<'a> Run<'a> {
         let networks = NETWORKS.get(..plan.networks).context("too many networks")?;
         let config = Config {
             networks: networks.to_vec(),
+            bootstraps: plan.bootstraps,
             ..Config::default()
         };
         let names = networks.iter().map(|name| name.parse().ok());
@@ -245,6 +249,9 @@ impl<'a> Run<'a> {
         for link in [&mut access.up, &mut access.down] {
             link.loss = Share::percent(plan.loss_percent.into());
             link.jitter = Duration::from_millis(plan.jitter_ms.into());
+            link.reordering = Share::percent(plan.reordered_percent.into());
+            link.held_back = HELD_BACK;
+            link.duplication = Share::percent(plan.doubled_percent.into());
         }
         let ip = Self::address(plan.host, 0);
         let mut realm = None;
@@ -555,5 +562,7 @@ fn number_of(frame: &[u8]) -> Option<(bool, u64)> {
     let is_unicast = frame.get(12..14)? == [0x88, 0xb5];
     let at = if is_unicast { 14 } else { 42 };
     let bytes = frame.get(at..at + 8)?;
-    Some((is_unicast, u64::from_be_bytes(bytes.try_into().ok()?)))
+    let number = u64::from_be_bytes(bytes.try_into().ok()?);
+    // Guests count from 1; behind the gratuitous ARP of a node is padding.
+    (number > 0).then_some((is_unicast, number))
 }

@@ -60,7 +60,18 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
 
     /// Links that lose nothing, hosts that are there from the beginning, one guest less.
     fn less_trouble(&mut self, mut plan: Plan) -> Plan {
-        let quieter: [fn(&mut Plan); 3] = [
+        let quieter: [fn(&mut Plan); 6] = [
+            |plan| plan.bootstraps = 1,
+            |plan| {
+                plan.hosts
+                    .iter_mut()
+                    .for_each(|one| one.reordered_percent = 0)
+            },
+            |plan| {
+                plan.hosts
+                    .iter_mut()
+                    .for_each(|one| one.doubled_percent = 0)
+            },
             |plan| plan.hosts.iter_mut().for_each(|one| one.loss_percent = 0),
             |plan| plan.hosts.iter_mut().for_each(|one| one.jitter_ms = 0),
             |plan| plan.hosts.iter_mut().for_each(|one| one.starts_ms = 0),

@@ -80,7 +80,11 @@ impl Guests {
         frame: &[u8],
     ) {
         match network {
-            Some(network) => self.invariants.note_delivered(at, id, network, frame),
+            Some(network) => {
+                let host = self.get(id).and_then(|guest| guest.host);
+                self.invariants
+                    .note_delivered(at, (id, host), network, frame);
+            }
             None => self.invariants.note_of_node(id, frame),
         }
         if let Some(guest) = self.get_mut(id) {

@@ -2,6 +2,8 @@
 //!
 //! - A frame that a guest sent comes to no other guest more often than it was sent, and never back to the sender's own
 //!   port by way of the overlay.
+//! - A broadcast may come to a guest that moves at each of the two hosts: a host gets it once, and cannot know what a guest has
+//!   had elsewhere.
 //! - It comes to no guest of another network, and what comes from a peer was sent by a guest.
 
 use std::collections::BTreeMap;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use overlay_proto::ids::NetworkName;
 
 use super::guests::GuestId;
+use crate::net::topology::HostId;
 use crate::net::trace::Digest;
 
 /// Something that must not happen has happened.
@@ -22,6 +25,10 @@ pub enum Broken {
         guest: GuestId,
         /// How often it got it, and how often it was sent.
         counts: (u32, u32),
+        /// Who sent it.
+        by: GuestId,
+        /// Was it for all?
+        is_group: bool,
     },
     /// A guest got a frame of another network.
     OtherNetwork(GuestId),
@@ -36,11 +43,16 @@ pub enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Twice { guest, counts } => {
-                let (got, sent) = counts;
+            Self::Twice {
+                guest,
+                counts: (got, sent),
+                by,
+                is_group,
+            } => {
+                let kind = if *is_group { "broadcast" } else { "frame" };
                 write!(
                     f,
-                    "{guest:?} got a frame {got} times that was sent {sent} times"
+                    "{guest:?} got a {kind} of {by:?} {got} times that was sent {sent} times"
                 )
             }
             Self::OtherNetwork(guest) => write!(f, "{guest:?} got a frame of another network"),
@@ -62,8 +74,8 @@ struct Sent {
     network: NetworkName,
     by: GuestId,
     times: u32,
-    /// How often each guest got it.
-    got: BTreeMap<GuestId, u32>,
+    /// How often each guest got it; if it was for all, at each host.
+    got: BTreeMap<(GuestId, Option<HostId>), u32>,
 }
 
 /// What was sent and delivered, by the digest of the frame. Bound: the different frames that guests send within two minutes.
@@ -113,7 +125,7 @@ impl Invariants {
     pub(super) fn note_delivered(
         &mut self,
         at: Duration,
-        to: GuestId,
+        (to, host): (GuestId, Option<HostId>),
         network: &NetworkName,
         frame: &[u8],
     ) {
@@ -128,7 +140,9 @@ impl Invariants {
             self.broken.get_or_insert(Broken::Unsent(to));
             return;
         };
-        let got = sent.got.entry(to).or_default();
+        let is_group = frame.first().is_some_and(|first| first & 1 == 1);
+        let place = (to, host.filter(|_| is_group));
+        let got = sent.got.entry(place).or_default();
         *got += 1;
         let broken = if sent.network != *network {
             Broken::OtherNetwork(to)
@@ -138,6 +152,8 @@ impl Invariants {
             Broken::Twice {
                 guest: to,
                 counts: (*got, sent.times),
+                by: sent.by,
+                is_group,
             }
         } else {
             return;

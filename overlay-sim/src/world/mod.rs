@@ -28,8 +28,6 @@ mod happenings;
 mod healing;
 #[cfg(test)]
 mod healing_times;
-#[cfg(test)]
-mod histories;
 mod host;
 pub mod hostile;
 pub mod invariants;
