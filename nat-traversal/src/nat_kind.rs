@@ -13,7 +13,8 @@ use crate::candidate::is_private;
 use crate::path::SocketId;
 use crate::wire_bytes::canonical;
 
-/// Observers kept; the oldest makes room.
+/// Observers kept. A reflector takes the place of the oldest peer; a peer that of one whose observation counts no
+/// more, and else it is not kept: with more peers than places the list would be another one with each answer.
 const MAX_OBSERVERS: usize = 32;
 /// Observations that far apart may straddle a change of the mapping and are not compared. Two
 /// rounds of the reflector client and its retries.
@@ -153,13 +154,31 @@ impl NatKind {
             at: now,
             confirmed: true,
         };
-        self.seen.insert(canonical(observer), seen);
-        if self.seen.len() > MAX_OBSERVERS {
-            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.at);
-            if let Some(oldest) = oldest.map(|(observer, _)| *observer) {
-                self.seen.remove(&oldest);
-            }
+        let observer = canonical(observer);
+        if self.seen.contains_key(&observer) || self.make_room(now, by) {
+            self.seen.insert(observer, seen);
         }
+    }
+
+    /// Is there a place for a new observer of this kind?
+    fn make_room(&mut self, now: Instant, by: Observer) -> bool {
+        if self.seen.len() < MAX_OBSERVERS {
+            return true;
+        }
+        // Peers before reflectors, then by age.
+        let oldest = self
+            .seen
+            .iter()
+            .min_by_key(|(_, seen)| (seen.by == Observer::Reflector, seen.at));
+        let Some((&oldest, seen)) = oldest else {
+            return true;
+        };
+        let counts = now.saturating_duration_since(seen.at) <= COMPARABLE;
+        let room = by == Observer::Reflector || !counts;
+        if room {
+            self.seen.remove(&oldest);
+        }
+        room
     }
 
     /// An authentic datagram came from an address that nothing was ever sent to.
@@ -355,6 +374,32 @@ mod tests {
         let peer = (Observer::Peer, "198.51.100.9:1".parse().unwrap());
         kind.handle_observation(later, peer, "203.0.113.6:5".parse().unwrap());
         assert_eq!(kind.reflexive(), ["203.0.113.6:5".parse().unwrap()]);
+    }
+
+    /// Each answer of a peer would make the list another one, all peers would probe anew, and answer.
+    #[test]
+    fn many_peers_do_not_change_what_is_told_either() {
+        let now = Instant::now();
+        let reflector: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        for any_reflected in [true, false] {
+            let mut kind = NatKind::new();
+            if any_reflected {
+                let seen_at = "203.0.113.5:7".parse().unwrap();
+                kind.handle_observation(now, (Observer::Reflector, reflector), seen_at);
+            }
+            let mut told = BTreeMap::new();
+            for turn in 0..1_000_u16 {
+                let n = u8::try_from(turn % 60).unwrap();
+                let peer = SocketAddr::from(([198, 51, 100, n], 1));
+                let observed = SocketAddr::from(([203, 0, 113, 5], 900 + u16::from(n)));
+                let at = now + Duration::from_millis(10 * u64::from(turn));
+                kind.handle_observation(at, (Observer::Peer, peer), observed);
+                told.insert(turn, kind.reflexive());
+            }
+            let settled = told.range(60..).map(|(_, told)| told);
+            let other = settled.filter(|told| **told != kind.reflexive());
+            assert_eq!(other.count(), 0, "a reflector: {any_reflected}");
+        }
     }
 
     #[test]
