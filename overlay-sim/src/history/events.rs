@@ -11,7 +11,7 @@ use super::frames::{announcement, unicast};
 use super::plan::{Attack, Event, mac_of};
 use super::run::{Run, State};
 use crate::net::topology::{HostId, Net, Station};
-use crate::world::GuestId;
+use crate::world::{Along, GuestId};
 
 /// Pairs of guests that are tried when all is healed, at most; with fewer guests all pairs are.
 const PAIRS: usize = 2_000;
@@ -51,12 +51,12 @@ impl Run<'_> {
     }
 
     /// The host, if its node runs.
-    fn up(&self, number: u16) -> Option<HostId> {
+    pub(super) fn up(&self, number: u16) -> Option<HostId> {
         let placed = self.hosts.get(&number)?;
         (placed.state == State::Up).then_some(placed.id)
     }
 
-    fn set_state(&mut self, number: u16, state: State) {
+    pub(super) fn set_state(&mut self, number: u16, state: State) {
         if let Some(placed) = self.hosts.get_mut(&number) {
             placed.state = state;
         }
@@ -100,7 +100,7 @@ impl Run<'_> {
                 self.world.set_clock(id, ahead + i64::from(*seconds));
                 Some(format!("the clock of host {host} jumps by {seconds} s"))
             }
-            Event::Revoke { host, at } => self.revoke(*host, *at),
+            Event::Revoke { host, at, keys } => self.revoke((*host, *at), *keys),
             Event::Move { guest, to } => self.move_guest(*guest, *to),
             Event::Silence { guest, silent } => {
                 self.guests.get_mut(guest)?.silent = *silent;
@@ -182,13 +182,22 @@ impl Run<'_> {
         Some(format!("a copy of host {host} starts elsewhere"))
     }
 
-    fn revoke(&mut self, host: u16, at: u16) -> Option<String> {
+    fn revoke(&mut self, (host, at): (u16, u16), keys: bool) -> Option<String> {
         let by = self.up(at)?;
         let placed = self.hosts.get(&host).filter(|_| host != at)?;
         let peer = self.world.peer(placed.id)?;
-        let line = self.world.revocation_of(placed.id).ok()?;
-        let _ = self.world.ask(by, line);
-        self.revoked.insert(peer, None);
+        // A node takes the keys of its own networks.
+        let own = &self.hosts.get(&at)?.plan.networks;
+        let networks = placed.plan.networks.iter().copied();
+        let networks: Vec<usize> = networks.filter(|index| own.contains(index)).collect();
+        let along = Along {
+            epochs: if keys { &networks } else { &[] },
+            new_key: None,
+        };
+        let line = self.world.revocation_with(placed.id, along).ok()?;
+        let _ = self.world.ask(by, line.clone());
+        self.standing.lines.push((at, line));
+        self.standing.revoked.insert(peer, None);
         // Nothing else is expected of the hostile one anyway.
         if self.hosts.get(&host)?.state != State::Hostile {
             self.set_state(host, State::Gone);
@@ -227,6 +236,7 @@ impl Run<'_> {
                 hostile.send_elsewhere(&unicast(mac_of(u16::MAX), mac_of(to), unique));
             }
             Attack::Replay => hostile.replay(tick),
+            Attack::Documents => hostile.forge_documents(tick),
             Attack::Noise => hostile.make_noise(tick),
         });
         Some(format!("the hostile member: {attack:?}"))
@@ -248,6 +258,7 @@ impl Run<'_> {
             net.set_access(placed.station, Self::well(&placed.plan));
             self.world.set_clock(placed.id, 0);
         }
+        self.apply_lost_lines();
         let all = self.hosts.iter();
         let down = all.filter(|(_, one)| matches!(one.state, State::Down | State::Waits));
         for number in down.map(|(number, _)| *number).collect::<Vec<_>>() {
@@ -270,6 +281,7 @@ impl Run<'_> {
             let lost: BTreeSet<_> = tried.into_values().collect();
             pairs.retain(|pair| lost.contains(pair));
             let wrong = self.wrong_owner();
+            let wrong = wrong.or_else(|| self.unsettled());
             if pairs.is_empty() && wrong.is_none() {
                 self.tell("all is well");
                 return Ok(());

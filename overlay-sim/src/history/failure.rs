@@ -31,6 +31,20 @@ pub enum Failure {
         /// Who is revoked.
         with: PeerId,
     },
+    /// Something takes longer than it may.
+    Late {
+        /// What is not so yet.
+        what: &'static str,
+        /// Where.
+        host: u16,
+    },
+    /// Somebody has what only members may have.
+    NoMember {
+        /// What it has.
+        what: &'static str,
+        /// Who.
+        host: u16,
+    },
     /// A queue or table holds more than its bound.
     Overfull {
         /// The host of the node.
@@ -81,6 +95,7 @@ impl Failure {
             Self::NotOwned { .. } => "not owned",
             Self::SessionWithRevoked { .. } => "revoked",
             Self::Overfull { .. } => "overfull",
+            Self::Late { what, .. } | Self::NoMember { what, .. } => what,
             Self::Unreached { .. } => "unreached",
             Self::WrongOwner { .. } => "wrong owner",
         }
@@ -98,6 +113,13 @@ impl fmt::Display for Failure {
             ),
             Self::SessionWithRevoked { host, with } => {
                 write!(f, "host {host} has a session with {with}, which is revoked")
+            }
+            Self::Late { what, host } => write!(f, "host {host} should long have {what}"),
+            Self::NoMember { what, host } => {
+                write!(
+                    f,
+                    "host {host} has {what}, and is no member any more, or never was"
+                )
             }
             Self::Overfull { host, room } => write!(
                 f,

@@ -4,19 +4,35 @@ use std::collections::BTreeSet;
 
 use nat_traversal::entropy::SeededEntropy;
 
-use super::plan::{Attack, Event, GuestPlan, HostPlan, Plan, Site, Timed, Traffic};
+use super::plan::{Attack, Event, GuestPlan, HostPlan, MAX_NETWORKS, Plan, Site, Timed, Traffic};
 use crate::net::random::{below, stream};
 
 /// How long it may take after all is healed until everybody reaches everybody. A bootstrap is dialled every 5 s, whoever is not
 /// reached is sought within 5 s of that and again after 10 and 20 s, and what was lost in between is compared every 15 s.
 pub const PATIENCE_MS: u64 = 60_000;
 
+/// So many networks can all be met by one host.
+const FEW: usize = 4;
+
+/// So many hosts share one network where there are many of them.
+const CROWD: u16 = 25;
+
+/// How many networks a history of so many nodes has: two, and above 200 nodes one for each 25: in one network of 300 there are 45,000
+/// pairs that meet before anything happens.
+#[must_use]
+pub fn networks_for(nodes: u16) -> usize {
+    if nodes <= 8 * CROWD {
+        return 2;
+    }
+    usize::from(nodes / CROWD).min(MAX_NETWORKS)
+}
+
 /// What a history is to be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Hosts, the hostile one included.
     pub nodes: u16,
-    /// Networks, at most four.
+    /// Networks, at most [`MAX_NETWORKS`].
     pub networks: usize,
     /// Guests on each host.
     pub guests: u16,
@@ -31,10 +47,10 @@ pub struct Shape {
 impl Shape {
     /// A history of so many nodes and minutes, with one guest a node and two networks.
     #[must_use]
-    pub const fn new(nodes: u16, minutes: u64) -> Self {
+    pub fn new(nodes: u16, minutes: u64) -> Self {
         Self {
             nodes,
-            networks: 2,
+            networks: networks_for(nodes),
             guests: 1,
             time_ms: minutes * 60_000,
             calm: false,
@@ -62,7 +78,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Plan {
         gone: BTreeSet::new(),
         plan: Plan {
             seed,
-            networks: shape.networks.clamp(1, 4),
+            networks: shape.networks.clamp(1, MAX_NETWORKS),
             bootstraps,
             traffic: shape.traffic,
             hosts: Vec::new(),
@@ -70,6 +86,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Plan {
             events: Vec::new(),
             heals_ms: shape.time_ms,
             patience_ms: PATIENCE_MS,
+            afterwards: !shape.calm,
         },
     };
     for host in 1..=shape.nodes {
@@ -134,6 +151,11 @@ impl Generator {
                 _ => self.below(2_000),
             },
             networks: networks.clone(),
+            // One of fifteen is a member for a part of the time only.
+            ends_s: match self.below(15) {
+                0 if !calm && !hostile => 5 + self.below(time_ms / 2_000),
+                _ => 0,
+            },
             hostile,
         };
         self.plan.hosts.push(plan);
@@ -151,9 +173,19 @@ impl Generator {
         }
     }
 
-    /// Most hosts are in one network, one of five is in all.
+    /// Most hosts are in one network, one of five is in all, or, where there are many, in two.
     fn networks_of(&self, host: u16) -> Vec<usize> {
         let count = self.plan.networks;
+        if count > FEW {
+            let own = usize::from(host) % count;
+            let next = (own + 1) % count;
+            let of_two = host.is_multiple_of(5);
+            return if of_two {
+                vec![own.min(next), own.max(next)]
+            } else {
+                vec![own]
+            };
+        }
         if host.is_multiple_of(5) || count == 1 {
             (0..count).collect()
         } else {
@@ -224,7 +256,8 @@ impl Generator {
             None => self.node()?,
         };
         self.gone.insert(host);
-        (host != at).then_some(Event::Revoke { host, at })
+        let keys = self.below(2) == 0;
+        (host != at).then_some(Event::Revoke { host, at, keys })
     }
 
     fn partition(&mut self) -> Option<Event> {
@@ -291,13 +324,14 @@ impl Generator {
     fn attack(&mut self) -> Option<Attack> {
         self.plan.hosts.last().filter(|one| one.hostile)?;
         let guest = self.guest()?.guest;
-        Some(match self.below(7) {
+        Some(match self.below(8) {
             0 => Attack::MakeUpClaims(1 + u8::try_from(self.below(30)).unwrap_or(0)),
             1 => Attack::Steal(guest),
             2 => Attack::ClaimTheFuture(guest),
             3 => Attack::Forge(guest),
             4 => Attack::WrongNetwork,
             5 => Attack::Replay,
+            6 => Attack::Documents,
             _ => Attack::Noise,
         })
     }
@@ -328,7 +362,7 @@ mod tests {
         let word = |text: String| text.split(['(', ' ']).next().unwrap_or_default().to_owned();
         let events = plans.iter().flat_map(|plan| &plan.events);
         let kinds: BTreeSet<String> = events.map(|timed| word(kind(&timed.event))).collect();
-        assert_eq!(kinds.len(), 16 + 7, "{kinds:?}");
+        assert_eq!(kinds.len(), 16 + 8, "{kinds:?}");
         let hosts = plans.iter().flat_map(|plan| &plan.hosts);
         let sites: BTreeSet<String> = hosts.map(|host| format!("{:?}", host.site)).collect();
         assert_eq!(sites.len(), Site::ALL.len());

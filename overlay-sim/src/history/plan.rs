@@ -13,6 +13,9 @@ use crate::net::random::stream;
 /// Hosts of one history, at most: their addresses are made of their numbers.
 pub const MAX_HOSTS: u16 = 10_000;
 
+/// Networks of one history, at most.
+pub const MAX_NETWORKS: usize = 16;
+
 /// Where a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +86,9 @@ pub struct HostPlan {
     pub networks: Vec<usize>,
     /// When its node starts for the first time, ms.
     pub starts_ms: u64,
+    /// When its membership ends, s after the start; 0: not in this history.
+    #[serde(default)]
+    pub ends_s: u64,
     /// It is the hostile member: no node runs on it, but something with a member's keys that does what [`Attack`] says.
     #[serde(default)]
     pub hostile: bool,
@@ -130,6 +136,8 @@ pub enum Attack {
     WrongNetwork,
     /// Sends old datagrams again, as they were, and claims that have been replaced.
     Replay,
+    /// Hands documents of the authority on, old ones and forged ones.
+    Documents,
     /// Sends noise: as datagrams, in sessions, on the channel.
     Noise,
 }
@@ -199,6 +207,9 @@ pub enum Event {
         host: u16,
         /// Where the command is typed.
         at: u16,
+        /// Do its networks get new keys?
+        #[serde(default)]
+        keys: bool,
     },
     /// The hostile member attacks.
     Attack(Attack),
@@ -218,7 +229,7 @@ impl Event {
             | Self::Jump { host, .. }
             | Self::Cut { host, .. } => vec![*host],
             Self::Move { to, .. } => vec![*to],
-            Self::Revoke { host, at } => vec![*host, *at],
+            Self::Revoke { host, at, .. } => vec![*host, *at],
             Self::Partition(_)
             | Self::Join
             | Self::CutBootstrap(_)
@@ -285,6 +296,9 @@ pub struct Plan {
     pub heals_ms: u64,
     /// How long it may take after that until all is well, ms.
     pub patience_ms: u64,
+    /// Do members come and go once more when all is well?
+    #[serde(default)]
+    pub afterwards: bool,
 }
 
 impl Plan {
@@ -311,7 +325,7 @@ impl Plan {
             .iter()
             .map(|one| line(serde_json::to_string(one)));
         format!(
-            "{{\n  \"seed\": {}, \"networks\": {}, \"bootstraps\": {}, \"traffic\": {},\n  \"heals_ms\": {}, \"patience_ms\": {},\n  \
+            "{{\n  \"seed\": {}, \"networks\": {}, \"bootstraps\": {}, \"traffic\": {},\n  \"heals_ms\": {}, \"patience_ms\": {}, \"afterwards\": {},\n  \
              \"hosts\": {},\n  \"guests\": {},\n  \"events\": {}\n}}\n",
             self.seed,
             self.networks,
@@ -319,6 +333,7 @@ impl Plan {
             line(serde_json::to_string(&self.traffic)),
             self.heals_ms,
             self.patience_ms,
+            self.afterwards,
             list(hosts.collect()),
             list(guests.collect()),
             list(events.collect()),
@@ -332,7 +347,10 @@ impl Plan {
     /// its host is not in.
     pub fn from_text(text: &str) -> Result<Self> {
         let plan: Self = serde_json::from_str(text).context("this is no history")?;
-        ensure!((1..=4).contains(&plan.networks), "1 to 4 networks");
+        ensure!(
+            (1..=MAX_NETWORKS).contains(&plan.networks),
+            "1 to {MAX_NETWORKS} networks"
+        );
         ensure!((1..=8).contains(&plan.bootstraps), "1 to 8 bootstraps");
         let hosts = plan.hosts.windows(2).all(|two| match two {
             [one, two] => one.host < two.host,
@@ -411,6 +429,7 @@ mod tests {
             doubled_percent: 0,
             networks: vec![0],
             starts_ms: 0,
+            ends_s: 0,
             hostile,
         };
         let guest = |guest| GuestPlan {
@@ -440,11 +459,19 @@ mod tests {
                         mac_of: Some(2),
                     },
                 ),
-                at(9, Event::Revoke { host: 2, at: 1 }),
+                at(
+                    9,
+                    Event::Revoke {
+                        host: 2,
+                        at: 1,
+                        keys: true,
+                    },
+                ),
                 at(10, Event::Join),
             ],
             heals_ms: 11,
             patience_ms: 12,
+            afterwards: false,
         }
     }
 

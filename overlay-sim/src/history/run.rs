@@ -3,17 +3,18 @@
 //!
 //! An event that fits no more (its host is down, its guest is gone) does nothing, so that any part of a history is a history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use overlay_proto::ids::{NetworkName, PeerId};
+use overlay_proto::ids::NetworkName;
 
+use super::documents::{Standing, terms_of};
 use super::events::Undo;
 use super::failure::{Failure, Found};
 use super::frames::{question, unicast};
-use super::plan::{HostPlan, Plan, draw, mac_of};
+use super::plan::{HostPlan, MAX_NETWORKS, Plan, draw, mac_of};
 use crate::net::link::LinkBehaviour;
 use crate::net::queue::Queue;
 use crate::net::random::Share;
@@ -21,7 +22,10 @@ use crate::net::topology::{AccessBehaviour, HostId, Net, RealmId, Station, Tally
 use crate::world::{Config, GuestId, World};
 
 /// The networks, by number.
-pub(super) const NETWORKS: [&str; 4] = ["lab", "home", "shop", "farm"];
+pub(super) const NETWORKS: [&str; MAX_NETWORKS] = [
+    "lab", "home", "shop", "farm", "mill", "port", "yard", "dock", "barn", "mine", "inn", "ward",
+    "kiln", "weir", "loft", "pier",
+];
 
 /// The first of the addresses inside a site.
 const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2));
@@ -55,7 +59,9 @@ pub(super) struct Placed {
     /// What has its address on the internet.
     pub(super) station: Station,
     /// Seconds in a row in which the bootstrap had its connection.
-    connected_s: u64,
+    pub(super) connected_s: u64,
+    /// Seconds in a row in which its node ran and its clock was right.
+    pub(super) right_s: u64,
 }
 
 /// A guest of the history in the world.
@@ -116,6 +122,15 @@ pub struct Outcome {
     pub failure: Option<Found>,
 }
 
+/// How long things took.
+#[derive(Debug, Clone, Copy, Default)]
+struct After {
+    /// Until all nodes had sessions with all others of their networks, from the start.
+    met: Option<Duration>,
+    /// Until all was well, from when all was healed.
+    well: Option<Duration>,
+}
+
 /// A history while it runs.
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
@@ -129,7 +144,7 @@ pub(super) struct Run<'a> {
     pub(super) told: Vec<String>,
     pub(super) undo: Undo,
     turns: Queue<Turn>,
-    met_after: Option<Duration>,
+    after: After,
     counts: Counts,
     /// Frames under a false MAC by their numbers. Bound: those of the last seconds.
     lies: BTreeMap<u64, Lied>,
@@ -137,8 +152,8 @@ pub(super) struct Run<'a> {
     owned: BTreeMap<(u16, u16), Duration>,
     /// Pairs of guests that are being tried, by the numbers of their frames; removed when they arrive. Bound: the pairs.
     pub(super) tried: BTreeMap<u64, (u16, u16)>,
-    /// Those that were revoked, and since when the bootstrap knows. Bound: the events.
-    pub(super) revoked: BTreeMap<PeerId, Option<Duration>>,
+    /// Who is a member no more.
+    pub(super) standing: Standing,
 }
 
 /// A whole second, at which all is looked at.
@@ -146,10 +161,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// After a node has lost a MAC frames that it let through before may still come: those that waited for something.
 const IN_FLIGHT: Duration = Duration::from_secs(5);
-
-/// Whoever the bootstrap knows to be revoked has no session any more with a node that was connected to it all the time since. What
-/// is lost on the way is asked for again within 10 s.
-pub const CUT_OFF_S: u64 = 15;
 
 /// Runs `plan`. `base` is any instant: what it is does not matter.
 #[must_use]
@@ -192,12 +203,12 @@ impl<'a> Run<'a> {
             told: Vec::new(),
             undo: Undo::default(),
             turns: Queue::new(),
-            met_after: None,
+            after: After::default(),
             counts: Counts::default(),
             lies: BTreeMap::new(),
             owned: BTreeMap::new(),
             tried: BTreeMap::new(),
-            revoked: BTreeMap::new(),
+            standing: Standing::default(),
         };
         for host in &plan.hosts {
             run.place(host)?;
@@ -244,6 +255,12 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn place(&mut self, plan: &HostPlan) -> Result<()> {
+        let invite = self.world.invite(&terms_of(plan))?;
+        self.place_invited(plan, &invite)
+    }
+
+    /// Puts a host into the world that joins by this invite, or a hostile one, which has its own.
+    pub(super) fn place_invited(&mut self, plan: &HostPlan, invite: &str) -> Result<()> {
         let name = format!("host {}", plan.host);
         let mut access = Self::well(plan);
         for link in [&mut access.up, &mut access.down] {
@@ -262,7 +279,7 @@ impl<'a> Run<'a> {
             (hostile, Station::Host(hostile))
         } else if plan.site.gateways().is_empty() {
             let place = (Net::INTERNET, IpAddr::V4(ip));
-            let id = self.world.add_host(&name, place, access, &plan.networks)?;
+            let id = self.world.add_invited(&name, place, access, invite)?;
             (id, Station::Host(id))
         } else {
             let net = self.world.net();
@@ -271,7 +288,7 @@ impl<'a> Run<'a> {
             realm = Some(inner);
             let place = (inner, INSIDE);
             let perfect = AccessBehaviour::PERFECT;
-            let id = self.world.add_host(&name, place, perfect, &plan.networks)?;
+            let id = self.world.add_invited(&name, place, perfect, invite)?;
             (id, station)
         };
         let state = if plan.hostile {
@@ -286,6 +303,7 @@ impl<'a> Run<'a> {
             realm,
             station,
             connected_s: 0,
+            right_s: 0,
         };
         self.hosts.insert(plan.host, placed);
         Ok(())
@@ -293,15 +311,11 @@ impl<'a> Run<'a> {
 
     fn go(mut self) -> Outcome {
         let failure = self.live().err();
-        let well_after = match failure {
-            None => Some(self.world.now() - Duration::from_millis(self.plan.heals_ms)),
-            Some(_) => None,
-        };
         Outcome {
             digest: self.world.digest(),
             time: self.world.now(),
-            well_after,
-            met_after: self.met_after,
+            well_after: self.after.well,
+            met_after: self.after.met,
             tally: self.world.tally().clone(),
             counts: self.counts,
             told: self.told,
@@ -335,7 +349,12 @@ impl<'a> Run<'a> {
         }
         self.go_on(Duration::from_millis(heals))?;
         self.heal();
-        self.wait_until_well()
+        self.wait_until_well()?;
+        self.after.well = Some(self.world.now() - Duration::from_millis(heals));
+        if self.plan.afterwards {
+            self.go_on_in_peace()?;
+        }
+        Ok(())
     }
 
     pub(super) fn tell(&mut self, what: &str) {
@@ -425,9 +444,9 @@ impl<'a> Run<'a> {
     /// Each second.
     fn look(&mut self) -> Result<(), Found> {
         self.read_inboxes()?;
-        self.look_for_revoked()?;
-        if self.met_after.is_none() && self.have_met() {
-            self.met_after = Some(self.world.now());
+        self.look_at_standing()?;
+        if self.after.met.is_none() && self.have_met() {
+            self.after.met = Some(self.world.now());
         }
         for placed in self.hosts.values().filter(|one| one.state == State::Up) {
             if let Some(room) = self.world.overfull(placed.id) {
@@ -518,42 +537,6 @@ impl<'a> Run<'a> {
         self.owned
             .retain(|_, at| now.saturating_sub(*at) <= IN_FLIGHT);
         Ok(())
-    }
-
-    /// Whoever is revoked is cut off by all who can know it.
-    fn look_for_revoked(&mut self) -> Result<(), Found> {
-        let now = self.world.now();
-        for (peer, since) in &mut self.revoked {
-            if since.is_none() && self.world.is_known_revoked(*peer) {
-                *since = Some(now);
-            }
-        }
-        let known: BTreeSet<PeerId> = self
-            .revoked
-            .iter()
-            .filter(|(_, since)| {
-                since.is_some_and(|at| now.saturating_sub(at).as_secs() >= CUT_OFF_S)
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
-        let mut found = None;
-        for placed in self.hosts.values_mut() {
-            placed.connected_s = match self.world.is_connected(placed.id) {
-                true => placed.connected_s + 1,
-                false => 0,
-            };
-            if placed.connected_s < CUT_OFF_S || known.is_empty() || placed.state != State::Up {
-                continue;
-            }
-            let sessions = self.world.sessions(placed.id);
-            if let Some(peer) = sessions.iter().find(|peer| known.contains(peer)) {
-                found = Some(Failure::SessionWithRevoked {
-                    host: placed.plan.host,
-                    with: *peer,
-                });
-            }
-        }
-        found.map_or(Ok(()), |what| Err(self.found(what)))
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use overlay_sim::history::generate::{Shape, generate};
+use overlay_sim::history::generate::{Shape, generate, networks_for};
 use overlay_sim::history::plan::{Plan, draw};
 use overlay_sim::history::{Outcome, run as run_plan, shrink};
 
@@ -60,7 +60,7 @@ fn plans(args: &RunArgs) -> Result<Vec<Plan>> {
         "--minutes is above 0"
     );
     let shape = Shape {
-        networks: if args.calm { 1 } else { 2 },
+        networks: if args.calm { 1 } else { networks_for(nodes) },
         guests: args.guests,
         calm: args.calm,
         time_ms: std::time::Duration::from_secs_f64(args.minutes * 60.0).as_millis() as u64,

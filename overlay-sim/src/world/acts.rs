@@ -128,6 +128,12 @@ impl World {
         self.authority.revoke(invite, along, wall)
     }
 
+    /// The number of the newest revocation list, and the epoch of each network, as the authority has them.
+    #[must_use]
+    pub fn newest(&self) -> (u64, Vec<u64>) {
+        self.authority.newest()
+    }
+
     /// A guest of a network, plugged into a host.
     ///
     /// # Errors

@@ -133,6 +133,12 @@ impl Authority {
         Ok(invite.to_text())
     }
 
+    /// The number of the newest list, and the epoch of each network.
+    pub(super) fn newest(&self) -> (u64, Vec<u64>) {
+        let epochs = self.networks.iter().map(|network| network.secret().epoch);
+        (self.revoked.number().0, epochs.collect())
+    }
+
     /// `farlan revoke`: the line for `farlan apply`.
     ///
     /// # Errors

@@ -88,6 +88,29 @@ impl World {
             .owner_of(self.around.clock.instant(), network, key)
     }
 
+    /// The number of the revocation list that the node of a host goes by.
+    #[must_use]
+    pub fn held_list(&self, id: HostId) -> Option<u64> {
+        let running = self.hosts.get(&id)?.running.as_ref()?;
+        Some(running.node.list_number())
+    }
+
+    /// The epoch of a network's keys at the node of a host.
+    #[must_use]
+    pub fn held_epoch(&self, id: HostId, network: &NetworkName) -> Option<u64> {
+        let running = self.hosts.get(&id)?.running.as_ref()?;
+        running.node.epoch_of(network)
+    }
+
+    /// Whom the node of a host takes for a member of a network, itself among them.
+    #[must_use]
+    pub fn members(&self, id: HostId, network: &NetworkName) -> Vec<PeerId> {
+        let running = self.hosts.get(&id).and_then(|host| host.running.as_ref());
+        running
+            .map(|running| running.node.members_named(network))
+            .unwrap_or_default()
+    }
+
     /// What is full beyond its bound at the node of a host.
     #[must_use]
     pub fn overfull(&self, id: HostId) -> Option<Room> {

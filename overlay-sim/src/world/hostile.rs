@@ -16,7 +16,8 @@ use nat_traversal::candidate::{Candidate, CandidateKind};
 use nat_traversal::path::Path;
 use node_core::node::tick::Tick;
 use overlay_proto::directory::{
-    Card, DirectoryMessage, Presence, RosterEntry, Signed, SignedClaim, VerifiedClaim, seal_card,
+    Card, DirectoryMessage, Presence, RosterEntry, Signed, SignedClaim, SignedRosterEntry,
+    VerifiedClaim, seal_card,
 };
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::MacAddr;
@@ -64,8 +65,11 @@ struct Talk {
 struct Memory {
     /// The newest claim of each MAC. Bound: [`CLAIMS`].
     claims: BTreeMap<MacKey, VerifiedClaim>,
-    /// Claims that others have replaced, and datagrams that it has sent. Bound: [`KEPT`].
+    /// Claims that others have replaced, what members said of themselves, messages with documents of the authority, and datagrams that
+    /// it has sent. Bound of each: [`KEPT`].
     replaced: VecDeque<SignedClaim>,
+    entries: VecDeque<SignedRosterEntry>,
+    documents: VecDeque<Vec<u8>>,
     sent: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
@@ -232,10 +236,14 @@ impl Hostile {
         Ok(())
     }
 
-    /// What others claim.
+    /// What others claim and say of themselves, and documents that they hand on.
     fn learn(&mut self, tick: Tick, message: &[u8]) {
-        let Ok(PeerMessage::Directory { network, body }) = PeerMessage::decode(message) else {
-            return;
+        let (network, body) = match PeerMessage::decode(message) {
+            Ok(PeerMessage::Directory { network, body }) => (network, body),
+            Ok(PeerMessage::Epoch { .. } | PeerMessage::ListPage(_)) => {
+                return keep(&mut self.memory.documents, message.to_vec());
+            }
+            _ => return,
         };
         let mut networks = self.membership.networks().iter();
         let Some(id) = networks.find(|one| NetworkTag::from(&one.id) == network) else {
@@ -245,6 +253,12 @@ impl Hostile {
         let claims = match DirectoryMessage::decode(body) {
             Ok(DirectoryMessage::Claims(claims)) => claims,
             Ok(DirectoryMessage::Answer { claim, .. }) => claim.into_iter().collect(),
+            Ok(DirectoryMessage::Roster(entries)) => {
+                for entry in entries {
+                    keep(&mut self.memory.entries, entry);
+                }
+                return;
+            }
             _ => return,
         };
         let overlay = self.membership.overlay();

@@ -42,6 +42,32 @@ impl Node {
         network.directory.owner(now, &key)
     }
 
+    /// The number of the revocation list that this node goes by.
+    #[must_use]
+    pub fn list_number(&self) -> u64 {
+        self.standing.revocations.held.number().0
+    }
+
+    /// The epoch of a network's keys, if this node is in it.
+    #[must_use]
+    pub fn epoch_of(&self, network: &NetworkName) -> Option<u64> {
+        let mut networks = self.standing.identity.membership.networks().iter();
+        Some(networks.find(|one| one.name == *network)?.epoch)
+    }
+
+    /// Who is a member of a network, as far as this node knows.
+    #[must_use]
+    pub fn members_named(&self, network: &NetworkName) -> Vec<PeerId> {
+        let mut networks = self.networks.all.iter();
+        let network = networks.find(|one| one.secret.name == *network);
+        let members = network.map(|network| network.directory.members());
+        members
+            .into_iter()
+            .flatten()
+            .map(|member| member.entry.node)
+            .collect()
+    }
+
     /// What fills up when things go wrong, with its bound.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room> {

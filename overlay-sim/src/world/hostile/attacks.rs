@@ -85,12 +85,40 @@ impl Hostile {
         }
     }
 
-    /// Sends what it has sent once more, byte for byte, and claims that have been replaced.
+    /// Sends what it has sent once more, byte for byte, claims that have been replaced, and what members said of themselves before.
     pub fn replay(&mut self, tick: Tick) {
         self.out.extend(self.memory.sent.iter().cloned());
         let old: Vec<_> = self.memory.replaced.iter().cloned().collect();
         for network in self.membership.networks().to_vec() {
             self.tell_all(tick, &network, &old);
+            let entries: Vec<_> = self.memory.entries.iter().cloned().collect();
+            for peer in self.peers() {
+                for few in entries.chunks(2) {
+                    let entries = DirectoryMessage::Roster(few.to_vec());
+                    self.say(tick, peer, &network, &entries);
+                }
+            }
+        }
+    }
+
+    /// Hands on the authority's documents that it knows once more, old ones, too; and with one bit another, which nobody signed.
+    pub fn forge_documents(&mut self, tick: Tick) {
+        let known: Vec<_> = self.memory.documents.iter().cloned().collect();
+        for peer in self.peers() {
+            for document in &known {
+                let mut forged = document.clone();
+                let bits = u32::try_from(forged.len()).unwrap_or(1).max(1);
+                let place = usize::try_from(self.entropy.next_u32() % bits).unwrap_or(0);
+                if let Some(byte) = forged.get_mut(place) {
+                    *byte ^= 1;
+                }
+                for message in [document.clone(), forged] {
+                    if let Some(talk) = self.talks.get_mut(&peer) {
+                        // A full channel is full.
+                        let _ = talk.channel.send(tick.now, message);
+                    }
+                }
+            }
         }
     }
 

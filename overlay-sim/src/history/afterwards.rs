@@ -1,0 +1,316 @@
+//! When all is well: members come and go once more, on links that lose nothing, and what each of that means to the others has to
+//! be so within seconds.
+//!
+//! 1. All bootstraps are cut off. One member is revoked and the keys change, while one is off, and one takes no list.
+//! 2. The bootstraps come back, and who was off.
+//! 3. One leaves, with a clock that is ahead; a guest is plugged out; a network is detached; somebody joins by an invite of before.
+//! 4. Who has left joins again, and somebody else tries the invite that was used.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use node_core::api::{AttachRequest, Request, Response};
+use overlay_proto::ids::{NetworkName, PeerId};
+
+use super::failure::{Failure, Found};
+use super::plan::{HostPlan, Site, draw, mac_of};
+use super::run::{Run, State};
+use crate::world::{Along, GuestId, Terms};
+
+/// Hand-overs from member to member without a bootstrap: two round trips around the world, and a repetition.
+const AT_ONCE_S: u64 = 4;
+
+/// A bootstrap is dialled every 5 s, and whoever is not reached is sought within 5 s of that.
+const FOUND_AGAIN_S: u64 = 20;
+
+/// A look at the bridges, a claim that is withdrawn and compared.
+const TOLD_S: u64 = 8;
+
+/// Numbers of hosts that no plan has.
+const NEWCOMER: u16 = 60_000;
+const THIEF: u16 = 60_001;
+
+/// The first network.
+const LAB: usize = 0;
+
+/// Who does what.
+#[derive(Debug, Clone, Copy)]
+struct Cast {
+    /// Lies on the internet, so that all members have a session with it: here the command is typed.
+    operator: u16,
+    revoked: u16,
+    deaf: u16,
+    away: u16,
+    leaver: u16,
+    detacher: u16,
+    unplugged: u16,
+}
+
+impl Run<'_> {
+    /// # Errors
+    /// Something takes longer than it may.
+    pub(super) fn go_on_in_peace(&mut self) -> Result<(), Found> {
+        let (Some(cast), Some(name)) = (self.cast(), self.names.get(LAB).cloned()) else {
+            return Ok(());
+        };
+        let Ok(invite) = self.world.invite(&Terms::of(&[LAB])) else {
+            return Ok(());
+        };
+        self.change_keys(cast)?;
+        self.come_back(cast)?;
+        self.come_and_go(cast, &name, &invite)?;
+        self.join_again(cast, &invite)?;
+        self.tell("all is well afterwards");
+        Ok(())
+    }
+
+    fn cast(&self) -> Option<Cast> {
+        let in_lab = self.members();
+        let in_lab = in_lab.filter(|one| one.plan.networks.contains(&LAB));
+        let in_lab: Vec<&HostPlan> = in_lab.map(|one| &one.plan).collect();
+        let operator = in_lab.iter().find(|one| one.site == Site::Public)?.host;
+        let mut others: Vec<u16> = in_lab.iter().map(|one| one.host).collect();
+        others.retain(|host| *host != operator);
+        let turn =
+            draw(self.plan.seed, "afterwards", 0) % u64::try_from(others.len().max(1)).ok()?;
+        others.rotate_left(usize::try_from(turn).ok()?);
+        let [revoked, deaf, away, leaver, detacher, unplugged, ..] = *others else {
+            return None;
+        };
+        Some(Cast {
+            operator,
+            revoked,
+            deaf,
+            away,
+            leaver,
+            detacher,
+            unplugged,
+        })
+    }
+
+    /// Waits until nothing is amiss, for so long at most.
+    fn within(
+        &mut self,
+        limit_s: u64,
+        mut amiss: impl FnMut(&mut Self) -> Option<Failure>,
+    ) -> Result<(), Found> {
+        let until = self.world.now() + Duration::from_secs(limit_s);
+        while let Some(failure) = amiss(self) {
+            if self.world.now() >= until {
+                return Err(self.found(failure));
+            }
+            let next = self.world.now() + Duration::from_millis(500);
+            self.go_on(next)?;
+        }
+        Ok(())
+    }
+
+    fn peer_of(&self, host: u16) -> Option<PeerId> {
+        self.world.peer(self.hosts.get(&host)?.id)
+    }
+
+    /// A member other than the deaf one that still has a session with a host.
+    fn meets(&self, host: u16, what: &'static str) -> Option<Failure> {
+        let peer = self.peer_of(host)?;
+        let deaf = self.standing.deaf;
+        let mut members = self.members().filter(|one| Some(one.plan.host) != deaf);
+        let with = members.find(|one| self.world.sessions(one.id).contains(&peer))?;
+        let host = with.plan.host;
+        Some(Failure::Late { what, host })
+    }
+
+    /// A member of the first network with which a host has no session.
+    fn misses(&self, host: u16) -> Option<Failure> {
+        let id = self.hosts.get(&host)?.id;
+        let sessions: BTreeSet<PeerId> = self.world.sessions(id).into_iter().collect();
+        let in_lab = |networks: &[usize]| networks.contains(&LAB);
+        let others = self.members().filter(|one| in_lab(&one.plan.networks));
+        let mut others = others.filter(|one| one.id != id);
+        let has = |peer: Option<PeerId>| peer.is_none_or(|peer| sessions.contains(&peer));
+        others.find(|one| !has(self.world.peer(one.id)))?;
+        let what = "a session with each member of its network";
+        Some(Failure::Late { what, host })
+    }
+
+    fn change_keys(&mut self, cast: Cast) -> Result<(), Found> {
+        if let Some(id) = self.up(cast.away) {
+            self.world.kill(id);
+            self.set_state(cast.away, State::Down);
+        }
+        if let Some(id) = self.up(cast.deaf) {
+            self.world.make_deaf(id);
+            self.standing.deaf = Some(cast.deaf);
+        }
+        self.world.cut_bootstrap(true);
+        self.tell(&format!("in peace: {cast:?}"));
+        let (Some(by), Some(id)) = (self.up(cast.operator), self.up(cast.revoked)) else {
+            return Ok(());
+        };
+        let along = Along {
+            epochs: &[LAB],
+            new_key: None,
+        };
+        if let Ok(line) = self.world.revocation_with(id, along) {
+            let _ = self.world.ask(by, line);
+        }
+        self.set_state(cast.revoked, State::Gone);
+        if let Some(peer) = self.world.peer(id) {
+            self.standing.revoked.insert(peer, None);
+        }
+        self.within(AT_ONCE_S, |run| {
+            let lacks = run.lacks_document(Some(LAB));
+            lacks.or_else(|| run.meets(cast.revoked, "no session with who is revoked"))
+        })?;
+        self.has_no_keys(cast.revoked)
+    }
+
+    /// Who is revoked has not got the new keys.
+    fn has_no_keys(&self, host: u16) -> Result<(), Found> {
+        let (_, epochs) = self.world.newest();
+        let held = self.hosts.get(&host).zip(self.names.get(LAB));
+        let held = held.and_then(|(placed, name)| self.world.held_epoch(placed.id, name));
+        if held.is_some() && held == epochs.get(LAB).copied() {
+            let what = "the newest keys";
+            return Err(self.found(Failure::NoMember { what, host }));
+        }
+        Ok(())
+    }
+
+    fn come_back(&mut self, cast: Cast) -> Result<(), Found> {
+        self.world.cut_bootstrap(false);
+        self.start(cast.away);
+        // Its clock is ahead when it leaves.
+        if let Some(id) = self.up(cast.leaver) {
+            self.world.set_clock(id, 300);
+        }
+        let revoked = self.peer_of(cast.revoked);
+        self.within(FOUND_AGAIN_S, |run| {
+            let known = revoked.is_none_or(|peer| run.world.is_known_revoked(peer));
+            let told = (!known).then_some(Failure::Late {
+                what: "told the bootstraps who is revoked",
+                host: cast.operator,
+            });
+            told.or_else(|| run.unsettled())
+                .or_else(|| run.misses(cast.away))
+                .or_else(|| run.meets(cast.revoked, "no session with who is revoked"))
+                .or_else(|| run.has_not_read(cast.revoked))
+        })?;
+        self.has_no_keys(cast.revoked)
+    }
+
+    /// Who is revoked says so to its user.
+    fn has_not_read(&mut self, host: u16) -> Option<Failure> {
+        let id = self.hosts.get(&host)?.id;
+        let what = "read that it is revoked";
+        match self.world.ask(id, Request::Status) {
+            Some(Response::Status(status)) if status.refused.is_none() => {
+                Some(Failure::Late { what, host })
+            }
+            _ => None,
+        }
+    }
+
+    /// The guests of the first network at a host.
+    fn guests_at(&self, host: u16) -> Vec<(u16, GuestId)> {
+        let guests = self.guests.iter();
+        let here = guests.filter(|(_, one)| one.host == host && one.network == LAB);
+        here.map(|(number, one)| (*number, one.id)).collect()
+    }
+
+    fn come_and_go(&mut self, cast: Cast, name: &NetworkName, invite: &str) -> Result<(), Found> {
+        let Some((leaver, detacher)) = self.up(cast.leaver).zip(self.up(cast.detacher)) else {
+            return Ok(());
+        };
+        let left = self.world.peer(leaver);
+        let _ = self.world.ask(leaver, Request::Leave);
+        self.set_state(cast.leaver, State::Gone);
+        let detach = Request::Detach(AttachRequest::new(name.clone()));
+        let _ = self.world.ask(detacher, detach);
+        let mut gone = self.guests_at(cast.detacher);
+        for (number, id) in self.guests_at(cast.unplugged) {
+            self.world.unplug(id);
+            gone.push((number, id));
+        }
+        self.come(NEWCOMER, invite);
+        self.within(TOLD_S, |run| {
+            let stays = run.meets(cast.leaver, "no session with who has left");
+            stays
+                .or_else(|| run.lists(left, name))
+                .or_else(|| run.claims(&gone, name))
+                .or_else(|| run.misses(NEWCOMER))
+                .or_else(|| run.unsettled())
+        })
+    }
+
+    /// A member that takes who has left for one.
+    fn lists(&self, left: Option<PeerId>, name: &NetworkName) -> Option<Failure> {
+        let left = left?;
+        let mut members = self.members();
+        let with = members.find(|one| self.world.members(one.id, name).contains(&left))?;
+        Some(Failure::Late {
+            what: "forgotten who has left",
+            host: with.plan.host,
+        })
+    }
+
+    /// A member that takes somebody for the owner of a guest that is plugged in nowhere.
+    fn claims(&self, gone: &[(u16, GuestId)], name: &NetworkName) -> Option<Failure> {
+        self.members().find_map(|placed| {
+            let owner = |number: u16| self.world.owner(placed.id, name, mac_of(number));
+            gone.iter().find(|(number, _)| owner(*number).is_some())?;
+            Some(Failure::Late {
+                what: "forgotten a guest that is nowhere",
+                host: placed.plan.host,
+            })
+        })
+    }
+
+    /// Somebody joins by an invite, on the internet.
+    fn come(&mut self, host: u16, invite: &str) {
+        let plan = HostPlan {
+            host,
+            site: Site::Public,
+            delay_ms: 5,
+            jitter_ms: 0,
+            loss_percent: 0,
+            reordered_percent: 0,
+            doubled_percent: 0,
+            networks: vec![LAB],
+            starts_ms: 0,
+            ends_s: 0,
+            hostile: false,
+        };
+        match self.place_invited(&plan, invite) {
+            Ok(()) => self.start(host),
+            Err(error) => self.tell(&format!("host {host} cannot join: {error:#}")),
+        }
+    }
+
+    fn join_again(&mut self, cast: Cast, used: &str) -> Result<(), Found> {
+        let Some(leaver) = self.hosts.get(&cast.leaver).map(|one| one.id) else {
+            return Ok(());
+        };
+        self.world.set_clock(leaver, 0);
+        let invite = self.world.invite(&Terms::of(&[LAB]));
+        let joined = invite.and_then(|invite| self.world.join(leaver, &invite));
+        if joined.is_ok() {
+            if let Some(placed) = self.hosts.get_mut(&cast.leaver) {
+                placed.plan.networks = vec![LAB];
+            }
+            self.set_state(cast.leaver, State::Down);
+            self.start(cast.leaver);
+        }
+        self.come(THIEF, used);
+        // It is no member, whatever it does.
+        self.set_state(THIEF, State::Gone);
+        let until = self.world.now() + Duration::from_secs(TOLD_S);
+        self.within(TOLD_S, |run| {
+            run.misses(cast.leaver).or_else(|| run.unsettled())
+        })?;
+        self.go_on(until)?;
+        match self.meets(THIEF, "a session by an invite that was used") {
+            Some(Failure::Late { what, host }) => Err(self.found(Failure::NoMember { what, host })),
+            _ => Ok(()),
+        }
+    }
+}
