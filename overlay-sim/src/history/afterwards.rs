@@ -5,6 +5,7 @@
 //! 2. The bootstraps come back, and who was off.
 //! 3. One leaves, with a clock that is ahead; a guest is plugged out; a network is detached; somebody joins by an invite of before.
 //! 4. Who has left joins again, and somebody else tries the invite that was used.
+//! 5. One more is revoked, with all bootstraps there.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -60,6 +61,7 @@ impl Run<'_> {
         self.come_back(cast)?;
         self.come_and_go(cast, &name, &invite)?;
         self.join_again(cast, &invite)?;
+        self.revoke_newcomer(cast)?;
         self.tell("all is well afterwards");
         Ok(())
     }
@@ -185,12 +187,8 @@ impl Run<'_> {
         }
         let revoked = self.peer_of(cast.revoked);
         self.within(FOUND_AGAIN_S, |run| {
-            let known = revoked.is_none_or(|peer| run.world.is_known_revoked(peer));
-            let told = (!known).then_some(Failure::Late {
-                what: "told the bootstraps who is revoked",
-                host: cast.operator,
-            });
-            told.or_else(|| run.unsettled())
+            run.is_unknown(revoked, cast)
+                .or_else(|| run.unsettled())
                 .or_else(|| run.misses(cast.away))
                 .or_else(|| run.meets(cast.revoked, "no session with who is revoked"))
                 .or_else(|| run.has_not_read(cast.revoked))
@@ -208,6 +206,31 @@ impl Run<'_> {
             }
             _ => None,
         }
+    }
+
+    fn revoke_newcomer(&mut self, cast: Cast) -> Result<(), Found> {
+        let (Some(by), Some(id)) = (self.up(cast.operator), self.up(NEWCOMER)) else {
+            return Ok(());
+        };
+        if let Ok(line) = self.world.revocation_with(id, Along::default()) {
+            let _ = self.world.ask(by, line);
+        }
+        self.set_state(NEWCOMER, State::Gone);
+        self.within(AT_ONCE_S, |run| {
+            run.is_unknown(run.peer_of(NEWCOMER), cast)
+                .or_else(|| run.lacks_document(None))
+                .or_else(|| run.meets(NEWCOMER, "no session with who is revoked"))
+                .or_else(|| run.has_not_read(NEWCOMER))
+        })
+    }
+
+    /// A bootstrap does not know who is revoked.
+    fn is_unknown(&self, revoked: Option<PeerId>, cast: Cast) -> Option<Failure> {
+        let known = revoked.is_none_or(|peer| self.world.is_known_revoked(peer));
+        (!known).then_some(Failure::Late {
+            what: "told the bootstraps who is revoked",
+            host: cast.operator,
+        })
     }
 
     /// The guests of the first network at a host.

@@ -11,20 +11,14 @@ use crate::net::random::{below, stream};
 /// reached is sought within 5 s of that and again after 10 and 20 s, and what was lost in between is compared every 15 s.
 pub const PATIENCE_MS: u64 = 60_000;
 
-/// So many networks can all be met by one host.
-const FEW: usize = 4;
-
 /// So many hosts share one network where there are many of them.
 const CROWD: u16 = 25;
 
-/// How many networks a history of so many nodes has: two, and above 200 nodes one for each 25: in one network of 300 there are 45,000
+/// How many networks a history of so many nodes has: two, and above 75 nodes one for each 25. In one network of 300 there are 45,000
 /// pairs that meet before anything happens.
 #[must_use]
 pub fn networks_for(nodes: u16) -> usize {
-    if nodes <= 8 * CROWD {
-        return 2;
-    }
-    usize::from(nodes / CROWD).min(MAX_NETWORKS)
+    usize::from(nodes / CROWD).clamp(2, MAX_NETWORKS)
 }
 
 /// What a history is to be like.
@@ -173,25 +167,15 @@ impl Generator {
         }
     }
 
-    /// Most hosts are in one network, one of five is in all, or, where there are many, in two.
+    /// Most hosts are in one network, one of five is in two.
     fn networks_of(&self, host: u16) -> Vec<usize> {
         let count = self.plan.networks;
-        if count > FEW {
-            let own = usize::from(host) % count;
-            let next = (own + 1) % count;
-            let of_two = host.is_multiple_of(5);
-            return if of_two {
-                vec![own.min(next), own.max(next)]
-            } else {
-                vec![own]
-            };
-        }
-        if host.is_multiple_of(5) || count == 1 {
-            (0..count).collect()
+        let own = usize::from(host) % count;
+        let next = (own + 1) % count;
+        if host.is_multiple_of(5) && next != own {
+            vec![own.min(next), own.max(next)]
         } else {
-            // The first has the half of them.
-            let turn = usize::from(host) % (2 * count - 2);
-            vec![turn.saturating_sub(count - 2)]
+            vec![own]
         }
     }
 

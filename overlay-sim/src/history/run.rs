@@ -162,6 +162,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// After a node has lost a MAC frames that it let through before may still come: those that waited for something.
 const IN_FLIGHT: Duration = Duration::from_secs(5);
 
+/// So long somebody may not have heard that a MAC has another owner now: what was lost is compared every 15 s, and may have a way of
+/// two members.
+const STALE: Duration = Duration::from_secs(30);
+
 /// Runs `plan`. `base` is any instant: what it is does not matter.
 #[must_use]
 pub fn run(plan: &Plan, base: Instant) -> Outcome {
@@ -520,7 +524,8 @@ impl<'a> Run<'a> {
                     .get(&to)
                     .is_some_and(|one| one.host == lied.host);
                 let owned = self.owned.get(&(lied.host, lied.mac_of));
-                let lately = owned.is_some_and(|at| now.saturating_sub(*at) <= IN_FLIGHT);
+                let within = |time| owned.is_some_and(|at| now.saturating_sub(*at) <= time);
+                let lately = within(IN_FLIGHT) || (within(STALE) && self.takes_for_owner(to, lied));
                 self.counts.lies.1 += 1;
                 if !near && !lately {
                     let what = Failure::NotOwned {
@@ -534,9 +539,20 @@ impl<'a> Run<'a> {
         }
         let recent = self.number.saturating_sub(20_000);
         self.lies = self.lies.split_off(&recent);
-        self.owned
-            .retain(|_, at| now.saturating_sub(*at) <= IN_FLIGHT);
+        self.owned.retain(|_, at| now.saturating_sub(*at) <= STALE);
         Ok(())
+    }
+
+    /// Does the node of the host where the guest `to` is take that of the sender for the owner?
+    fn takes_for_owner(&self, to: u16, lied: &Lied) -> bool {
+        let guest = self.guests.get(&to);
+        let host = guest.and_then(|guest| self.hosts.get(&guest.host));
+        let name = guest.and_then(|guest| self.names.get(guest.network));
+        let owner = host.zip(name);
+        let owner =
+            owner.and_then(|(host, name)| self.world.owner(host.id, name, mac_of(lied.mac_of)));
+        let sender = self.hosts.get(&lied.host);
+        owner.is_some() && owner == sender.and_then(|sender| self.world.peer(sender.id))
     }
 }
 
