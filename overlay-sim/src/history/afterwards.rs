@@ -279,11 +279,10 @@ impl Run<'_> {
     /// A member that takes somebody for the owner of a guest that is plugged in nowhere.
     fn claims(&self, gone: &[(u16, GuestId)], name: &NetworkName) -> Option<Failure> {
         self.members().find_map(|placed| {
-            let owner = |number: u16| self.world.owner(placed.id, name, mac_of(number));
-            gone.iter().find(|(number, _)| owner(*number).is_some())?;
-            Some(Failure::Late {
-                what: "forgotten a guest that is nowhere",
-                host: placed.plan.host,
+            gone.iter().find_map(|(guest, _)| {
+                let (host, guest) = (placed.plan.host, *guest);
+                let owner = self.world.owner(placed.id, name, mac_of(guest));
+                owner.map(|_| Failure::WrongOwner { host, guest, owner })
             })
         })
     }

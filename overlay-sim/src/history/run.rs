@@ -162,6 +162,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// After a node has lost a MAC frames that it let through before may still come: those that waited for something.
 const IN_FLIGHT: Duration = Duration::from_secs(5);
 
+/// How often it is looked at whether a liar's host owns the MAC: a claim that is contested at once lives for a round trip.
+const CLOSELY: Duration = Duration::from_millis(20);
+
 /// So long somebody may not have heard that a MAC has another owner now: what was lost is compared every 15 s, and may have a way of
 /// two members.
 const STALE: Duration = Duration::from_secs(30);
@@ -380,7 +383,11 @@ impl<'a> Run<'a> {
             let now = self.world.now();
             let second = Duration::from_secs(now.as_secs()) + SECOND;
             let turn = self.turns.next_at().map(|at| at.max(now));
-            let next = turn.unwrap_or(until).min(second).min(until);
+            let mut next = turn.unwrap_or(until).min(second).min(until);
+            if self.guests.values().any(|guest| guest.lies.is_some()) {
+                next = next.min(now + CLOSELY);
+                self.look_at_liars();
+            }
             let passed = self.world.run_until(next);
             passed.map_err(|broken| self.found(Failure::Broken(broken)))?;
             while let Some((at, turn)) = self.turns.pop_until(next) {
@@ -491,6 +498,21 @@ impl<'a> Run<'a> {
         if owner.is_some() && owner == self.world.peer(placed.id) {
             let now = self.world.now();
             self.owned.insert((lied.host, lied.mac_of), now);
+        }
+    }
+
+    fn look_at_liars(&mut self) {
+        let guests = self.guests.iter();
+        let lied = |(guest, one): (&u16, &Guest)| {
+            let (host, guest, mac_of) = (one.host, *guest, one.lies?);
+            Some(Lied {
+                host,
+                guest,
+                mac_of,
+            })
+        };
+        for lied in guests.filter_map(lied).collect::<Vec<_>>() {
+            self.note_owned(lied);
         }
     }
 

@@ -284,7 +284,9 @@ impl Networks {
 
     fn handle_look(&mut self, tick: Tick, out: &mut Outside, own: Own, look: BridgeLook) {
         let net = look.net;
-        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+        // It may have been detached since the look was asked for: what the bridge has is not here then.
+        let network = self.all.get_mut(usize::from(net.0));
+        let Some(network) = network.filter(|network| network.attached.is_some()) else {
             return;
         };
         let bridge = &mut network.bridge;
