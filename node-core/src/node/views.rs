@@ -1,5 +1,7 @@
 //! What an owner is shown of the others at once, as plain data.
 
+use std::collections::BTreeMap;
+
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::PeerId;
 
@@ -10,4 +12,24 @@ pub(crate) struct Own {
     pub(crate) me: PeerId,
     /// The source of the questions that it puts to guests.
     pub(crate) probe_mac: MacAddr,
+}
+
+/// What people call some nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Called(BTreeMap<PeerId, String>);
+
+impl Called {
+    /// What they call `node`; its id if nothing was said of it.
+    pub(crate) fn of(&self, node: &PeerId) -> String {
+        self.0
+            .get(node)
+            .cloned()
+            .unwrap_or_else(|| node.to_string())
+    }
+}
+
+impl FromIterator<(PeerId, String)> for Called {
+    fn from_iter<I: IntoIterator<Item = (PeerId, String)>>(names: I) -> Self {
+        Self(names.into_iter().collect())
+    }
 }
