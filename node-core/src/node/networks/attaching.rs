@@ -13,6 +13,7 @@ use crate::attachment::Attachment;
 use crate::node::effects::{CallId, Effect, response};
 use crate::node::host_orders::HostTask;
 use crate::node::host_orders::Tap;
+use crate::node::networks::Networks;
 use crate::node::networks::network::{NEVER_SAVED, Network};
 use crate::node::networks::segments::new_segment;
 use crate::node::storing::Awaited;
@@ -30,6 +31,20 @@ pub struct Recalled {
     pub directory: Option<Vec<u8>>,
     /// What the operator says is here.
     pub pins: Vec<MacKey>,
+}
+
+impl Networks {
+    /// After an attachment its tap is open.
+    ///
+    /// # Errors
+    /// For the user: it cannot be opened.
+    pub(crate) fn check_open(&self, name: &NetworkName) -> Result<()> {
+        let attached = |n: &Network| n.secret.name == *name && n.attached.is_some();
+        if !self.all.iter().any(attached) {
+            bail!("the tap of {name} cannot be opened; the node's log says why");
+        }
+        Ok(())
+    }
 }
 
 impl Node {
@@ -269,18 +284,6 @@ impl Node {
         }
         self.look_at_move();
         self.open_taps();
-    }
-
-    /// After an attachment its tap is open.
-    ///
-    /// # Errors
-    /// For the user: it cannot be opened.
-    pub(crate) fn check_open(&self, name: &NetworkName) -> Result<()> {
-        let attached = |n: &Network| n.secret.name == *name && n.attached.is_some();
-        if !self.networks.all.iter().any(attached) {
-            bail!("the tap of {name} cannot be opened; the node's log says why");
-        }
-        Ok(())
     }
 
     /// `farlan detach` has changed the host.

@@ -70,7 +70,11 @@ impl Node {
                 network,
                 keys,
                 stay,
-            } => self.handle_pinned(tick, (network, keys, *stay), who, result),
+            } => {
+                let pins = (network, keys.as_slice(), *stay);
+                let out = &mut self.outside;
+                self.networks.handle_pinned(tick, out, pins, who, result);
+            }
             Write::Sequences(_) => self.outside.store.sequences.handle_written(result.is_ok()),
             Write::HandshakeTime(_) if result.is_err() => self.outside.store.timestamp = 0,
             Write::HandshakeTime(_) => {}
