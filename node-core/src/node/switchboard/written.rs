@@ -78,7 +78,7 @@ impl Node {
             Write::Sequences(_) => self.outside.store.sequences.handle_written(result.is_ok()),
             Write::HandshakeTime(_) if result.is_err() => self.outside.store.timestamp = 0,
             Write::HandshakeTime(_) => {}
-            Write::LoopedPorts(_) => self.handle_ports_kept(id),
+            Write::LoopedPorts(_) => self.networks.looped.handle_kept(&mut self.outside, id),
             Write::Directory { network, .. } => self.handle_directory_kept(network, result.is_ok()),
             Write::Peers(_) => self.peers.changed |= result.is_err(),
             Write::Leave => self.handle_left(result),
