@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{Membership, NodeKey};
 
 /// This node, as its neighbours and the guests know it.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +13,19 @@ pub(crate) struct Own {
     pub(crate) me: PeerId,
     /// The source of the questions that it puts to guests.
     pub(crate) probe_mac: MacAddr,
+}
+
+/// By what this node is a member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    /// Its name.
+    pub(crate) me: PeerId,
+    /// Signs claims and roster entries.
+    pub(crate) key: &'a NodeKey,
+    /// Its certificate chain, as it travels.
+    pub(crate) chain: &'a [u8],
+    /// What `join` brought.
+    pub(crate) membership: &'a Membership,
 }
 
 /// What people call some nodes.

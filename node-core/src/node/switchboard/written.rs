@@ -79,7 +79,9 @@ impl Node {
             Write::HandshakeTime(_) if result.is_err() => self.outside.store.timestamp = 0,
             Write::HandshakeTime(_) => {}
             Write::LoopedPorts(_) => self.networks.looped.handle_kept(&mut self.outside, id),
-            Write::Directory { network, .. } => self.handle_directory_kept(network, result.is_ok()),
+            Write::Directory { network, .. } => {
+                self.networks.handle_directory_kept(network, result.is_ok());
+            }
             Write::Peers(_) => self.peers.changed |= result.is_err(),
             Write::Leave => self.handle_left(result),
         }
@@ -145,7 +147,7 @@ impl Node {
 
     fn save_now(&mut self, tick: Tick) {
         self.outside.store.began = Some(tick.now);
-        self.save_directories();
+        self.networks.save(&mut self.outside);
         self.peers.save(&mut self.outside);
         let timestamp = self.peers.tunnels.last_timestamp();
         if timestamp != self.outside.store.timestamp {
