@@ -18,9 +18,12 @@ use crate::store::Done;
 
 const BRIDGE: &str = "br0";
 
-/// The ports of one bridge: number, what they let pass, and whether they have carrier.
+/// Of a port: its number, what it lets pass, and whether it has carrier.
+type Port = (u32, PortState, bool);
+
+/// The ports of one bridge, by name.
 #[derive(Debug, Default, Clone)]
-struct Host(Arc<Mutex<BTreeMap<String, (u32, PortState, bool)>>>);
+struct Host(Arc<Mutex<BTreeMap<String, Port>>>);
 
 impl Host {
     fn set(&self, name: &str, index: u32, state: PortState, live: bool) {
@@ -32,7 +35,7 @@ impl Host {
         self.0.lock().unwrap().remove(name);
     }
 
-    fn get(&self, name: &str) -> Option<(u32, PortState, bool)> {
+    fn get(&self, name: &str) -> Option<Port> {
         self.0.lock().unwrap().get(name).copied()
     }
 }
