@@ -1,7 +1,10 @@
 //! What an owner is shown of the others at once, as plain data.
 
+use std::collections::BTreeMap;
+
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::PeerId;
+use overlay_proto::membership::{Membership, NodeKey};
 
 /// This node, as its neighbours and the guests know it.
 #[derive(Debug, Clone, Copy)]
@@ -10,4 +13,37 @@ pub(crate) struct Own {
     pub(crate) me: PeerId,
     /// The source of the questions that it puts to guests.
     pub(crate) probe_mac: MacAddr,
+}
+
+/// By what this node is a member.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    /// Its name.
+    pub(crate) me: PeerId,
+    /// Signs claims and roster entries.
+    pub(crate) key: &'a NodeKey,
+    /// Its certificate chain, as it travels.
+    pub(crate) chain: &'a [u8],
+    /// What `join` brought.
+    pub(crate) membership: &'a Membership,
+}
+
+/// What people call some nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Called(BTreeMap<PeerId, String>);
+
+impl Called {
+    /// What they call `node`; its id if nothing was said of it.
+    pub(crate) fn of(&self, node: &PeerId) -> String {
+        self.0
+            .get(node)
+            .cloned()
+            .unwrap_or_else(|| node.to_string())
+    }
+}
+
+impl FromIterator<(PeerId, String)> for Called {
+    fn from_iter<I: IntoIterator<Item = (PeerId, String)>>(names: I) -> Self {
+        Self(names.into_iter().collect())
+    }
 }

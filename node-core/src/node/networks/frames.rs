@@ -434,7 +434,7 @@ impl Node {
 
     /// Writes a frame from `peer` to the tap.
     fn deliver_here(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) {
-        if EthernetFrame::parse(bytes).is_ok_and(|frame| self.is_twin(net, &frame)) {
+        if EthernetFrame::parse(bytes).is_ok_and(|frame| self.publication.is_twin(net, &frame)) {
             return self.outside.drops.count(DropReason::MacTwin);
         }
         let from = self

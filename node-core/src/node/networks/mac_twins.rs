@@ -7,11 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use overlay_proto::ethernet::{EthernetFrame, MacAddr, VlanId};
-use overlay_proto::switching::{FibMap, MacKey, NetIndex};
+use overlay_proto::ethernet::{MacAddr, VlanId};
+use overlay_proto::switching::{FibMap, MacKey};
 
 use crate::node::networks::bridges::Bridge;
-use crate::node::switchboard::run::Node;
 
 impl Bridge {
     /// Those of the MACs of other hosts that are not let in. `local` are the MACs claimed here.
@@ -38,17 +37,5 @@ impl Bridge {
             }
         }
         twins
-    }
-}
-
-impl Node {
-    /// Is `frame` from another host not to be let in?
-    pub(crate) fn is_twin(&self, net: NetIndex, frame: &EthernetFrame<'_>) -> bool {
-        let key = MacKey {
-            vlan: frame.vlan(),
-            mac: frame.src(),
-        };
-        let network = self.publication.published.networks.get(usize::from(net.0));
-        network.is_some_and(|network| network.twins.contains_key(&key))
     }
 }

@@ -62,7 +62,8 @@ pub struct Networks {
     /// What is known of taps and bridges.
     pub interfaces: Interfaces,
     pub(crate) site_mtus: SiteMtus,
-    pub(crate) looped: LoopedPorts,
+    /// Ports of this host that are shut.
+    pub looped: LoopedPorts,
     /// Are broadcasts sent to each member by this node (ADR 4)?
     pub(crate) replication: bool,
     /// When a claim dies that is not refreshed.

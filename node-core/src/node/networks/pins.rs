@@ -2,17 +2,19 @@
 
 use crate::store::Write;
 use anyhow::{Result, anyhow, bail};
+use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::NetworkName;
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::Networks;
 use crate::api::AttachRequest;
 use crate::node::effects::{CallId, response};
+use crate::node::outside::Outside;
 use crate::node::storing::{Awaited, Outcome};
-use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 use crate::pin::Pin;
 
-impl Node {
+impl Networks {
     /// `farlan announce`: the MAC is here now.
     pub(crate) fn announce(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
@@ -20,53 +22,41 @@ impl Node {
         if !pin.mac.is_claimable() {
             bail!("{shown} is a group or zero address; nobody can hold it");
         }
-        if self.networks.stands_by(net, pin.key().vlan) {
+        if self.stands_by(net, pin.key().vlan) {
             return Ok(format!(
                 "this node stands by: another one carries the LAN of {} and claims {shown} as soon as it \
                  hears it there; `farlan status` names it",
                 pin.network
             ));
         }
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
             network
                 .directory
                 .handle_announce(tick.now, pin.key())
                 .map_err(|reason| anyhow!("{shown} cannot be announced: {}", reason.meaning()))?;
-            self.touch_network(net);
+            self.touch(net);
         }
         Ok(format!("{shown} is announced in {}", pin.network))
     }
 
     /// `farlan pin`: the MAC is here and stays; `farlan unpin`: not any more.
-    pub(crate) fn pin(&mut self, pin: &Pin, stay: bool, call: CallId) {
+    pub(crate) fn pin(&self, out: &mut Outside, pin: &Pin, stay: bool, call: CallId) {
         if let Err(error) = self.network_named(&pin.network) {
-            self.outside.effects.reply(call, response(Err(error)));
-            return;
+            return out.effects.reply(call, response(Err(error)));
         }
         let write = Write::Pins {
             network: pin.network.clone(),
             keys: vec![pin.key()],
             stay,
         };
-        self.outside.store.put_for(write, Awaited::Pinned(call));
-    }
-
-    /// `farlan attach --mac`: the MACs are here and stay. `line` is told before.
-    pub(crate) fn pin_attached(&mut self, request: &AttachRequest, line: String, call: CallId) {
-        let name = &request.network;
-        let write = Write::Pins {
-            network: name.clone(),
-            keys: request.pins().map(|pin| pin.key()).collect(),
-            stay: true,
-        };
-        let who = Awaited::Attached(call, name.clone(), line);
-        self.outside.store.put_for(write, who);
+        out.store.put_for(write, Awaited::Pinned(call));
     }
 
     /// The pins are on disk: they count.
     pub(crate) fn handle_pinned(
         &mut self,
         tick: Tick,
+        out: &mut Outside,
         (name, keys, stay): (&NetworkName, &[MacKey], bool),
         who: Option<Awaited>,
         result: Outcome,
@@ -92,18 +82,17 @@ impl Node {
             }
             _ => return,
         };
-        self.outside
-            .effects
+        out.effects
             .reply(call, response(done.map(|()| lines.join("\n"))));
     }
 
     fn take_pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             bail!("network {} is gone", pin.network);
         };
         let shown = pin.shown();
-        let cannot = |reason: overlay_proto::drop_reason::DropReason| {
+        let cannot = |reason: DropReason| {
             anyhow!(
                 "{shown} is pinned, but not claimed now: {}",
                 reason.meaning()
@@ -114,7 +103,7 @@ impl Node {
             return Ok(pinned_later(pin));
         }
         network.directory.pin(tick.now, pin.key()).map_err(cannot)?;
-        self.touch_network(net);
+        self.touch(net);
         Ok(format!(
             "{shown} is pinned to this host in {}; `farlan unpin {} {}{}` takes that back",
             pin.network,
@@ -126,19 +115,40 @@ impl Node {
 
     fn drop_pin(&mut self, tick: Tick, pin: &Pin) -> Result<String> {
         let net = self.network_named(&pin.network)?;
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
             network.directory.unpin(tick.now, pin.key());
-            self.touch_network(net);
+            self.touch(net);
         }
         Ok(unpinned(pin))
     }
 
     fn network_named(&self, name: &NetworkName) -> Result<NetIndex> {
-        let network = self.networks.all.iter().find(|n| n.secret.name == *name);
+        let network = self.all.iter().find(|n| n.secret.name == *name);
         network
             .map(|network| network.index)
             .ok_or_else(|| anyhow!("{}", self.no_such_network(name)))
     }
+
+    /// What a user is told who names a network that this node is not in.
+    pub(crate) fn no_such_network(&self, name: &NetworkName) -> String {
+        let mine: Vec<&str> = self.all.iter().map(|n| n.secret.name.as_str()).collect();
+        format!(
+            "this node is not in a network `{name}`; it is in: {}",
+            mine.join(", ")
+        )
+    }
+}
+
+/// `farlan attach --mac`: the MACs are here and stay. `line` is told before.
+pub(crate) fn pin_attached(out: &mut Outside, request: &AttachRequest, line: String, call: CallId) {
+    let name = &request.network;
+    let write = Write::Pins {
+        network: name.clone(),
+        keys: request.pins().map(|pin| pin.key()).collect(),
+        stay: true,
+    };
+    let who = Awaited::Attached(call, name.clone(), line);
+    out.store.put_for(write, who);
 }
 
 /// What `pin` says where the network has no tap yet.

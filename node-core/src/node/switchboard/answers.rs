@@ -110,7 +110,11 @@ impl Node {
                 self.networks
                     .handle_looks(tick, &mut self.outside, own, seen);
             }
-            Answer::PortSet(set) => self.handle_port_set(tick, &set),
+            Answer::PortSet(set) => {
+                let own = self.own();
+                self.networks
+                    .handle_port_set(tick, &mut self.outside, own, &set);
+            }
             Answer::Operated(done) => self.handle_operated(tick, done),
             Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),
             Answer::Recalled(id, kept) => self.handle_recalled(tick, id, kept),

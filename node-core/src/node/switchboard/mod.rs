@@ -5,15 +5,20 @@
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
 //! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
+//! - [`conflicts`]: MACs that two hosts hear, and what people call the hosts. [`attachments`]: networks and their taps.
+//! - [`ports`]: ports of the host's bridges that loop.
 
 pub mod addresses;
 pub mod answers;
 pub mod arrivals;
+pub mod attachments;
 pub mod begin;
 pub mod bridges;
 pub mod conditions;
+pub mod conflicts;
 pub mod insight;
 pub mod membership;
+pub mod ports;
 pub mod publish;
 pub mod run;
 pub mod sessions;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use overlay_proto::ethernet::EthernetFrame;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{
-    Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, OwnTraffic, PeerSlot,
+    Fib, FibMap, FibNetwork, FibPeer, FibSession, MacEntry, MacKey, NetIndex, OwnTraffic, PeerSlot,
 };
 
 use crate::node::effects::Effect;
@@ -19,6 +20,18 @@ pub struct Publication {
     pub(crate) published: Arc<Fib>,
     /// How many workers the fast path has.
     pub workers: usize,
+}
+
+impl Publication {
+    /// Is `frame` from another host not to be let in, as the workers go by now?
+    pub(crate) fn is_twin(&self, net: NetIndex, frame: &EthernetFrame<'_>) -> bool {
+        let key = MacKey {
+            vlan: frame.vlan(),
+            mac: frame.src(),
+        };
+        let network = self.published.networks.get(usize::from(net.0));
+        network.is_some_and(|network| network.twins.contains_key(&key))
+    }
 }
 
 impl Node {

@@ -70,12 +70,18 @@ impl Node {
                 network,
                 keys,
                 stay,
-            } => self.handle_pinned(tick, (network, keys, *stay), who, result),
+            } => {
+                let pins = (network, keys.as_slice(), *stay);
+                let out = &mut self.outside;
+                self.networks.handle_pinned(tick, out, pins, who, result);
+            }
             Write::Sequences(_) => self.outside.store.sequences.handle_written(result.is_ok()),
             Write::HandshakeTime(_) if result.is_err() => self.outside.store.timestamp = 0,
             Write::HandshakeTime(_) => {}
-            Write::LoopedPorts(_) => self.handle_ports_kept(id),
-            Write::Directory { network, .. } => self.handle_directory_kept(network, result.is_ok()),
+            Write::LoopedPorts(_) => self.networks.looped.handle_kept(&mut self.outside, id),
+            Write::Directory { network, .. } => {
+                self.networks.handle_directory_kept(network, result.is_ok());
+            }
             Write::Peers(_) => self.peers.changed |= result.is_err(),
             Write::Leave => self.handle_left(result),
         }
@@ -141,7 +147,7 @@ impl Node {
 
     fn save_now(&mut self, tick: Tick) {
         self.outside.store.began = Some(tick.now);
-        self.save_directories();
+        self.networks.save(&mut self.outside);
         self.peers.save(&mut self.outside);
         let timestamp = self.peers.tunnels.last_timestamp();
         if timestamp != self.outside.store.timestamp {

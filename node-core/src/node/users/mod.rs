@@ -1,18 +1,20 @@
 //! What users ask for by the control socket, and what they wait for.
 //!
 //! - [`requests`]: each request. [`reports`]: what `farlan status` shows. [`questions`]: users that wait for a look-up. [`pings`]: `farlan ping`.
-//! - [`operations`]: what a user changes on the host. [`leaving`]: `farlan leave`, and members that left.
+//! - [`operations`]: what a user changes on the host. [`moves`]: moved addresses that wait for `farlan confirm`.
+//! - [`joining`]: another `farlan join`. [`leaving`]: `farlan leave`, and members that left.
 
+pub mod joining;
 pub mod leaving;
+pub mod moves;
 pub mod operations;
 pub mod pings;
 pub mod questions;
 pub mod reports;
 pub mod requests;
 
-use std::time::Instant;
-
 use crate::node::users::leaving::Leaving;
+use crate::node::users::moves::Moves;
 use crate::node::users::operations::Operations;
 use crate::node::users::pings::Pings;
 use crate::node::users::questions::OpenQuestions;
@@ -25,8 +27,7 @@ pub struct Users {
     pub(crate) open_questions: OpenQuestions,
     pub(crate) pings: Pings,
     pub(crate) operations: Operations,
-    /// When to look whether a move of addresses that nobody confirmed was brought back.
-    pub(crate) move_due: Option<Instant>,
+    pub(crate) moves: Moves,
     /// Set once `farlan leave` was asked for.
     pub leaving: Option<Leaving>,
 }
@@ -39,7 +40,7 @@ impl Users {
             open_questions: OpenQuestions::default(),
             pings: Pings::default(),
             operations: Operations::default(),
-            move_due: None,
+            moves: Moves::default(),
             leaving: None,
         }
     }

@@ -11,6 +11,7 @@ use overlay_proto::ids::NetworkName;
 
 use crate::api::{AttachRequest, Response};
 use crate::node::effects::{CallId, Effect};
+use crate::node::networks::pins;
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 
@@ -153,7 +154,9 @@ impl Node {
         self.end_operation(tick, |node, operation| {
             opened?;
             match operation {
-                Operation::Attach(request) => node.check_open(&request.network).map(|()| line),
+                Operation::Attach(request) => {
+                    node.networks.check_open(&request.network).map(|()| line)
+                }
                 Operation::Detach(_) => Ok(line),
                 Operation::Leave => node.leave_networks(tick).map(|()| line),
             }
@@ -173,7 +176,7 @@ impl Node {
         match (&operation, &done) {
             (Operation::Leave, Ok(_)) => return self.linger(tick, call),
             (Operation::Attach(request), Ok(line)) if !request.macs.is_empty() => {
-                self.pin_attached(request, line.clone(), call);
+                pins::pin_attached(&mut self.outside, request, line.clone(), call);
                 return self.begin_operation(tick);
             }
             _ => {}

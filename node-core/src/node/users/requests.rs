@@ -37,11 +37,13 @@ impl Node {
                 Ok(()) => return self.answer_where(tick, what, network, call),
                 Err(error) => Response::Error(error),
             },
-            Request::Announce { pin, keep: false } => response(self.announce(tick, &pin)),
+            Request::Announce { pin, keep: false } => response(self.networks.announce(tick, &pin)),
             Request::Announce { pin, keep: true } | Request::Pin(pin) => {
-                return self.pin(&pin, true, call);
+                return self.networks.pin(&mut self.outside, &pin, true, call);
             }
-            Request::Unpin(pin) => return self.pin(&pin, false, call),
+            Request::Unpin(pin) => {
+                return self.networks.pin(&mut self.outside, &pin, false, call);
+            }
             Request::Ping { to, network } => match self.check_network(network.as_ref()) {
                 Ok(()) => return self.ping(tick, &to, network.as_ref(), call),
                 Err(error) => Response::Error(error),
@@ -66,23 +68,10 @@ impl Node {
     fn check_network(&self, name: Option<&NetworkName>) -> Result<(), String> {
         match name {
             Some(name) if !self.networks.all.iter().any(|n| n.secret.name == *name) => {
-                Err(self.no_such_network(name))
+                Err(self.networks.no_such_network(name))
             }
             _ => Ok(()),
         }
-    }
-
-    pub(crate) fn no_such_network(&self, name: &NetworkName) -> String {
-        let mine: Vec<&str> = self
-            .networks
-            .all
-            .iter()
-            .map(|n| n.secret.name.as_str())
-            .collect();
-        format!(
-            "this node is not in a network `{name}`; it is in: {}",
-            mine.join(", ")
-        )
     }
 
     fn answer_where(

@@ -197,7 +197,9 @@ async fn a_port_is_shut_when_it_is_on_disk_or_the_disk_refused() {
         // No such port: the kernel says so as soon as it is asked.
         let shut = |house: &mut House| {
             let port = "nowhere".to_owned();
-            house.shell.node.shut_port(read_clocks(), 999_999, port);
+            let node = &mut house.shell.node;
+            let (ports, out) = (&mut node.networks.looped, &mut node.outside);
+            ports.shut_port(read_clocks(), out, 999_999, port);
             house.turn();
         };
         shut(&mut house);
