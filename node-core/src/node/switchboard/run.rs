@@ -72,7 +72,8 @@ impl Node {
         self.settle_segments(tick);
         self.settle(tick);
         self.publish(tick.now);
-        self.tell_bridges_of_remote_macs(tick);
+        self.networks
+            .tell_bridges_of_remote_macs(tick, &mut self.outside);
         self.send_beacons();
     }
 
@@ -83,7 +84,7 @@ impl Node {
             self.candidates.underlay.poll_timeout(now),
             self.networks.for_session.next_expiry(),
             self.next_probe_look(now),
-            self.next_remote_macs(),
+            self.networks.next_remote_macs(),
             self.networks.next_group_query(),
             self.users.open_questions.poll_timeout(),
             self.outside.asking.poll_timeout(),
