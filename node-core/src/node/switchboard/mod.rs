@@ -5,6 +5,7 @@
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
 //! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
+//! - [`site_mtus`]: how large the guests' packets may be at each site.
 
 pub mod addresses;
 pub mod answers;
@@ -17,4 +18,5 @@ pub mod membership;
 pub mod publish;
 pub mod run;
 pub mod sessions;
+pub mod site_mtus;
 pub mod written;
