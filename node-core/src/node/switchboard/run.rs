@@ -74,7 +74,7 @@ impl Node {
         self.publish(tick.now);
         self.networks
             .tell_bridges_of_remote_macs(tick, &mut self.outside);
-        self.send_beacons();
+        self.networks.send_beacons(&mut self.outside);
     }
 
     /// When the next turn is due without an input.
