@@ -1,5 +1,7 @@
 //! What an owner is shown of the others at once, as plain data.
 
+use std::time::Instant;
+
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::PeerId;
 use overlay_proto::time::UnixTime;
@@ -11,6 +13,8 @@ pub(crate) struct Own {
     pub(crate) me: PeerId,
     /// The source of the questions that it puts to guests.
     pub(crate) probe_mac: MacAddr,
+    /// What the workers count from when they note that they heard a guest.
+    pub(crate) epoch: Instant,
 }
 
 /// How it stands with a network beyond the LAN here.

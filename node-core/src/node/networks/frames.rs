@@ -200,7 +200,7 @@ impl Node {
     /// of a guest would be lost. One that is away is not waited for.
     pub(crate) fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>, had: Arc<[PeerId]>) {
         let mut flood = Flood::new(tick.now, bytes, had);
-        for id in self.members_of(net) {
+        for id in self.networks.members_of(net, self.standing.identity.me) {
             if flood.was_had_by(&id) {
                 continue;
             }
@@ -219,19 +219,6 @@ impl Node {
             let lost = network.floods.push(flood);
             self.outside.drops.add(DropReason::PendingOverflow, lost);
         }
-    }
-
-    /// The members of `net` but ourselves.
-    pub(crate) fn members_of(&self, net: NetIndex) -> Vec<PeerId> {
-        let me = self.standing.identity.me;
-        self.networks
-            .all
-            .get(usize::from(net.0))
-            .map(|network| {
-                let members = network.directory.members().map(|member| member.entry.node);
-                members.filter(|peer| *peer != me).collect()
-            })
-            .unwrap_or_default()
     }
 
     /// Seals one frame to `peer` on the slow path's lane; `false` if there is no session or path.
