@@ -1,15 +1,13 @@
 //! What the directory of a network says, and what is said to it.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::questions::Question;
 use overlay_proto::directory::{DirectoryAction, DirectoryMessage, Place};
 use overlay_proto::drop_reason::DropReason;
-use overlay_proto::ethernet::{
-    ArpPacket, MacAddr, NeighborAdvertisement, NeighborSolicitation, VlanId, multicast_mac,
-};
-use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
+use overlay_proto::ethernet::{ArpPacket, MacAddr, NeighborAdvertisement, multicast_mac};
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::membership::Member;
 use overlay_proto::switching::{MacKey, NetIndex};
 use overlay_proto::wire::peer_message::NetworkTag;
@@ -19,32 +17,12 @@ use crate::node::outside::Outside;
 use crate::node::tick::Tick;
 use crate::node::views::Own;
 
-/// How long a local probe may take: the machine wants its answer within 300 ms.
-const PROBE_TIME: Duration = Duration::from_millis(250);
-
-/// A worker notes the whole millisecond in which its turn began; a guest may have answered since.
-const HEARD_SLACK: Duration = Duration::from_millis(20);
-
-/// How often the workers' stamps are looked at while a probe is under way: nobody wakes the node
-/// for an answer, and a move should not wait for the end of [`PROBE_TIME`].
-const PROBE_LOOK: Duration = Duration::from_millis(20);
-
 /// A MAC heard so lately has talked to the peers that had traffic since the last look.
 const TALKED_LATELY: Duration = Duration::from_secs(2);
 
 /// MACs and peers that are noted as talking to each other at one look, each: 4,096 pairs.
 const MAX_TALKING: usize = 64;
 const MAX_TALKERS: usize = 64;
-
-/// Local probes under way at once; above it a MAC counts as silent.
-const MAX_PROBES: usize = 64;
-
-/// A question to the guests on this host: is this MAC still here?
-#[derive(Debug)]
-pub(crate) struct LocalProbe {
-    key: MacKey,
-    since: Instant,
-}
 
 /// What the directory of a network wants of the other owners.
 #[derive(Debug)]
@@ -354,131 +332,6 @@ impl Networks {
         self.touch(net);
     }
 
-    /// Asks `key`, if it is behind our bridge, for an answer.
-    fn write_probes(
-        &self,
-        out: &mut Outside,
-        asker: MacAddr,
-        net: NetIndex,
-        key: MacKey,
-        ips: &[IpAddr],
-    ) {
-        for ip in ips {
-            let frame = match ip {
-                IpAddr::V4(ip) => ArpPacket::probe(asker, *ip).to_frame(key.mac, key.vlan),
-                IpAddr::V6(ip) => {
-                    NeighborSolicitation::probe(*ip).to_frame(asker, key.mac, key.vlan)
-                }
-            };
-            self.write_tap(net, &frame, out);
-        }
-    }
-
-    /// Asks the guests on this host whether `key` is here; the answer is heard by the workers.
-    fn probe_local(
-        &mut self,
-        tick: Tick,
-        out: &mut Outside,
-        own: Own,
-        net: NetIndex,
-        key: MacKey,
-        ips: &[IpAddr],
-    ) {
-        if self.stands_by(net, key.vlan) {
-            // Whatever is here is the forwarder's.
-            if let Some(network) = self.all.get_mut(usize::from(net.0)) {
-                network
-                    .directory
-                    .handle_local_probe_result(tick.now, key, false);
-            }
-            return self.touch(net);
-        }
-        if let Some(network) = self.all.get_mut(usize::from(net.0))
-            && network.directory.owner(tick.now, &key).is_none()
-            && network.bridge.has(&key)
-        {
-            // Nobody claims it, and the bridge knows where it is. Of one's own MAC this proves
-            // nothing: the bridge remembers a guest for minutes after it has left.
-            network
-                .directory
-                .handle_local_probe_result(tick.now, key, true);
-            return self.touch(net);
-        }
-        self.write_probes(out, own.probe_mac, net, key, ips);
-        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
-            return;
-        };
-        if network.probes.len() < MAX_PROBES {
-            network.probes.push(LocalProbe {
-                key,
-                since: tick.now,
-            });
-        } else {
-            network
-                .directory
-                .handle_local_probe_result(tick.now, key, false);
-        }
-    }
-
-    /// Asks everything behind our taps of `name`, or of all networks, for the address `ip`.
-    pub(crate) fn ask_guests(
-        &self,
-        out: &mut Outside,
-        own: Own,
-        name: Option<&NetworkName>,
-        ip: IpAddr,
-    ) {
-        let asker = own.probe_mac;
-        let frame = match ip {
-            IpAddr::V4(ip) => {
-                ArpPacket::probe(asker, ip).to_frame(MacAddr::BROADCAST, VlanId::UNTAGGED)
-            }
-            IpAddr::V6(ip) => {
-                let question = NeighborSolicitation::probe(ip);
-                let all = multicast_mac(question.destination);
-                question.to_frame(asker, all, VlanId::UNTAGGED)
-            }
-        };
-        for network in &self.all {
-            let own = &network.secret.name;
-            if name.is_none_or(|name| name == own) {
-                self.write_tap(network.index, &frame, out);
-            }
-        }
-    }
-
-    /// Ends the local probes that have had their time.
-    pub(crate) fn end_probes(&mut self, tick: Tick, own: Own) {
-        for network in &mut self.all {
-            let local = &network.local;
-            let mut ended = Vec::new();
-            network.probes.retain(|probe| {
-                let heard_ms = local
-                    .get(&probe.key)
-                    .map_or(0, |local| local.last_heard_ms());
-                let alive = is_answer(own.epoch, heard_ms, probe.since);
-                let over = alive || tick.now.duration_since(probe.since) >= PROBE_TIME;
-                if over {
-                    ended.push((probe.key, alive));
-                }
-                !over
-            });
-            for (key, alive) in ended {
-                network
-                    .directory
-                    .handle_local_probe_result(tick.now, key, alive);
-                self.touched.insert(network.index);
-            }
-        }
-    }
-
-    /// When to look at the local probes again, if there are any.
-    pub(crate) fn next_probe_look(&self, now: Instant) -> Option<Instant> {
-        let mut networks = self.all.iter();
-        let probing = networks.any(|network| !network.probes.is_empty());
-        probing.then(|| now + PROBE_LOOK)
-    }
-
     /// `key` has left this host: the bridge and the guests on it learn that it is behind our tap.
     /// A gratuitous ARP or NA does both, and it is what the guest itself would send.
     fn teach_bridge(&self, out: &mut Outside, net: NetIndex, key: MacKey, ips: &[IpAddr]) {
@@ -495,30 +348,5 @@ impl Networks {
             };
             self.write_tap(net, &frame, out);
         }
-    }
-}
-
-/// Does a MAC that a worker heard at `heard_ms` after `epoch` (0: never) answer a probe of `since`?
-fn is_answer(epoch: Instant, heard_ms: u64, since: Instant) -> bool {
-    heard_ms > 0 && epoch + Duration::from_millis(heard_ms) + HEARD_SLACK >= since
-}
-
-#[cfg(test)]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "any moment will do to count from"
-)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_within_the_same_millisecond_counts() {
-        let epoch = Instant::now();
-        let since = epoch + Duration::from_micros(5_700);
-        assert!(is_answer(epoch, 5, since), "answered after 200 us");
-        assert!(is_answer(epoch, 6, since));
-        assert!(!is_answer(epoch, 0, since), "never heard");
-        let later = epoch + Duration::from_millis(500);
-        assert!(!is_answer(epoch, 5, later));
     }
 }

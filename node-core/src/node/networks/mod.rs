@@ -1,6 +1,6 @@
 //! The networks of this node: directories, taps, bridges, and the frames that wait.
 //!
-//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions. [`probes`]: questions to guests.
 //! - [`attaching`]: networks and their taps. [`pins`]: what the operator says is here.
 //! - [`conflicts`]: warnings of MACs that two hosts hear. [`mac_twins`]: MACs that are here and elsewhere.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded. [`overlay_ports`]: the overlay's own port on each bridge.
@@ -22,6 +22,7 @@ pub mod mac_twins;
 pub mod network;
 pub mod overlay_ports;
 pub mod pins;
+pub mod probes;
 pub mod remote_macs;
 pub mod segments;
 pub mod shared_lans;
