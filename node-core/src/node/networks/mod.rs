@@ -60,7 +60,6 @@ pub struct Networks {
     /// Those whose directory may have outputs.
     pub(crate) touched: BTreeSet<NetIndex>,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
-    pub(crate) next_frame_id: u32,
     pub(crate) looks: Looks,
     /// What is known of taps and bridges.
     pub interfaces: Interfaces,
@@ -79,7 +78,6 @@ impl Networks {
             all: Vec::new(),
             touched: BTreeSet::new(),
             for_session: WaitingRoom::new(SESSION_ROOM),
-            next_frame_id: 0,
             looks: Looks::default(),
             interfaces: Interfaces::default(),
             site_mtus: SiteMtus::default(),

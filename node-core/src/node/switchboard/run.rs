@@ -136,7 +136,7 @@ impl Node {
         self.networks.end_probes(tick, own);
         self.networks
             .send_group_queries(tick, &mut self.outside, own);
-        self.expire_waiting(tick);
+        self.networks.expire_waiting(tick, &self.outside);
         self.answer_questions(tick);
         self.end_pings(tick.now);
         self.forget_when_due(tick.now);
