@@ -441,3 +441,6 @@ impl Networks {
         drops.add(DropReason::NoSession, self.for_session.expire(tick.now));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
 //! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
-//! - [`frames`]: frames that the fast path could not place. [`directory`]: what the directories want, and what comes to them. [`segments`]: LANs that other nodes are plugged into, too.
-//! - [`site_mtus`]: how large the guests' packets may be at each site.
+//! - [`frames`]: frames that the fast path could not place. [`directory`]: what the directories want, and what comes to them.
+//! - [`segments`]: LANs that other nodes are plugged into, too. [`site_mtus`]: how large the guests' packets may be at each site.
 
 pub mod addresses;
 pub mod answers;
