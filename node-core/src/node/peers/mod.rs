@@ -1,6 +1,6 @@
 //! The peers: sessions, paths, channels.
 //!
-//! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them; [`frames`]: frames of that.
+//! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them. [`frames`]: as frames.
 //! - [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]: where it can be reached.
 //! - [`undelivered`]: messages that did not get there. [`memory`]: what is kept on disk of peers.
 
