@@ -134,7 +134,7 @@ impl Site {
             .handle_local_frame(self.tick, &self.out, self.own, NET, bytes)
     }
 
-    fn from_peer(&mut self, peer: PeerId, reason: PuntReason, bytes: Vec<u8>) -> Delivery {
+    fn remote(&mut self, peer: PeerId, reason: PuntReason, bytes: Vec<u8>) -> Delivery {
         let (tick, own) = (self.tick, self.own);
         self.networks
             .handle_peer_frame(tick, &mut self.out, own, NET, (peer, reason), bytes)
@@ -231,7 +231,7 @@ fn a_broadcast_may_leave_after_the_claim_of_its_source_and_is_let_in_by_it() {
     let way = here.networks.find_way(here.tick, &here.out, NET, frame);
     assert_eq!(way, Way::ToAll(bytes.clone()));
     let reason = PuntReason::SourceNotClaimed;
-    let delivery = there.from_peer(here.own.me, reason, bytes.clone());
+    let delivery = there.remote(here.own.me, reason, bytes.clone());
     assert_eq!(delivery, Delivery::Here(bytes));
 }
 
@@ -243,7 +243,7 @@ fn a_frame_that_comes_before_the_claim_of_its_source_waits_for_it_and_not_for_lo
     let from = sites[0].own.me;
     let [_, there] = &mut sites;
     let reason = PuntReason::SourceNotClaimed;
-    let delivery = there.from_peer(from, reason, bytes.clone());
+    let delivery = there.remote(from, reason, bytes.clone());
     assert_eq!(delivery, Delivery::None);
     let ready = there.networks.take_ready(there.tick, there.own, NET);
     assert!(ready.arrived.is_empty() && ready.leaving.is_empty());
@@ -256,7 +256,7 @@ fn a_frame_that_comes_before_the_claim_of_its_source_waits_for_it_and_not_for_lo
         (from, bytes, MacAddr::BROADCAST)
     );
     // Another one, whose claim does not come.
-    let delivery = there.from_peer(from, reason, to_all(OTHER));
+    let delivery = there.remote(from, reason, to_all(OTHER));
     assert_eq!(delivery, Delivery::None);
     there.tick.now += Duration::from_millis(200);
     there.networks.expire_waiting(there.tick, &there.out);
