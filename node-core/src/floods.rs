@@ -60,6 +60,16 @@ impl Flood {
         self.missed.insert(peer);
     }
 
+    /// It was tried to send it to `peer`. `true`: it waits for a session, which is to be sought. One that is `away` is not waited for.
+    pub fn note_tried(&mut self, peer: PeerId, sent: bool, away: bool) -> bool {
+        if sent {
+            self.note_had(peer);
+        } else if !away {
+            self.note_missed(peer);
+        }
+        !sent && !away
+    }
+
     fn lost(&self) -> u64 {
         self.missed.len().try_into().unwrap_or(u64::MAX)
     }
@@ -194,6 +204,20 @@ mod tests {
         assert_eq!(floods.expire(end), 1);
         assert_eq!(floods.expire(end + FLOOD_TIME), 0);
         assert!(floods.0.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_away_is_neither_sought_nor_has_it_lost_a_frame() {
+        let (now, mut floods) = (Instant::now(), Floods::default());
+        let mut one = flood(now, 1, &[]);
+        assert!(!one.note_tried(peer(1), true, false));
+        assert!(one.note_tried(peer(2), false, false));
+        assert!(!one.note_tried(peer(3), false, true));
+        floods.push(one);
+        assert!(offered(&mut floods, now, 1).is_empty());
+        // It is back in time.
+        assert_eq!(offered(&mut floods, now, 3), [1]);
+        assert_eq!(floods.expire(now + FLOOD_TIME), 1);
     }
 
     #[test]

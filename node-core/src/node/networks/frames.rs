@@ -1,18 +1,17 @@
 //! Frames that the fast path could not place.
 
-use std::sync::Arc;
-
 use overlay_proto::directory::{LateFrame, LateVerdict, LocalVerdict, Resolution};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, classify};
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::switching::{MacKey, NetIndex, PuntReason};
-use overlay_proto::wire::{Forwarded, InnerHeader, SAFE_DATAGRAM, max_frame, split};
+use overlay_proto::wire::Forwarded;
 
+use super::Networks;
 use crate::floods::Flood;
-use crate::node::effects::{Effect, TapFrame};
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
+use crate::node::views::Own;
 
 /// The parts of a frame that the slow path decides by.
 struct Addresses {
@@ -36,40 +35,106 @@ impl Addresses {
     }
 }
 
-impl Node {
-    /// A frame from a local tap whose source or destination the `Fib` did not know.
-    pub(crate) fn handle_local_frame(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
+/// A frame, and where it is to go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Addressed {
+    /// Its destination.
+    pub(crate) dst: MacKey,
+    /// All of it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Addressed {
+    fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let frame = EthernetFrame::parse(&bytes).ok()?;
+        let dst = Addresses::of(&frame).dst;
+        Some(Self { dst, bytes })
+    }
+}
+
+/// Where a frame of a guest here goes.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Way {
+    /// Nowhere, or not yet.
+    None,
+    /// To the host that has its destination.
+    To(PeerId, Vec<u8>),
+    /// To all members.
+    ToAll(Vec<u8>),
+}
+
+/// What becomes of a frame from a peer.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Delivery {
+    /// It waits, or was dropped.
+    None,
+    /// It is for the tap here.
+    Here(Vec<u8>),
+    /// Its destination has moved, and it is passed on.
+    Onward {
+        /// To whom.
+        to: PeerId,
+        /// How often it will have been passed on.
+        hops: u8,
+        /// Whose it is.
+        mark: Forwarded,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Frames that waited for what the directory has learnt.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// From peers, whose claims have come.
+    pub(crate) arrived: Vec<(PeerId, Addressed)>,
+    /// From guests here.
+    pub(crate) leaving: Vec<Addressed>,
+}
+
+impl Networks {
+    /// A frame from a local tap whose source or destination the `Fib` did not know. It is returned if it may leave: after the
+    /// claims that the directory has to tell.
+    pub(crate) fn handle_local_frame(
+        &mut self,
+        tick: Tick,
+        out: &Outside,
+        own: Own,
+        net: NetIndex,
+        bytes: Vec<u8>,
+    ) -> Option<Addressed> {
+        let refuse = |reason| {
+            out.drops.count(reason);
+            None
+        };
         let Ok(frame) = EthernetFrame::parse(&bytes) else {
-            return self.outside.drops.count(DropReason::MalformedFrame);
+            return refuse(DropReason::MalformedFrame);
         };
         let Addresses { src, dst } = Addresses::of(&frame);
         if !src.mac.is_claimable() {
-            return self.outside.drops.count(DropReason::MacReserved);
+            return refuse(DropReason::MacReserved);
         }
         if dst.mac.is_bridge_reserved() && !(dst.mac.is_bpdu() && self.carries_bpdus(net)) {
-            return self.outside.drops.count(DropReason::BridgeReserved);
+            return refuse(DropReason::BridgeReserved);
         }
-        if self.networks.stands_by(net, src.vlan) {
-            return self.outside.drops.count(DropReason::StandingBy);
+        if self.stands_by(net, src.vlan) {
+            return refuse(DropReason::StandingBy);
         }
         let evidence = classify(&frame);
-        let (me, probe_mac) = (
-            self.standing.identity.me,
-            self.standing.identity.probe_mac(),
-        );
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
-        };
+        let network = self.all.get_mut(usize::from(net.0))?;
         let owner = network.directory.owner(tick.now, &src);
-        if owner.is_some_and(|owner| owner != me) {
+        if owner.is_some_and(|owner| owner != own.me) {
             // It moved here, or it went round by a LAN that another node is plugged into as well.
             network.lan.machine.handle_suspicion(tick.now, src.vlan);
         }
         network.lan.machine.handle_vlan(tick.now, src.vlan);
-        let is_answer = dst.mac == probe_mac;
-        if src.mac == probe_mac || (is_answer && network.local.contains_key(&src)) {
+        let is_answer = dst.mac == own.probe_mac;
+        if src.mac == own.probe_mac || (is_answer && network.local.contains_key(&src)) {
             // A guest answers our own question; the workers have noted that they heard it.
-            return self.learn_addresses(tick, net, &bytes);
+            self.learn_addresses(tick, own, net, &bytes);
+            return None;
         }
         let ips: Vec<_> = evidence.ips.iter().collect();
         let directory = &mut network.directory;
@@ -78,46 +143,40 @@ impl Node {
         } else {
             directory.handle_local_frame(tick.now, src, evidence.class, &ips)
         };
-        self.touch_network(net);
+        self.touched.insert(net);
         match verdict {
             // For us alone: a guest that nobody claimed answers our question.
-            _ if is_answer => {}
-            LocalVerdict::Forward => {
-                // The claim goes first: the peer checks the frame's source against it.
-                self.settle_network(tick, net);
-                self.send_local_frame(tick, net, dst, bytes);
-            }
+            _ if is_answer => None,
+            LocalVerdict::Forward => Some(Addressed { dst, bytes }),
             LocalVerdict::Hold => {
-                let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-                    return;
-                };
                 let left = network.waiting.for_owner.push(tick.now, src, bytes);
-                self.outside.drops.add(DropReason::PendingOverflow, left);
+                out.drops.add(DropReason::PendingOverflow, left);
+                None
             }
-            LocalVerdict::Drop(reason) => self.outside.drops.count(reason),
+            LocalVerdict::Drop(reason) => refuse(reason),
         }
     }
 
     fn carries_bpdus(&self, net: NetIndex) -> bool {
-        let network = self.networks.all.get(usize::from(net.0));
+        let network = self.all.get(usize::from(net.0));
         network.is_some_and(|network| network.switches().bpdu)
     }
 
     /// A frame of one of our guests tells an address of it, or that the machine has come here; the fast
     /// path has sent it.
-    pub(crate) fn learn_addresses(&mut self, tick: Tick, net: NetIndex, bytes: &[u8]) {
+    pub(crate) fn learn_addresses(&mut self, tick: Tick, own: Own, net: NetIndex, bytes: &[u8]) {
         let Ok(frame) = EthernetFrame::parse(bytes) else {
             return;
         };
         let Addresses { src, .. } = Addresses::of(&frame);
-        if self.networks.stands_by(net, src.vlan) {
+        if self.stands_by(net, src.vlan) {
             return;
         }
         let evidence = classify(&frame);
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
-        if network.directory.owner(tick.now, &src) == Some(self.standing.identity.me) {
+        if network.directory.owner(tick.now, &src) == Some(own.me) {
             let ips: Vec<_> = evidence.ips.iter().collect();
             let directory = &mut network.directory;
             // Our claim stands, so the verdict is to forward, which was done.
@@ -126,237 +185,125 @@ impl Node {
             } else {
                 directory.handle_local_frame(tick.now, src, evidence.class, &ips)
             };
-            self.touch_network(net);
+            self.touch(net);
         }
     }
 
-    /// Sends a frame whose source is ours to wherever its destination is.
-    pub(crate) fn send_local_frame(
+    /// Where a frame whose source is ours goes. It waits where the directory has to ask first.
+    pub(crate) fn find_way(
         &mut self,
         tick: Tick,
+        out: &Outside,
         net: NetIndex,
-        dst: MacKey,
-        bytes: Vec<u8>,
-    ) {
+        frame: Addressed,
+    ) -> Way {
+        let Addressed { dst, bytes } = frame;
         if dst.mac.is_group() {
-            return self.flood(tick, net, bytes, Arc::default());
+            return Way::ToAll(bytes);
         }
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Way::None;
         };
         match network.directory.resolve(tick.now, dst) {
-            Resolution::Local => {}
-            Resolution::Remote(peer, _) => self.send_or_wait(tick, net, peer, bytes),
-            Resolution::Pending => {
-                let left = network.waiting.for_lookup.push(tick.now, dst, bytes);
-                self.outside.drops.add(DropReason::PendingOverflow, left);
-                self.touch_network(net);
-            }
+            Resolution::Local => return Way::None,
+            Resolution::Remote(peer, _) => return Way::To(peer, bytes),
+            Resolution::Pending => {}
             Resolution::Negative => {
-                if network.directory.handle_unknown_frame(tick.now, dst) {
-                    let left = network.waiting.for_lookup.push(tick.now, dst, bytes);
-                    self.outside.drops.add(DropReason::PendingOverflow, left);
-                    self.touch_network(net);
-                } else {
-                    self.outside.drops.count(DropReason::UnknownMac);
+                if !network.directory.handle_unknown_frame(tick.now, dst) {
+                    out.drops.count(DropReason::UnknownMac);
+                    return Way::None;
                 }
             }
         }
+        let left = network.waiting.for_lookup.push(tick.now, dst, bytes);
+        out.drops.add(DropReason::PendingOverflow, left);
+        self.touch(net);
+        Way::None
     }
 
-    /// Sends `bytes` to `peer`, or lets it wait until a session is there. What the channel holds goes first: a claim in
-    /// it may be that of the frame's source.
-    fn send_or_wait(&mut self, tick: Tick, net: NetIndex, peer: PeerId, bytes: Vec<u8>) {
-        self.settle_channel(tick, peer);
-        if self.send_frame(net, peer, &bytes) {
-            return;
-        }
-        let left = self.networks.for_session.push(tick.now, (net, peer), bytes);
-        self.outside.drops.add(DropReason::PendingOverflow, left);
-        self.reach(tick, peer);
-    }
-
-    /// Sends what waited for a session with `peer`: broadcasts, then what is for a guest there.
-    pub(crate) fn release_for_session(&mut self, tick: Tick, peer: PeerId) {
-        self.settle_channel(tick, peer);
-        for index in 0..self.networks.all.len() {
-            let Ok(net) = u16::try_from(index).map(NetIndex) else {
-                return;
-            };
-            let floods = self.networks.all.get_mut(index).map(|one| &mut one.floods);
-            let mut floods = floods.map(std::mem::take).unwrap_or_default();
-            floods.offer(tick.now, peer, |frame| self.send_frame(net, peer, frame));
-            if let Some(network) = self.networks.all.get_mut(index) {
-                network.floods = floods;
-            }
-            for frame in self.networks.for_session.take((net, peer)) {
-                self.send_or_wait(tick, net, peer, frame);
-            }
-        }
-    }
-
-    /// Sends one copy to every member but those that `had` one, in order: by the fast path, which could not send to all; see
-    /// `docs/adr/0004-head-end-replication.md`. Those without a session get it as soon as they have one: else the first ARP request
-    /// of a guest would be lost. One that is away is not waited for.
-    pub(crate) fn flood(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>, had: Arc<[PeerId]>) {
-        let mut flood = Flood::new(tick.now, bytes, had);
-        for id in self.members_of(net) {
-            if flood.was_had_by(&id) {
-                continue;
-            }
-            // A claim in the channel may be that of the frame's source.
-            self.settle_channel(tick, id);
-            let known = self.peers.known.get(&id);
-            let away = known.is_some_and(|peer| peer.is_away(tick.now));
-            if self.send_frame(net, id, &flood.frame) {
-                flood.note_had(id);
-            } else if !away {
-                flood.note_missed(id);
-                self.reach(tick, id);
-            }
-        }
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-            let lost = network.floods.push(flood);
-            self.outside.drops.add(DropReason::PendingOverflow, lost);
-        }
-    }
-
-    /// The members of `net` but ourselves.
-    pub(crate) fn members_of(&self, net: NetIndex) -> Vec<PeerId> {
-        let me = self.standing.identity.me;
-        self.networks
-            .all
-            .get(usize::from(net.0))
-            .map(|network| {
-                let members = network.directory.members().map(|member| member.entry.node);
-                members.filter(|peer| *peer != me).collect()
-            })
-            .unwrap_or_default()
-    }
-
-    /// Seals one frame to `peer` on the slow path's lane; `false` if there is no session or path.
-    pub(crate) fn send_frame(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) -> bool {
-        self.send_marked(net, peer, 0, None, bytes)
-    }
-
-    /// As [`Node::send_frame`], for a frame that is passed on `hops` times with `mark`.
-    fn send_marked(
+    /// A frame waits for a session with `peer`.
+    pub(crate) fn wait_for_session(
         &mut self,
+        tick: Tick,
+        out: &Outside,
         net: NetIndex,
         peer: PeerId,
-        hops: u8,
-        mark: Option<Forwarded>,
-        bytes: &[u8],
-    ) -> bool {
-        let Some(network) = self
-            .networks
-            .all
-            .get(usize::from(net.0))
-            .map(|n| n.secret.id)
-        else {
-            return false;
-        };
-        let selector = self.peers.tunnels.current(peer).and_then(|session| {
-            session
-                .networks
-                .iter()
-                .find(|shared| shared.network == network)
-                .map(|s| s.send)
-        });
-        let Some(selector) = selector else {
-            return false;
-        };
-        let header = InnerHeader {
-            hops,
-            forwarded: mark,
-            ..InnerHeader::frame(selector)
-        };
-        let limit = SAFE_DATAGRAM - mark.map_or(0, |_| Forwarded::LEN);
-        let sent = if bytes.len() <= max_frame(limit) {
-            self.seal_to(peer, &header, bytes)
-        } else {
-            self.send_pieces(peer, header, bytes, limit)
-        };
-        if sent && let Some(peer) = self.peers.known.get(&peer) {
-            peer.counters.sent(bytes.len());
-        }
-        sent
+        bytes: Vec<u8>,
+    ) {
+        let left = self.for_session.push(tick.now, (net, peer), bytes);
+        out.drops.add(DropReason::PendingOverflow, left);
     }
 
-    /// `whole`: the header that the frame would have in one datagram.
-    fn send_pieces(
+    /// Gives `send` the broadcasts of `net` that `peer` has not had, until one is not sent (`false`).
+    pub(crate) fn offer_floods(
         &mut self,
+        tick: Tick,
+        net: NetIndex,
         peer: PeerId,
-        whole: InnerHeader,
-        bytes: &[u8],
-        limit: usize,
-    ) -> bool {
-        let Some(plan) = split(bytes.len(), limit) else {
-            self.outside.drops.count(DropReason::FrameTooLarge);
-            return true;
-        };
-        // The top eight bits are the lane, which is 0 here: no worker uses the same id.
-        self.networks.next_frame_id = (self.networks.next_frame_id + 1) & 0x00ff_ffff;
-        for (piece, range) in plan.pieces(self.networks.next_frame_id) {
-            let Some(part) = bytes.get(range) else {
-                return true;
-            };
-            let header = InnerHeader {
-                hops: whole.hops,
-                forwarded: whole.forwarded,
-                ..InnerHeader::piece(whole.selector, piece)
-            };
-            if !self.seal_to(peer, &header, part) {
-                return false;
-            }
+        mut send: impl FnMut(NetworkId, &[u8]) -> bool,
+    ) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
+            let id = network.secret.id;
+            let floods = &mut network.floods;
+            floods.offer(tick.now, peer, |frame| send(id, frame));
         }
-        true
+    }
+
+    /// Keeps a broadcast for those that have not had it.
+    pub(crate) fn keep_flood(&mut self, out: &Outside, net: NetIndex, flood: Flood) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
+            let lost = network.floods.push(flood);
+            out.drops.add(DropReason::PendingOverflow, lost);
+        }
     }
 
     /// A frame from `peer` that the fast path would not deliver.
     pub(crate) fn handle_peer_frame(
         &mut self,
         tick: Tick,
+        out: &mut Outside,
+        own: Own,
         net: NetIndex,
-        peer: PeerId,
-        reason: PuntReason,
+        (peer, reason): (PeerId, PuntReason),
         bytes: Vec<u8>,
-    ) {
+    ) -> Delivery {
         let Ok(frame) = EthernetFrame::parse(&bytes) else {
-            return self.outside.drops.count(DropReason::MalformedFrame);
+            out.drops.count(DropReason::MalformedFrame);
+            return Delivery::None;
         };
         let Addresses { src, dst } = Addresses::of(&frame);
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Delivery::None;
         };
         let owner = network.directory.owner(tick.now, &src);
         match reason {
             PuntReason::SourceNotClaimed if owner != Some(peer) => {
                 // The claim may be on its way; it reaches us on another lane than the frame.
                 let left = network.waiting.for_claim.push(tick.now, (peer, src), bytes);
-                self.outside.drops.add(DropReason::SourceNotClaimed, left);
-                self.look_up_source(tick, net, src);
+                out.drops.add(DropReason::SourceNotClaimed, left);
+                // A source that is not known here may be known to others: they are asked, as for a destination.
+                let _ = network.directory.resolve(tick.now, src);
+                self.touch(net);
+                Delivery::None
             }
-            _ => self.deliver(tick, net, peer, dst, &bytes),
+            _ => self.deliver(tick, out, own, net, (peer, Addressed { dst, bytes })),
         }
     }
 
-    /// A source that is not known here may be known to others: ask, as for a destination.
-    fn look_up_source(&mut self, tick: Tick, net: NetIndex, src: MacKey) {
-        if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-            let _ = network.directory.resolve(tick.now, src);
-            self.touch_network(net);
-        }
-    }
-
-    /// Writes a checked frame to the tap, if its destination is here.
-    fn deliver(&mut self, tick: Tick, net: NetIndex, peer: PeerId, dst: MacKey, bytes: &[u8]) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+    /// What becomes of a frame of `peer` whose source is claimed.
+    pub(crate) fn deliver(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        own: Own,
+        net: NetIndex,
+        (peer, frame): (PeerId, Addressed),
+    ) -> Delivery {
+        let Addressed { dst, bytes } = frame;
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Delivery::None;
         };
-        if !dst.mac.is_group()
-            && network.directory.owner(tick.now, &dst) != Some(self.standing.identity.me)
-        {
+        if !dst.mac.is_group() && network.directory.owner(tick.now, &dst) != Some(own.me) {
             let late = LateFrame {
                 dst,
                 from: peer,
@@ -364,34 +311,37 @@ impl Node {
                 hops: 0,
                 mark: None,
             };
-            return self.handle_late(tick, net, &late, bytes);
+            return self.handle_late(tick, out, net, &late, bytes);
         }
         if dst.mac.is_group() && network.lan.machine.is_shut(dst.vlan) {
-            return self.outside.drops.count(DropReason::StandingBy);
+            out.drops.count(DropReason::StandingBy);
+            return Delivery::None;
         }
-        self.deliver_here(net, peer, bytes);
+        Delivery::Here(bytes)
     }
 
     /// A frame that `peer` passes on for another node.
     pub(crate) fn handle_forwarded(
         &mut self,
         tick: Tick,
+        out: &mut Outside,
+        own: Own,
         net: NetIndex,
-        peer: PeerId,
-        hops: u8,
-        mark: Forwarded,
-        bytes: &[u8],
-    ) {
-        let Ok(frame) = EthernetFrame::parse(bytes) else {
-            return self.outside.drops.count(DropReason::MalformedFrame);
+        (peer, hops, mark): (PeerId, u8, Forwarded),
+        bytes: Vec<u8>,
+    ) -> Delivery {
+        let Ok(frame) = EthernetFrame::parse(&bytes) else {
+            out.drops.count(DropReason::MalformedFrame);
+            return Delivery::None;
         };
         let Addresses { src, dst } = Addresses::of(&frame);
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Delivery::None;
         };
         let origin = network.directory.owner(tick.now, &src);
-        let Some(origin) = origin.filter(|origin| *origin != self.standing.identity.me) else {
-            return self.outside.drops.count(DropReason::SourceNotClaimed);
+        let Some(origin) = origin.filter(|origin| *origin != own.me) else {
+            out.drops.count(DropReason::SourceNotClaimed);
+            return Delivery::None;
         };
         let late = LateFrame {
             dst,
@@ -400,114 +350,80 @@ impl Node {
             hops,
             mark: Some(mark),
         };
-        self.handle_late(tick, net, &late, bytes);
+        self.handle_late(tick, out, net, &late, bytes)
     }
 
-    fn handle_late(&mut self, tick: Tick, net: NetIndex, late: &LateFrame, bytes: &[u8]) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+    fn handle_late(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        net: NetIndex,
+        late: &LateFrame,
+        bytes: Vec<u8>,
+    ) -> Delivery {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Delivery::None;
         };
         let verdict = network.directory.late_frame(tick.now, late);
-        self.touch_network(net);
-        match verdict {
-            LateVerdict::Deliver => self.deliver_here(net, late.from, bytes),
+        self.touch(net);
+        let reason = match verdict {
+            LateVerdict::Deliver => return Delivery::Here(bytes),
             // The forwarder writes it, too, and one copy is enough.
-            LateVerdict::Undecided if self.networks.stands_by(net, late.dst.vlan) => {
-                self.outside.drops.count(DropReason::StandingBy);
-            }
-            LateVerdict::Undecided if self.networks.has_undecided_port(net) => {
+            LateVerdict::Undecided if self.stands_by(net, late.dst.vlan) => DropReason::StandingBy,
+            LateVerdict::Undecided if self.has_undecided_port(net) => {
                 // An entry from when it was elsewhere would send the frame back to our tap.
-                self.networks
-                    .free_on_bridge(&mut self.outside, net, late.dst);
-                self.deliver_here(net, late.from, bytes);
+                self.free_on_bridge(out, net, late.dst);
+                return Delivery::Here(bytes);
             }
-            LateVerdict::Undecided => self.outside.drops.count(DropReason::UnknownMac),
+            LateVerdict::Undecided => DropReason::UnknownMac,
             LateVerdict::Forward { to, hops, mark } => {
-                // It is late already: no waiting for a session.
-                if !self.send_marked(net, to, hops, Some(mark), bytes) {
-                    self.outside.drops.count(DropReason::NoSession);
-                }
+                return Delivery::Onward {
+                    to,
+                    hops,
+                    mark,
+                    bytes,
+                };
             }
-            LateVerdict::Drop(reason) => self.outside.drops.count(reason),
-        }
-    }
-
-    /// Writes a frame from `peer` to the tap.
-    fn deliver_here(&mut self, net: NetIndex, peer: PeerId, bytes: &[u8]) {
-        if EthernetFrame::parse(bytes).is_ok_and(|frame| self.publication.is_twin(net, &frame)) {
-            return self.outside.drops.count(DropReason::MacTwin);
-        }
-        let from = self
-            .peers
-            .known
-            .get(&peer)
-            .map(|peer| Arc::clone(&peer.counters));
-        self.outside.effects.push(Effect::Write(TapFrame {
-            net,
-            bytes: bytes.to_vec(),
-            from,
-        }));
-    }
-
-    /// Something in the directory of `net` changed: frames that waited for it may go on.
-    pub(crate) fn release_waiting(&mut self, tick: Tick, net: NetIndex) {
-        let me = self.standing.identity.me;
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+            LateVerdict::Drop(reason) => reason,
         };
-        let mut claimed = Vec::new();
-        for (peer, src) in network.waiting.for_claim.keys() {
-            if network.directory.owner(tick.now, &src) == Some(peer) {
-                claimed.extend(
-                    network
-                        .waiting
-                        .for_claim
-                        .take((peer, src))
-                        .into_iter()
-                        .map(|f| (peer, f)),
-                );
+        out.drops.count(reason);
+        Delivery::None
+    }
+
+    /// The frames of `net` that may go on, by what its directory knows now.
+    pub(crate) fn take_ready(&mut self, tick: Tick, own: Own, net: NetIndex) -> Ready {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return Ready::default();
+        };
+        let (directory, waiting) = (&network.directory, &mut network.waiting);
+        let mut ready = Ready::default();
+        for (peer, src) in waiting.for_claim.keys() {
+            if directory.owner(tick.now, &src) == Some(peer) {
+                let frames = waiting.for_claim.take((peer, src)).into_iter();
+                let frames = frames.filter_map(Addressed::parse);
+                ready.arrived.extend(frames.map(|frame| (peer, frame)));
             }
         }
-        let mut ours = Vec::new();
-        for src in network.waiting.for_owner.keys() {
-            if network.directory.owner(tick.now, &src) == Some(me) {
-                ours.extend(network.waiting.for_owner.take(src));
+        for src in waiting.for_owner.keys() {
+            if directory.owner(tick.now, &src) == Some(own.me) {
+                let frames = waiting.for_owner.take(src).into_iter();
+                ready.leaving.extend(frames.filter_map(Addressed::parse));
             }
         }
-        let mut found = Vec::new();
-        for dst in network.waiting.for_lookup.keys() {
-            if network.directory.owner(tick.now, &dst).is_some() {
-                found.extend(
-                    network
-                        .waiting
-                        .for_lookup
-                        .take(dst)
-                        .into_iter()
-                        .map(|f| (dst, f)),
-                );
+        for dst in waiting.for_lookup.keys() {
+            if directory.owner(tick.now, &dst).is_some() {
+                let frames = waiting.for_lookup.take(dst).into_iter();
+                let frames = frames.map(|bytes| Addressed { dst, bytes });
+                ready.leaving.extend(frames);
             }
         }
-        for (peer, frame) in claimed {
-            if let Ok(parsed) = EthernetFrame::parse(&frame) {
-                let dst = Addresses::of(&parsed).dst;
-                self.deliver(tick, net, peer, dst, &frame);
-            }
-        }
-        for frame in ours {
-            if let Ok(parsed) = EthernetFrame::parse(&frame) {
-                let dst = Addresses::of(&parsed).dst;
-                self.send_local_frame(tick, net, dst, frame);
-            }
-        }
-        for (dst, frame) in found {
-            self.send_local_frame(tick, net, dst, frame);
-        }
+        ready
     }
 
     /// Drops what waited too long.
-    pub(crate) fn expire_waiting(&mut self, tick: Tick) {
-        let drops = &self.outside.drops;
-        for network in &mut self.networks.all {
+    pub(crate) fn expire_waiting(&mut self, tick: Tick, out: &Outside) {
+        let drops = &out.drops;
+        for network in &mut self.all {
             drops.add(DropReason::NoSession, network.floods.expire(tick.now));
             drops.add(
                 DropReason::UnknownMac,
@@ -522,9 +438,9 @@ impl Node {
                 network.waiting.for_claim.expire(tick.now),
             );
         }
-        drops.add(
-            DropReason::NoSession,
-            self.networks.for_session.expire(tick.now),
-        );
+        drops.add(DropReason::NoSession, self.for_session.expire(tick.now));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,12 @@
 //! The networks of this node: directories, taps, bridges, and the frames that wait.
 //!
-//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions.
+//! - [`network`], [`frames`], [`directory`]: one network's directory; punted frames; its actions. [`probes`]: questions to guests.
 //! - [`attaching`]: networks and their taps. [`pins`]: what the operator says is here.
 //! - [`conflicts`]: warnings of MACs that two hosts hear. [`mac_twins`]: MACs that are here and elsewhere.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded. [`overlay_ports`]: the overlay's own port on each bridge.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live. [`looped_ports`]: loops in this host.
-//! - [`segments`]: LANs that other nodes are plugged into, too. [`site_mtus`]: how large the guests' packets may be at each site.
+//! - [`segments`]: LANs that other nodes are plugged into, too; [`shared_lans`]: what users are told of them.
+//! - [`site_mtus`]: how large the guests' packets may be at each site.
 //! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`group_queries`]: guests that came here join their
 //!   multicast groups again.
 
@@ -21,8 +22,10 @@ pub mod mac_twins;
 pub mod network;
 pub mod overlay_ports;
 pub mod pins;
+pub mod probes;
 pub mod remote_macs;
 pub mod segments;
+pub mod shared_lans;
 pub mod site_mtus;
 
 use std::collections::BTreeSet;
@@ -57,7 +60,6 @@ pub struct Networks {
     /// Those whose directory may have outputs.
     pub(crate) touched: BTreeSet<NetIndex>,
     pub(crate) for_session: WaitingRoom<(NetIndex, PeerId)>,
-    pub(crate) next_frame_id: u32,
     pub(crate) looks: Looks,
     /// What is known of taps and bridges.
     pub interfaces: Interfaces,
@@ -77,7 +79,6 @@ impl Networks {
             all: Vec::new(),
             touched: BTreeSet::new(),
             for_session: WaitingRoom::new(SESSION_ROOM),
-            next_frame_id: 0,
             looks: Looks::default(),
             interfaces: Interfaces::default(),
             site_mtus: SiteMtus::default(),
@@ -115,6 +116,17 @@ impl Networks {
                 from: None,
             }));
         }
+    }
+
+    /// All of them, by their place in the `Fib`.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = NetIndex> + use<> {
+        (0..=u16::MAX).map(NetIndex).take(self.all.len())
+    }
+
+    /// The id of `net`.
+    pub(crate) fn id_of(&self, net: NetIndex) -> Option<NetworkId> {
+        let network = self.all.get(usize::from(net.0))?;
+        Some(network.secret.id)
     }
 
     /// The directory of `net` may have outputs.

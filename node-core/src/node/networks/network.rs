@@ -13,7 +13,7 @@ use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
 
 use crate::attachment::{Attachment, Switches};
 use crate::node::networks::bridges::Bridge;
-use crate::node::networks::directory::LocalProbe;
+use crate::node::networks::probes::LocalProbe;
 use crate::node::networks::segments::SharedLan;
 
 /// Frames for a MAC that is being looked up (DIRECTORY.md, Storage and lookup).

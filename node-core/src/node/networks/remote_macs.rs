@@ -16,9 +16,10 @@ use overlay_proto::ethernet::bridge::FdbEntry;
 use overlay_proto::ethernet::{MacAddr, VlanId};
 use overlay_proto::switching::{MacKey, NetIndex};
 
+use super::Networks;
 use crate::node::effects::Effect;
 use crate::node::host_orders::HostTask;
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
 
 /// How long what the bridge has learnt of another host's MAC stands: a guest that came here is
@@ -205,10 +206,10 @@ const fn key_of(entry: &FdbEntry) -> MacKey {
     }
 }
 
-impl Node {
+impl Networks {
     /// Lets the bridges know the MACs of other hosts as the directories do, beside the slow path.
-    pub(crate) fn tell_bridges_of_remote_macs(&mut self, tick: Tick) {
-        for network in &mut self.networks.all {
+    pub(crate) fn tell_bridges_of_remote_macs(&mut self, tick: Tick, out: &mut Outside) {
+        for network in &mut self.all {
             let version = network.directory.version();
             let untagged = network.bridge.untagged();
             let remote = &mut network.bridge.remote;
@@ -232,7 +233,7 @@ impl Node {
             remote.under_way = true;
             let (net, port) = (network.index, remote.place.1);
             let task = HostTask::Remote { net, port, changes };
-            self.outside.effects.push(Effect::Host(task));
+            out.effects.push(Effect::Host(task));
         }
     }
 
@@ -243,14 +244,14 @@ impl Node {
         net: NetIndex,
         refused: Vec<MacKey>,
     ) {
-        if let Some(bridge) = self.networks.bridge_mut(net) {
+        if let Some(bridge) = self.bridge_mut(net) {
             bridge.remote.handle_written(tick.now, refused);
         }
     }
 
     /// When to look at the bridges' entries again.
     pub(crate) fn next_remote_macs(&self) -> Option<Instant> {
-        let attached = self.networks.all.iter().filter(|n| n.attached.is_some());
+        let attached = self.all.iter().filter(|n| n.attached.is_some());
         attached.filter_map(|n| n.bridge.remote.next()).min()
     }
 }

@@ -17,19 +17,16 @@ use overlay_proto::ethernet::{EthernetFrame, EvidenceClass, MacAddr, VlanId};
 use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::NetworkSecret;
 use overlay_proto::segment::{
-    Beacon, BeaconError, BeaconKey, Segment, SegmentEvent, SegmentId, SegmentReport, is_teaching,
-    teaching_frame,
+    Beacon, BeaconError, BeaconKey, Segment, SegmentEvent, SegmentId, is_teaching, teaching_frame,
 };
 use overlay_proto::switching::{MacKey, NetIndex, VlanSet};
 
-use crate::api::SharedLanReport;
+use super::Networks;
 use crate::attachment::Attachment;
-use crate::node::networks::Networks;
 use crate::node::networks::network::Network;
-use crate::node::sight::HostSight;
-use crate::node::switchboard::run::Node;
+use crate::node::outside::Outside;
 use crate::node::tick::Tick;
-use crate::node::warnings::Topic;
+use crate::node::views::{Beyond, Own};
 
 /// Claims of a VLAN that was shut are withdrawn after this; by then the forwarder has taken them over.
 const HAND_OVER: Duration = Duration::from_millis(500);
@@ -89,7 +86,8 @@ impl SharedLan {
             .min()
     }
 
-    fn peer(&self, id: &SegmentId) -> Option<PeerId> {
+    /// Which member `id` is.
+    pub(crate) fn peer(&self, id: &SegmentId) -> Option<PeerId> {
         self.members.get(id).copied()
     }
 }
@@ -119,32 +117,38 @@ impl Networks {
             network.lan.machine.handle_suspicion(now, vlan);
         }
     }
-}
 
-impl Node {
-    /// A frame with the beacons' ethertype came from the tap.
-    pub(crate) fn handle_beacon(&mut self, tick: Tick, net: NetIndex, bytes: Vec<u8>) {
-        let Ok(frame) = EthernetFrame::parse(&bytes) else {
-            return self.outside.drops.count(DropReason::MalformedFrame);
+    /// A frame with the beacons' ethertype came from the tap. `true`: it is a frame as all others, of another network or
+    /// overlay, whose nodes find their loops through this one.
+    pub(crate) fn handle_beacon(
+        &mut self,
+        tick: Tick,
+        out: &Outside,
+        net: NetIndex,
+        bytes: &[u8],
+    ) -> bool {
+        let Ok(frame) = EthernetFrame::parse(bytes) else {
+            out.drops.count(DropReason::MalformedFrame);
+            return false;
         };
         if is_teaching(&frame) {
-            return;
+            return false;
         }
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
-            return;
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
+            return false;
         };
         let machine = &mut network.lan.machine;
         match Beacon::parse(&frame, machine.keys()) {
             Ok(beacon) => machine.handle_beacon(tick.now, &beacon),
-            // Of another network or overlay, whose nodes find their loops through this one.
-            Err(BeaconError::Foreign) => self.handle_local_frame(tick, net, bytes),
-            Err(BeaconError::Malformed) => self.outside.drops.count(DropReason::MalformedFrame),
+            Err(BeaconError::Foreign) => return true,
+            Err(BeaconError::Malformed) => out.drops.count(DropReason::MalformedFrame),
         }
+        false
     }
 
     /// A network was attached or detached.
     pub(crate) fn follow_attachment(&mut self, now: Instant) {
-        for network in &mut self.networks.all {
+        for network in &mut self.all {
             let machine = &mut network.lan.machine;
             match &network.attached {
                 Some(record) if !machine.is_attached() => {
@@ -159,99 +163,98 @@ impl Node {
         }
     }
 
-    /// A LAN is about to be plugged into `name`, or was: it is listened to before anything is carried.
-    pub(crate) fn listen_first(&mut self, now: Instant, name: &NetworkName) {
-        let network = self
-            .networks
-            .all
-            .iter_mut()
-            .find(|n| n.secret.name == *name);
-        if let Some(network) = network.filter(|network| network.attached.is_some()) {
-            network.lan.machine.handle_ports_changed(now, true);
-            self.outside.fib_stale = true;
-            self.publish(now);
-        }
+    /// A LAN is about to be plugged into `name`, or was: it is listened to before anything is carried. `true`: the workers
+    /// are to know it now.
+    pub(crate) fn listen_first(
+        &mut self,
+        now: Instant,
+        out: &mut Outside,
+        name: &NetworkName,
+    ) -> bool {
+        let network = self.all.iter_mut().find(|n| n.secret.name == *name);
+        let network = network.filter(|network| network.attached.is_some());
+        let Some(network) = network else {
+            return false;
+        };
+        network.lan.machine.handle_ports_changed(now, true);
+        out.fib_stale = true;
+        true
     }
 
     /// Tells the LANs of `name`, or of all networks, that this node carries nothing any more.
-    pub fn say_goodbye(&mut self, name: Option<&NetworkName>) {
+    pub(crate) fn say_goodbye(&mut self, out: &mut Outside, name: Option<&NetworkName>) {
         let mut last = Vec::new();
-        for network in &mut self.networks.all {
+        for network in &mut self.all {
             if name.is_none_or(|name| *name == network.secret.name) {
                 let frames = network.lan.machine.handle_detached();
                 last.extend(frames.into_iter().map(|frame| (network.index, frame)));
             }
         }
         for (net, frame) in last {
-            self.networks.write_tap(net, &frame, &mut self.outside);
+            self.write_tap(net, &frame, out);
         }
     }
 
-    /// Timers and outputs of all segments. What they say to the LAN goes out after the `Fib` shows it:
-    /// [`Node::send_beacons`].
-    pub(crate) fn settle_segments(&mut self, tick: Tick) {
-        for index in 0..self.networks.all.len() {
-            let Some(network) = self.networks.all.get_mut(index) else {
-                return;
-            };
-            let net = network.index;
+    /// The next thing that the segment of `net` tells. What it says to the LAN goes out after the `Fib` shows it:
+    /// [`Networks::send_beacons`].
+    pub(crate) fn poll_segment(&mut self, net: NetIndex) -> Option<SegmentEvent> {
+        let network = self.all.get_mut(usize::from(net.0))?;
+        network.lan.machine.poll_event()
+    }
+
+    /// Timers of the segment of `net`.
+    pub(crate) fn handle_segment_timeout(
+        &mut self,
+        now: Instant,
+        net: NetIndex,
+        entropy: &mut dyn Entropy,
+    ) {
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
             let machine = &mut network.lan.machine;
-            if machine.poll_timeout().is_some_and(|due| due <= tick.now) {
-                machine.handle_timeout(tick.now, &mut self.outside.entropy);
+            if machine.poll_timeout().is_some_and(|due| due <= now) {
+                machine.handle_timeout(now, entropy);
             }
-            while let Some(event) = self.next_segment_event(net) {
-                self.handle_segment_event(tick, net, event);
-            }
-            self.release_claims(tick, net);
         }
-        self.open_looped_ports(tick);
     }
 
     /// Writes the beacons that are due.
-    pub(crate) fn send_beacons(&mut self) {
-        for index in 0..self.networks.all.len() {
-            while let Some((net, frame)) = self.networks.all.get_mut(index).and_then(|network| {
-                let frame = network.lan.machine.poll_frame()?;
-                Some((network.index, frame))
-            }) {
-                self.networks.write_tap(net, &frame, &mut self.outside);
+    pub(crate) fn send_beacons(&mut self, out: &mut Outside) {
+        for net in self.indices() {
+            while let Some(frame) = self
+                .all
+                .get_mut(usize::from(net.0))
+                .and_then(|network| network.lan.machine.poll_frame())
+            {
+                self.write_tap(net, &frame, out);
             }
         }
     }
 
     /// What is looked at every second: who can be reached, which VLANs there are, claims that came late.
-    pub(crate) fn look_at_segments(&mut self, tick: Tick) {
-        for index in 0..self.networks.all.len() {
-            self.refresh_segment(tick, index);
-            let Some(network) = self.networks.all.get(index) else {
-                return;
-            };
-            let net = network.index;
-            for report in network.lan.machine.report() {
-                if report.open {
-                    self.take_claims(tick, net, report.vlan);
-                }
+    pub(crate) fn look_at_segment(&mut self, tick: Tick, net: NetIndex, beyond: Beyond) {
+        self.refresh_segment(tick, net, beyond);
+        let Some(network) = self.all.get(usize::from(net.0)) else {
+            return;
+        };
+        for report in network.lan.machine.report() {
+            if report.open {
+                self.take_claims(tick, net, report.vlan);
             }
-            self.warn_of_segments(tick.now, net);
         }
     }
 
-    fn refresh_segment(&mut self, tick: Tick, index: usize) {
-        let Some(network) = self.networks.all.get_mut(index) else {
+    fn refresh_segment(&mut self, tick: Tick, net: NetIndex, beyond: Beyond) {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let id = network.secret.id;
-        let connected = self.peers.tunnels.sessions().any(|session| {
-            let mut shared = session.networks.iter();
-            shared.any(|shared| shared.network == id)
-        });
-        let now = self.standing.identity.membership.roots().now(tick.wall);
-        let old = network.old_epoch.as_ref().and_then(|old| old.read_at(now));
+        let old = network.old_epoch.as_ref();
+        let old = old.and_then(|old| old.read_at(beyond.time));
         let keys = [Some(&network.secret.epoch_key), old];
         let keys = keys.into_iter().flatten().map(BeaconKey::of).collect();
         let lan = &mut network.lan;
         lan.machine.handle_keys(keys);
-        lan.machine.handle_connected(tick.now, connected);
+        lan.machine.handle_connected(tick.now, beyond.connected);
         let version = network.directory.version();
         if lan.seen_version == version {
             return;
@@ -268,60 +271,74 @@ impl Node {
         lan.macs = lan.members.keys().map(SegmentId::mac).collect();
     }
 
-    fn next_segment_event(&mut self, net: NetIndex) -> Option<SegmentEvent> {
-        let network = self.networks.all.get_mut(usize::from(net.0))?;
-        network.lan.machine.poll_event()
+    /// This node carries the frames of `vlan` from now on.
+    pub(crate) fn handle_opened(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        own: Own,
+        net: NetIndex,
+        vlan: VlanId,
+    ) {
+        out.fib_stale = true;
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
+            network.bridge.remote.look_again();
+            network.lan.release.remove(&vlan);
+        }
+        self.take_over(tick, out, own, net, vlan);
     }
 
-    fn handle_segment_event(&mut self, tick: Tick, net: NetIndex, event: SegmentEvent) {
-        match event {
-            SegmentEvent::Opened(vlan) => {
-                self.outside.fib_stale = true;
-                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-                    network.bridge.remote.look_again();
-                    network.lan.release.remove(&vlan);
-                }
-                self.take_over(tick, net, vlan);
-            }
-            SegmentEvent::Shut(vlan) => {
-                self.outside.fib_stale = true;
-                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-                    network.bridge.remote.look_again();
-                    network.lan.release.insert(vlan, tick.now + HAND_OVER);
-                    let own = own_vlans(network);
-                    let concerns = |one| follows(&own, vlan, one);
-                    network.directory.handle_standby(concerns);
-                }
-                self.networks.unlearn_tap(&mut self.outside, net);
-            }
-            SegmentEvent::Changed(vlan) => {
-                // The roster names who was heard.
-                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-                    network.lan.seen_version = u64::MAX;
-                }
-                self.refresh_segment(tick, usize::from(net.0));
-                if !self.networks.stands_by(net, vlan) {
-                    self.take_over(tick, net, vlan);
-                }
-            }
-            SegmentEvent::Returned(vlan) => self.handle_returned_beacon(tick, net, vlan),
+    /// This node stands by in `vlan` from now on.
+    pub(crate) fn handle_shut(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        net: NetIndex,
+        vlan: VlanId,
+    ) {
+        out.fib_stale = true;
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
+            network.bridge.remote.look_again();
+            network.lan.release.insert(vlan, tick.now + HAND_OVER);
+            let own = own_vlans(network);
+            let concerns = |one| follows(&own, vlan, one);
+            network.directory.handle_standby(concerns);
         }
-        self.warn_of_segments(tick.now, net);
+        self.unlearn_tap(out, net);
+    }
+
+    /// Others are heard in `vlan` than before.
+    pub(crate) fn handle_others_changed(
+        &mut self,
+        tick: Tick,
+        out: &mut Outside,
+        (own, beyond): (Own, Beyond),
+        net: NetIndex,
+        vlan: VlanId,
+    ) {
+        // The roster names who was heard.
+        if let Some(network) = self.all.get_mut(usize::from(net.0)) {
+            network.lan.seen_version = u64::MAX;
+        }
+        self.refresh_segment(tick, net, beyond);
+        if !self.stands_by(net, vlan) {
+            self.take_over(tick, out, own, net, vlan);
+        }
     }
 
     /// This node is the forwarder of `vlan`, or others are heard there than before.
-    fn take_over(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
+    fn take_over(&mut self, tick: Tick, out: &mut Outside, own: Own, net: NetIndex, vlan: VlanId) {
         self.take_claims(tick, net, vlan);
         self.miss_neighbours(tick, net, vlan);
-        let Some(network) = self.networks.all.get(usize::from(net.0)) else {
+        let Some(network) = self.all.get(usize::from(net.0)) else {
             return;
         };
-        let (me, lan, own) = (self.standing.identity.me, &network.lan, own_vlans(network));
+        let (lan, vlans) = (&network.lan, own_vlans(network));
         let former = lan.machine.remembered(vlan);
         let former: Vec<PeerId> = former.iter().filter_map(|id| lan.peer(id)).collect();
         let (mut ours, mut beyond) = (Vec::new(), Vec::new());
         for entry in network.directory.entries(tick.now) {
-            if !follows(&own, vlan, entry.key.vlan) || entry.owner == me {
+            if !follows(&vlans, vlan, entry.key.vlan) || entry.owner == own.me {
                 continue;
             }
             if !former.contains(&entry.owner) {
@@ -331,29 +348,27 @@ impl Node {
             }
         }
         let unclaimed = network.bridge.keys().filter(|key| {
-            follows(&own, vlan, key.vlan) && network.directory.owner(tick.now, key).is_none()
+            follows(&vlans, vlan, key.vlan) && network.directory.owner(tick.now, key).is_none()
         });
         let unclaimed: Vec<MacKey> = unclaimed.collect();
         for key in ours {
             // Its owner is asked first: it may be alive behind a cable that was cut.
-            self.networks.hear_learned(tick, self.own(), net, key);
+            self.hear_learned(tick, own, net, key);
         }
         for key in unclaimed {
-            self.networks.feed_learned(tick, self.own(), net, key);
+            self.feed_learned(tick, own, net, key);
         }
         for key in beyond.into_iter().take(MAX_TAUGHT) {
-            self.networks
-                .forget_on_bridge(tick, &mut self.outside, net, key);
-            self.networks
-                .write_tap(net, &teaching_frame(key.mac, key.vlan), &mut self.outside);
+            self.forget_on_bridge(tick, out, net, key);
+            self.write_tap(net, &teaching_frame(key.mac, key.vlan), out);
         }
-        self.touch_network(net);
+        self.touch(net);
     }
 
     /// What nodes claim of the LAN that are no longer heard there: most stations speak to their neighbours
     /// alone, and the bridge here has never seen them.
     fn miss_neighbours(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let gone = network.lan.machine.just_gone(tick.now, vlan);
@@ -369,7 +384,7 @@ impl Node {
 
     /// Claims what nodes claim that are on the LAN of which this node is the forwarder.
     fn take_claims(&mut self, tick: Tick, net: NetIndex, vlan: VlanId) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let others = neighbours(network, vlan);
@@ -395,13 +410,13 @@ impl Node {
         }
         if !entries.is_empty() {
             tracing::info!(network = %network.secret.name, macs = entries.len(), "took over");
-            self.touch_network(net);
+            self.touch(net);
         }
     }
 
     /// Withdraws what this node still claims in VLANs that were shut a moment ago.
-    fn release_claims(&mut self, tick: Tick, net: NetIndex) {
-        let Some(network) = self.networks.all.get_mut(usize::from(net.0)) else {
+    pub(crate) fn release_claims(&mut self, tick: Tick, net: NetIndex) {
+        let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
         let due = network
@@ -423,85 +438,7 @@ impl Node {
                 .filter(|key| follows(&own, vlan, key.vlan))
                 .collect();
             network.directory.handle_port_lost(tick.now, &keys);
-            self.networks.touched.insert(net);
-        }
-    }
-
-    fn warn_of_segments(&mut self, now: Instant, net: NetIndex) {
-        let Some(network) = self.networks.all.get(usize::from(net.0)) else {
-            return;
-        };
-        let name = network.secret.name.to_string();
-        let mut texts = BTreeMap::new();
-        for report in network.lan.machine.report() {
-            let about = format!("{name}/{}", report.vlan.get());
-            texts.insert(about, self.shared_text(network, &report));
-        }
-        let prefix = format!("{name}/");
-        let stays = |about: &str| !about.starts_with(&prefix) || texts.contains_key(about);
-        self.outside.warnings.retain(Topic::SharedLan, stays);
-        for (about, text) in texts {
-            self.outside
-                .warnings
-                .raise(now, Topic::SharedLan, &about, text);
-        }
-    }
-
-    fn shared_text(&self, network: &Network, report: &SegmentReport) -> String {
-        let shared = self.shared_report(network, report);
-        let others: Vec<String> = shared.others.iter().map(|p| self.called(*p)).collect();
-        let me = &self.standing.identity.name;
-        let vlan = match report.vlan {
-            VlanId::UNTAGGED => String::new(),
-            vlan => format!(" (VLAN {})", vlan.get()),
-        };
-        let role = match shared.forwarder {
-            _ if report.open => "this node carries its frames, the others stand by".to_owned(),
-            Some(peer) => format!(
-                "{} carries its frames, this node stands by",
-                self.called(peer)
-            ),
-            None => "nobody carries its frames yet".to_owned(),
-        };
-        format!(
-            "network {}: the LAN behind {}{vlan} is plugged in at this host ({me}) and at {}; {role}; \
-             to end that: farlan detach {} at all of them but one",
-            network.secret.name,
-            shared.port,
-            others.join(", "),
-            network.secret.name,
-        )
-    }
-
-    /// For `farlan status`.
-    pub(crate) fn shared_reports(&self, network: &Network) -> Vec<SharedLanReport> {
-        let reports = network.lan.machine.report();
-        let reports = reports.iter();
-        reports
-            .map(|report| self.shared_report(network, report))
-            .collect()
-    }
-
-    fn shared_report(&self, network: &Network, report: &SegmentReport) -> SharedLanReport {
-        let lan = &network.lan;
-        let peer = |id: &SegmentId| lan.peer(id);
-        let forwarder = if report.open {
-            Some(self.standing.identity.me)
-        } else {
-            let mut others = report.others.iter();
-            others
-                .find(|(_, forwards)| *forwards)
-                .and_then(|(id, _)| peer(id))
-        };
-        SharedLanReport {
-            vlan: report.vlan.get(),
-            port: port_of(&*self.outside.sight, network, report),
-            forwarder,
-            others: report
-                .others
-                .iter()
-                .filter_map(|(id, _)| peer(id))
-                .collect(),
+            self.touched.insert(net);
         }
     }
 }
@@ -524,20 +461,6 @@ fn neighbours(network: &Network, vlan: VlanId) -> Vec<PeerId> {
     ids.filter_map(|(id, _)| network.lan.peer(id)).collect()
 }
 
-/// The port by which the others are heard; if the bridge does not tell, the NIC or the bridge.
-fn port_of(sight: &dyn HostSight, network: &Network, report: &SegmentReport) -> String {
-    let Some(record) = &network.attached else {
-        return String::new();
-    };
-    let mut macs = report.others.iter().map(|(id, _)| id.mac());
-    let port = macs.find_map(|mac| {
-        let port = sight.port_behind(&record.bridge, mac);
-        port.filter(|port| *port != record.tap)
-    });
-    let nic = record.nic.as_ref().map(|nic| nic.name.clone());
-    port.or(nic).unwrap_or_else(|| record.bridge.clone())
-}
-
 /// The machine of a network that is new here.
 pub(crate) fn new_segment(
     now: Instant,
@@ -548,4 +471,20 @@ pub(crate) fn new_segment(
     let mut machine = Segment::new(now, secret.id, me, entropy);
     machine.handle_keys(vec![BeaconKey::of(&secret.epoch_key)]);
     SharedLan::new(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlans_without_a_forwarder_of_their_own_go_with_the_untagged_one() {
+        let vlan = |id| VlanId::new(id).unwrap();
+        let own = BTreeSet::from([VlanId::UNTAGGED, vlan(10)]);
+        let untagged = VlanId::UNTAGGED;
+        assert!(follows(&own, untagged, untagged) && follows(&own, untagged, vlan(20)));
+        assert!(!follows(&own, untagged, vlan(10)));
+        assert!(follows(&own, vlan(10), vlan(10)));
+        assert!(!follows(&own, vlan(10), vlan(20)) && !follows(&own, vlan(10), untagged));
+    }
 }

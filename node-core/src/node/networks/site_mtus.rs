@@ -6,13 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
 use overlay_proto::wire::peer_message::{NetworkTag, PeerMessage};
 
-use crate::node::switchboard::run::Node;
-use crate::node::tick::Tick;
-use crate::node::warnings::Topic;
+use super::Networks;
+use super::network::Network;
 
 /// The MTUs as far as they are known.
 #[derive(Debug, Default)]
@@ -54,109 +52,95 @@ fn differ(network: &NetworkName, sites: &[Site<'_>]) -> Option<String> {
     ))
 }
 
-impl Node {
-    /// Our taps have these MTUs now; the members are told what has changed.
-    pub(crate) fn note_own_mtus(&mut self, tick: Tick, mtus: &[(NetworkName, u32)]) {
+impl SiteMtus {
+    /// Our own taps have these now. The networks in which that has changed.
+    fn set_own(
+        &mut self,
+        now: BTreeMap<NetworkId, u32>,
+        all: impl Iterator<Item = NetworkId>,
+    ) -> Vec<NetworkId> {
+        let before = std::mem::replace(&mut self.own, now);
+        all.filter(|id| before.get(id) != self.own.get(id))
+            .collect()
+    }
+
+    /// What the members of `network` are told of this site.
+    pub(crate) fn message(&self, network: &NetworkId) -> PeerMessage<'static> {
+        PeerMessage::GuestMtu {
+            network: NetworkTag::from(network),
+            // 0: nothing is attached here.
+            mtu: self.own.get(network).copied().unwrap_or(0),
+        }
+    }
+
+    /// `peer` says how large the packets of its guests in `network` may be. `true`: it said another number before.
+    pub(crate) fn take(&mut self, peer: PeerId, network: NetworkId, mtu: u32) -> bool {
+        let key = (network, peer);
+        let before = if mtu == 0 {
+            self.theirs.remove(&key)
+        } else {
+            self.theirs.insert(key, mtu)
+        };
+        before.unwrap_or(0) != mtu
+    }
+
+    /// Forgets what peers said that are not known any more.
+    pub(crate) fn retain(&mut self, is_known: impl Fn(&PeerId) -> bool) {
+        self.theirs.retain(|(_, peer), _| is_known(peer));
+    }
+}
+
+impl Networks {
+    /// Our taps have these MTUs now. The networks whose members are to be told.
+    pub(crate) fn set_own_mtus(&mut self, mtus: &[(NetworkName, u32)]) -> Vec<NetworkId> {
         let mut now = BTreeMap::new();
-        for network in &self.networks.all {
+        for network in &self.all {
             let own = mtus.iter().find(|(name, _)| *name == network.secret.name);
             now.extend(own.map(|(_, mtu)| (network.secret.id, *mtu)));
         }
-        let before = std::mem::replace(&mut self.networks.site_mtus.own, now);
-        let ids = self.networks.all.iter().map(|network| network.secret.id);
-        let now = &self.networks.site_mtus.own;
-        let changed: Vec<NetworkId> = ids.filter(|id| before.get(id) != now.get(id)).collect();
-        let peers: Vec<PeerId> = self.peers.known.keys().copied().collect();
-        for peer in peers.into_iter().filter(|_| !changed.is_empty()) {
-            let shared = self.peers.tunnels.current(peer).map(|session| {
-                let shared = session.networks.iter().map(|shared| shared.network);
-                shared.filter(|id| changed.contains(id)).collect::<Vec<_>>()
-            });
-            self.tell_mtus(tick, peer, &shared.unwrap_or_default());
-        }
-        let peers = &self.peers.known;
-        self.networks
-            .site_mtus
-            .theirs
-            .retain(|(_, peer), _| peers.contains_key(peer));
-        self.warn_of_mtus(tick);
+        let ids = self.all.iter().map(|network| network.secret.id);
+        self.site_mtus.set_own(now, ids)
     }
 
-    /// A session with `peer` shares `networks`: says how large the packets of guests here may be.
-    pub(crate) fn tell_mtus(&mut self, tick: Tick, peer: PeerId, networks: &[NetworkId]) {
-        for id in networks {
-            let message = PeerMessage::GuestMtu {
-                network: NetworkTag::from(id),
-                // 0: nothing is attached here.
-                mtu: self.networks.site_mtus.own.get(id).copied().unwrap_or(0),
-            };
-            self.send_message(tick, peer, &message);
-        }
+    /// Each network, and what to warn of if its sites differ. `called`: the name of a member's host.
+    pub(crate) fn find_odd_mtus(
+        &self,
+        called: impl Fn(PeerId) -> String,
+    ) -> Vec<(String, Option<String>)> {
+        let found = self.all.iter().map(|network| {
+            let text = self.find_odd_mtu(network, &called);
+            (network.secret.name.to_string(), text)
+        });
+        found.collect()
     }
 
-    /// `peer` says how large the packets of its guests may be.
-    pub(crate) fn handle_guest_mtu(&mut self, tick: Tick, peer: PeerId, tag: NetworkTag, mtu: u32) {
-        let Some(network) = self.shared_network(peer, tag) else {
-            return self.outside.drops.count(DropReason::UnknownNetwork);
-        };
-        let key = (network, peer);
-        let before = if mtu == 0 {
-            self.networks.site_mtus.theirs.remove(&key)
-        } else {
-            self.networks.site_mtus.theirs.insert(key, mtu)
-        };
-        if before.unwrap_or(0) != mtu {
-            self.warn_of_mtus(tick);
+    fn find_odd_mtu(
+        &self,
+        network: &Network,
+        called: &impl Fn(PeerId) -> String,
+    ) -> Option<String> {
+        let id = network.secret.id;
+        let own = *self.site_mtus.own.get(&id)?;
+        let theirs = self.site_mtus.theirs.iter();
+        let theirs: Vec<(PeerId, u32)> = theirs
+            .filter(|((of, peer), _)| *of == id && network.directory.member(peer).is_some())
+            .map(|((_, peer), mtu)| (*peer, *mtu))
+            .collect();
+        // Mostly all are the same: nobody has to be called by name then.
+        if theirs.iter().all(|(_, mtu)| *mtu == own) {
+            return None;
         }
-    }
-
-    fn warn_of_mtus(&mut self, tick: Tick) {
-        let mut found = Vec::new();
-        for network in &self.networks.all {
-            let (id, name) = (network.secret.id, &network.secret.name);
-            let Some(&own) = self.networks.site_mtus.own.get(&id) else {
-                found.push((name.to_string(), None));
-                continue;
-            };
-            let theirs = self.networks.site_mtus.theirs.iter();
-            let theirs: Vec<(PeerId, u32)> = theirs
-                .filter(|((of, peer), _)| *of == id && network.directory.member(peer).is_some())
-                .map(|((_, peer), mtu)| (*peer, *mtu))
-                .collect();
-            // Mostly all are the same: nobody has to be called by name then.
-            if theirs.iter().all(|(_, mtu)| *mtu == own) {
-                found.push((name.to_string(), None));
-                continue;
-            }
-            let theirs: Vec<(String, u32)> = theirs
-                .into_iter()
-                .map(|(peer, mtu)| (self.host_name(peer), mtu))
-                .collect();
-            let mut sites = vec![Site {
-                host: None,
-                mtu: own,
-            }];
-            sites.extend(theirs.iter().map(|(host, mtu)| Site {
-                host: Some(host),
-                mtu: *mtu,
-            }));
-            found.push((name.to_string(), differ(name, &sites)));
-        }
-        for (name, text) in found {
-            self.outside
-                .warnings
-                .set(tick.now, Topic::SiteMtu, &name, text);
-        }
-    }
-
-    fn host_name(&self, id: PeerId) -> String {
-        let name = self
-            .peers
-            .known
-            .get(&id)
-            .and_then(|peer| self.name_of(peer));
-        name.filter(|name| !name.is_empty())
-            .unwrap_or_else(|| id.to_string())
+        let theirs = theirs.into_iter().map(|(peer, mtu)| (called(peer), mtu));
+        let theirs: Vec<(String, u32)> = theirs.collect();
+        let mut sites = vec![Site {
+            host: None,
+            mtu: own,
+        }];
+        sites.extend(theirs.iter().map(|(host, mtu)| Site {
+            host: Some(host),
+            mtu: *mtu,
+        }));
+        differ(&network.secret.name, &sites)
     }
 }
 
@@ -186,5 +170,31 @@ mod tests {
             text.contains("1400 at this host, of 1500 at host oak"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn members_are_told_what_has_changed_and_what_they_say_counts_once() {
+        let (lab, home) = (NetworkId([1; 32]), NetworkId([2; 32]));
+        let mut mtus = SiteMtus::default();
+        let mut set = |now: &[(NetworkId, u32)]| {
+            let now = now.iter().copied().collect();
+            mtus.set_own(now, [lab, home].into_iter())
+        };
+        assert_eq!(set(&[(lab, 1500)]), [lab]);
+        assert!(set(&[(lab, 1500)]).is_empty());
+        // Detached there, attached here.
+        assert_eq!(set(&[(home, 9000)]), [lab, home]);
+        let said = |mtus: &SiteMtus, id| match mtus.message(&id) {
+            PeerMessage::GuestMtu { mtu, .. } => mtu,
+            _ => unreachable!(),
+        };
+        assert_eq!((said(&mtus, lab), said(&mtus, home)), (0, 9000));
+        let peer = PeerId([7; 32]);
+        assert!(!mtus.take(peer, lab, 0), "never heard of, as before");
+        assert!(mtus.take(peer, lab, 1400) && !mtus.take(peer, lab, 1400));
+        assert!(mtus.take(peer, lab, 0));
+        assert!(mtus.take(peer, lab, 1400));
+        mtus.retain(|id| *id != peer);
+        assert!(mtus.theirs.is_empty());
     }
 }

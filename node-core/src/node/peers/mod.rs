@@ -1,10 +1,11 @@
 //! The peers: sessions, paths, channels.
 //!
-//! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them.
+//! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them. [`frames`]: as frames.
 //! - [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]: where it can be reached.
 //! - [`undelivered`]: messages that did not get there. [`memory`]: what is kept on disk of peers.
 
 mod attempts;
+pub mod frames;
 pub mod handling;
 pub mod memory;
 pub mod peer;
@@ -31,6 +32,7 @@ pub struct Peers {
     pub(crate) known: BTreeMap<PeerId, Peer>,
     pub(crate) turns: PeerTurns,
     pub(crate) probe_budget: ProbeBudget,
+    next_frame_id: u32,
     /// How many datagrams the kernel had refused as too large at the last look.
     pub(crate) refused: u64,
     /// Something about the peers is not on disk yet.
@@ -45,6 +47,7 @@ impl Peers {
             known: BTreeMap::new(),
             turns: PeerTurns::default(),
             probe_budget: ProbeBudget::new(),
+            next_frame_id: 0,
             refused: 0,
             changed: false,
         }

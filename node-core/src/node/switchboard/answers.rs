@@ -116,7 +116,9 @@ impl Node {
                     .handle_port_set(tick, &mut self.outside, own, &set);
             }
             Answer::Operated(done) => self.handle_operated(tick, done),
-            Answer::RemoteMacs(net, refused) => self.handle_remote_written(tick, net, refused),
+            Answer::RemoteMacs(net, refused) => {
+                self.networks.handle_remote_written(tick, net, refused);
+            }
             Answer::Recalled(id, kept) => self.handle_recalled(tick, id, kept),
             Answer::Confirmed(call, done) => self.handle_confirmed(call, done),
             Answer::MoveEnded => self.look_at_move(),

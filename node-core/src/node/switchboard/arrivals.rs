@@ -34,7 +34,7 @@ impl Node {
                 forwarded: Some(mark),
                 frame,
                 ..
-            } => self.handle_forwarded(tick, net, peer, hops, mark, &frame),
+            } => self.handle_forwarded(tick, net, (peer, hops, mark), frame.into_vec()),
             Punt::PeerFrame {
                 net,
                 peer,

@@ -14,6 +14,7 @@ impl Node {
         Own {
             me: self.standing.identity.me,
             probe_mac: self.standing.identity.probe_mac(),
+            epoch: self.standing.identity.epoch,
         }
     }
 

@@ -7,6 +7,8 @@
 //! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
 //! - [`conflicts`]: MACs that two hosts hear, and what people call the hosts. [`attachments`]: networks and their taps.
 //! - [`ports`]: ports of the host's bridges that loop.
+//! - [`frames`]: frames that the fast path could not place. [`directory`]: what the directories want, and what comes to them.
+//! - [`segments`]: LANs that other nodes are plugged into, too. [`site_mtus`]: how large the guests' packets may be at each site.
 
 pub mod addresses;
 pub mod answers;
@@ -16,10 +18,14 @@ pub mod begin;
 pub mod bridges;
 pub mod conditions;
 pub mod conflicts;
+pub mod directory;
+pub mod frames;
 pub mod insight;
 pub mod membership;
 pub mod ports;
 pub mod publish;
 pub mod run;
+pub mod segments;
 pub mod sessions;
+pub mod site_mtus;
 pub mod written;

@@ -72,8 +72,9 @@ impl Node {
         self.settle_segments(tick);
         self.settle(tick);
         self.publish(tick.now);
-        self.tell_bridges_of_remote_macs(tick);
-        self.send_beacons();
+        self.networks
+            .tell_bridges_of_remote_macs(tick, &mut self.outside);
+        self.networks.send_beacons(&mut self.outside);
     }
 
     /// When the next turn is due without an input.
@@ -82,8 +83,8 @@ impl Node {
             self.peers.tunnels.poll_timeout(),
             self.candidates.underlay.poll_timeout(now),
             self.networks.for_session.next_expiry(),
-            self.next_probe_look(now),
-            self.next_remote_macs(),
+            self.networks.next_probe_look(now),
+            self.networks.next_remote_macs(),
             self.networks.next_group_query(),
             self.users.open_questions.poll_timeout(),
             self.outside.asking.poll_timeout(),
@@ -130,26 +131,12 @@ impl Node {
         self.candidates
             .underlay
             .handle_timeout(tick.now, &mut self.outside.entropy);
-        for index in 0..self.networks.all.len() {
-            let due = self
-                .networks
-                .all
-                .get(index)
-                .and_then(|network| network.directory.poll_timeout());
-            if due.is_some_and(|due| due <= tick.now) {
-                self.feed_heard(index);
-                let Some(network) = self.networks.all.get_mut(index) else {
-                    break;
-                };
-                network.directory.handle_timeout(tick.now);
-                self.networks.touched.insert(network.index);
-            }
-        }
-        self.end_probes(tick);
         let own = self.own();
+        self.networks.handle_directory_timeouts(tick, own);
+        self.networks.end_probes(tick, own);
         self.networks
             .send_group_queries(tick, &mut self.outside, own);
-        self.expire_waiting(tick);
+        self.networks.expire_waiting(tick, &self.outside);
         self.answer_questions(tick);
         self.end_pings(tick.now);
         self.forget_when_due(tick.now);
@@ -174,7 +161,8 @@ impl Node {
             }
             self.peers.turns.touch(peer.id);
         }
-        self.note_talkers(tick, &talkers);
+        let own = self.own();
+        self.networks.note_talkers(tick, own, &talkers);
         self.look_at_segments(tick);
         self.check_conditions(tick);
         self.warn_of_conflicts(tick);

@@ -6,7 +6,6 @@ use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Chain;
 use overlay_proto::tunnels::TunnelEvent;
-use overlay_proto::wire::InnerHeader;
 use overlay_proto::wire::peer_message::PeerMessage;
 
 use crate::node::peers::memory::recalled;
@@ -214,13 +213,6 @@ impl Node {
         if owed == Owed::Numbers {
             self.standing.revocations.owe(id);
         }
-    }
-
-    /// Seals `body` to `peer` on the slow path's lane; `false` if there is no session or path.
-    pub(crate) fn seal_to(&mut self, id: PeerId, header: &InnerHeader, body: &[u8]) -> bool {
-        let keys = self.candidates.underlay.relay_keys();
-        self.peers
-            .seal_to(id, (header, body), keys, &mut self.outside)
     }
 
     /// Says again what is owed.

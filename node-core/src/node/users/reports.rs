@@ -99,7 +99,7 @@ impl Node {
             .all
             .iter()
             .map(|network| NetworkReport {
-                shared: self.shared_reports(network),
+                shared: network.shared_reports(self.standing.identity.me, &*self.outside.sight),
                 ..NetworkReport::of(
                     &network.secret,
                     network

@@ -86,7 +86,9 @@ impl Node {
             MacOrIp::Mac(mac) => mac,
             MacOrIp::Ip(ip) if known.is_empty() => {
                 // A guest that only spoke to its neighbours on the bridge told nobody its address.
-                self.ask_guests(network.as_ref(), ip);
+                let own = self.own();
+                self.networks
+                    .ask_guests(&mut self.outside, own, network.as_ref(), ip);
                 return self.wait_for_look_up(tick, what, network, call);
             }
             MacOrIp::Ip(_) => {
