@@ -127,12 +127,9 @@ impl Node {
         for network in &mut self.networks.all {
             network.register_at = None;
         }
-        self.peers.tunnels.set_identity(
-            self.standing.identity.chain.clone(),
-            self.standing.identity.signed_static.clone(),
-        );
+        self.show_identity();
         self.spread_epochs(tick);
-        self.warn_of_the_end(tick);
+        self.standing.warn_of_the_end(tick, &mut self.outside);
         Ok(())
     }
 

@@ -210,7 +210,7 @@ impl Node {
             self.standing.identity.me,
             Arc::clone(&self.standing.revocations.held),
         );
-        self.warn_of_the_end(tick);
+        self.standing.warn_of_the_end(tick, &mut self.outside);
         let shown =
             Chain::decode(&self.standing.identity.chain).map(|chain| chain.claimed_invite());
         let Some(entry) = shown.ok().and_then(|invite| held.check(me, invite).err()) else {

@@ -4,7 +4,7 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
-//! - [`membership`]: lists, documents, `farlan apply`. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
+//! - [`membership`]: lists, documents, `farlan apply`. [`expiry`]: what ends. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
 
 pub mod addresses;
 pub mod answers;
@@ -12,6 +12,7 @@ pub mod arrivals;
 pub mod begin;
 pub mod bridges;
 pub mod conditions;
+pub mod expiry;
 pub mod insight;
 pub mod membership;
 pub mod publish;
