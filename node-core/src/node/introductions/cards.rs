@@ -462,8 +462,7 @@ impl Node {
         });
         let longest = away.min_by_key(|peer| (peer.heard.at, peer.since, peer.id));
         if let Some(gone) = longest.map(|peer| peer.id) {
-            self.peers.known.remove(&gone);
-            self.peers.changed = true;
+            self.forget_peer(gone);
         }
     }
 
@@ -481,6 +480,7 @@ impl Node {
         let mut agent = PathAgent::new(tick.now, filter, self.standing.identity.me < id);
         agent.set_local_candidates(tick.now, candidates);
         self.outside.fib_stale = true;
+        self.standing.theirs.meet(id);
         Some(self.peers.known.entry(id).or_insert(Peer::new(
             tick.now,
             id,

@@ -49,4 +49,18 @@ impl Peers {
             changed: false,
         }
     }
+
+    /// Those with whom there is a session.
+    pub(crate) fn in_session(&self) -> Vec<PeerId> {
+        let all = self.known.keys().copied();
+        all.filter(|peer| self.tunnels.current(*peer).is_some())
+            .collect()
+    }
+
+    /// `id` is known no more; `false`: nor was it before.
+    pub(crate) fn forget(&mut self, id: PeerId) -> bool {
+        let was_known = self.known.remove(&id).is_some();
+        self.changed |= was_known;
+        was_known
+    }
 }

@@ -77,10 +77,8 @@ impl Node {
         let Some(network) = self.shared_network(id, tag) else {
             return self.outside.drops.count(DropReason::UnknownNetwork);
         };
-        if let Some(peer) = self.peers.known.get_mut(&id) {
-            // Not the higher of both: what it was handed in an earlier session may have got lost.
-            peer.shown.epochs.insert(network, epoch);
-        }
+        // Not the higher of both: what it was handed in an earlier session may have got lost.
+        self.standing.theirs.note_epoch(id, network, epoch);
         self.offer_epoch(tick, id, network);
     }
 
@@ -94,10 +92,7 @@ impl Node {
             _ => return self.outside.drops.count(DropReason::ControlMalformed),
         };
         let epoch = signed.claimed_epoch().unwrap_or_default();
-        if let Some(peer) = self.peers.known.get_mut(&id) {
-            let known = peer.shown.epochs.entry(network).or_default();
-            *known = epoch.max(*known);
-        }
+        self.standing.theirs.raise_epoch(id, network, epoch);
         // What is known need not be verified again.
         let ours = self.standing.identity.membership.signed_epoch(&network);
         if ours.and_then(SignedEpoch::claimed_epoch) >= Some(epoch) {
@@ -125,12 +120,7 @@ impl Node {
 
     fn offer_epoch(&mut self, tick: Tick, id: PeerId, network: NetworkId) {
         // Before it has said where it is, nothing is sent; afterwards nothing twice.
-        let Some(&theirs) = self
-            .peers
-            .known
-            .get(&id)
-            .and_then(|p| p.shown.epochs.get(&network))
-        else {
+        let Some(theirs) = self.standing.theirs.epoch(id, &network) else {
             return;
         };
         let Some(signed) = self.standing.identity.membership.signed_epoch(&network) else {
@@ -149,9 +139,7 @@ impl Node {
             signed: &bytes,
         };
         // Noted first: if it does not get there that is taken back.
-        if let Some(peer) = self.peers.known.get_mut(&id) {
-            peer.shown.epochs.insert(network, ours);
-        }
+        self.standing.theirs.note_epoch(id, network, ours);
         self.send_message(tick, id, &message);
     }
 

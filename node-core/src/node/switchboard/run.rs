@@ -245,10 +245,7 @@ impl Node {
                 || networks.iter().any(|n| n.directory.member(id).is_some())
         });
         let peers = &self.peers.known;
-        self.standing
-            .revocations
-            .talks
-            .retain(|id, _| peers.contains_key(id));
+        self.standing.retain_peers(|id| peers.contains_key(id));
         if self.peers.known.len() != before {
             self.peers.changed = true;
             self.outside.fib_stale = true;

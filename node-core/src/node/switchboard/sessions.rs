@@ -75,10 +75,11 @@ impl Node {
                 let networks: Vec<_> = session.networks.iter().map(|n| n.network).collect();
                 self.meet_in_handshake(tick, id, &networks, &peer_chain, static_key);
                 self.compare_numbers(tick, id, lists.revocation, first);
+                let shown = Chain::decode(&peer_chain).ok();
+                let invite = shown.map(|chain| chain.claimed_invite());
+                self.standing.theirs.note_invite(id, invite);
                 let in_session = self.peers.tunnels.current(id).is_some();
                 if let Some(peer) = self.peers.known.get_mut(&id) {
-                    let shown = Chain::decode(&peer_chain).ok();
-                    peer.shown.invite = shown.map(|chain| chain.claimed_invite());
                     // A rekey moves no traffic: the address that a handshake came from proves
                     // nothing. Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
@@ -211,8 +212,10 @@ impl Node {
     }
 
     fn note_owed(&mut self, id: PeerId, owed: Owed) {
-        if owed == Owed::Numbers {
-            self.standing.revocations.owe(id);
+        match owed {
+            Owed::Numbers => self.standing.revocations.owe(id),
+            Owed::Epoch(tag) => self.standing.theirs.owe_epoch(id, tag),
+            Owed::Candidates | Owed::Nothing => {}
         }
     }
 

@@ -122,7 +122,7 @@ impl Node {
         for id in gone {
             tracing::info!(peer = %id, "a member left");
             self.peers.tunnels.close(tick.now, id);
-            self.peers.known.remove(&id);
+            self.forget_peer(id);
             self.peers.changed = true;
             self.outside.fib_stale = true;
         }
