@@ -93,7 +93,7 @@ impl Node {
                 self.standing
                     .handle_twin(tick, &mut self.outside, &self.users.state_dir, (a, b))
             }
-            ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
+            ControlEvent::Refused { addr, reason } => self.standing.note_refused(&addr, &reason),
             ControlEvent::Unreachable { addr, reason } => {
                 self.candidates.note_unreachable(addr, reason)
             }
@@ -180,7 +180,8 @@ impl Node {
                 self.handle_record(tick, net, key, record.as_deref());
             }
             (Question::Receipt { chain, .. }, outcome) => {
-                self.handle_receipt(tick, *chain, outcome);
+                self.standing
+                    .handle_receipt(tick, &mut self.outside, *chain, outcome);
             }
             (Question::SetBootstraps(_), Outcome::Failed(failure)) => {
                 tracing::warn!(%failure, "the new bootstraps are not used");

@@ -4,8 +4,8 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
-//! - [`membership`]: lists, documents, `farlan apply`. [`expiry`]: what ends. [`revocations`]: whoever is cut off.
-//! - [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
+//! - [`membership`]: lists, documents, `farlan apply`. [`receipts`]: another membership is ours. [`expiry`]: what ends.
+//! - [`revocations`]: whoever is cut off. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
 
 pub mod addresses;
 pub mod answers;
@@ -17,6 +17,7 @@ pub mod expiry;
 pub mod insight;
 pub mod membership;
 pub mod publish;
+pub mod receipts;
 pub mod revocations;
 pub mod run;
 pub mod sessions;
