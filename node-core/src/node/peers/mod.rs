@@ -15,8 +15,9 @@ pub mod whereabouts;
 use std::collections::BTreeMap;
 
 use nat_traversal::agent::ProbeBudget;
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::tunnels::Tunnels;
+use overlay_proto::wire::peer_message::NetworkTag;
 
 use crate::peer_turns::PeerTurns;
 use peer::Peer;
@@ -55,6 +56,21 @@ impl Peers {
         let all = self.known.keys().copied();
         all.filter(|peer| self.tunnels.current(*peer).is_some())
             .collect()
+    }
+
+    /// Each peer in session, with each network that its sessions have begun to share.
+    pub(crate) fn shared(&self) -> Vec<(PeerId, NetworkId)> {
+        let all = self.known.values();
+        all.filter(|peer| self.tunnels.current(peer.id).is_some())
+            .flat_map(|peer| peer.shared.iter().map(|network| (peer.id, *network)))
+            .collect()
+    }
+
+    /// The network of that tag, if the session with `peer` shares it.
+    pub(crate) fn shared_network(&self, peer: PeerId, tag: NetworkTag) -> Option<NetworkId> {
+        let session = self.tunnels.current(peer)?;
+        let mut shared = session.networks.iter().map(|shared| shared.network);
+        shared.find(|network| NetworkTag::from(network) == tag)
     }
 
     /// `id` is known no more; `false`: nor was it before.

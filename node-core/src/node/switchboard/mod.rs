@@ -4,7 +4,7 @@
 //! - [`answers`]: what comes of questions to the control plane ([`crate::questions`]), and its events ([`crate::control`]).
 //! - [`arrivals`]: what comes by the fast path. [`sessions`]: sessions begin and end, messages leave. [`addresses`]: own addresses have changed.
 //! - [`written`]: what takes effect once it is on disk. [`conditions`]: warnings of what keeps frames from passing.
-//! - [`membership`]: lists, documents, `farlan apply`. [`receipts`]: another membership is ours. [`expiry`]: what ends.
+//! - [`membership`]: lists, documents, `farlan apply`. [`receipts`]: another membership is ours. [`epochs`]: other keys. [`expiry`]: what ends.
 //! - [`revocations`]: whoever is cut off. [`bridges`]: what the host tells of its bridges. [`insight`]: what a simulation looks at.
 
 pub mod addresses;
@@ -13,6 +13,7 @@ pub mod arrivals;
 pub mod begin;
 pub mod bridges;
 pub mod conditions;
+pub mod epochs;
 pub mod expiry;
 pub mod insight;
 pub mod membership;
