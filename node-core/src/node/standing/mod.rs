@@ -87,3 +87,6 @@ impl Standing {
         self.revocations.retain_talks(&is_known);
     }
 }
+
+#[cfg(test)]
+mod tests;
