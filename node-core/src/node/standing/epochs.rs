@@ -29,16 +29,6 @@ pub(crate) struct Current {
     pub(crate) read: Option<[u8; 32]>,
 }
 
-/// A membership with another epoch, as it came from the disk.
-#[derive(Debug)]
-#[must_use]
-pub(crate) enum Kept {
-    /// The epoch is all that is new, and is in use: the networks are to go by it.
-    Epoch,
-    /// Another program has changed more than that, or it does not count: it is to be adopted whole.
-    More(Result<Edited>),
-}
-
 impl Standing {
     /// The epochs of a network that goes by `epoch` so far; `None`: the membership does not name it.
     pub(crate) fn epochs_of(&self, tick: Tick, id: &NetworkId, epoch: u64) -> Option<Current> {
@@ -137,20 +127,23 @@ impl Standing {
         Ok(())
     }
 
-    /// An epoch is on disk, or is in use without.
+    /// An epoch is on disk, or is in use without. `None`: it is all that is new, and the networks are to go
+    /// by it; else another program has changed more than that, or it does not count, and what is returned is to be
+    /// adopted whole.
+    #[must_use]
     pub(crate) fn handle_epoch_kept(
         &mut self,
         tick: Tick,
         edit: &Edit,
         edited: Result<Edited>,
-    ) -> Kept {
+    ) -> Option<Result<Edited>> {
         let ours = self.edited_in_memory(tick, edit);
         match (&edited, ours) {
             (Ok(there), Ok(here)) if are_same(&there.membership, &here.membership) => {
                 self.identity.membership = here.membership;
-                Kept::Epoch
+                None
             }
-            _ => Kept::More(edited),
+            _ => Some(edited),
         }
     }
 

@@ -11,7 +11,6 @@ use overlay_proto::wire::peer_message::NetworkTag;
 
 use super::run::Node;
 use crate::node::standing::Said;
-use crate::node::standing::epochs::Kept;
 use crate::node::tick::Tick;
 
 /// New cards are laid down within this, so that the members of a network do not all come at once;
@@ -84,11 +83,11 @@ impl Node {
     /// An epoch is on disk, or is in use without.
     pub(crate) fn handle_epoch_kept(&mut self, tick: Tick, edit: &Edit, edited: Result<Edited>) {
         match self.standing.handle_epoch_kept(tick, edit, edited) {
-            Kept::Epoch => {
+            None => {
                 self.follow_epochs(tick);
                 self.spread_epochs(tick);
             }
-            Kept::More(edited) => {
+            Some(edited) => {
                 if let Err(error) = self.adopt_edited(tick, edited) {
                     tracing::error!("the new epoch is not used: {error:#}");
                 }
