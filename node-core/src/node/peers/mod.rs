@@ -2,13 +2,16 @@
 //!
 //! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them.
 //! - [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]: where it can be reached.
+//! - [`meeting`]: who becomes known. [`seeking`]: who is not reached is sought.
 //! - [`undelivered`]: messages that did not get there. [`memory`]: what is kept on disk of peers.
 
 mod attempts;
 pub mod handling;
+pub mod meeting;
 pub mod memory;
 pub mod peer;
 pub mod sealing;
+pub mod seeking;
 pub mod undelivered;
 pub mod whereabouts;
 

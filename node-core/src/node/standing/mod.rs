@@ -2,13 +2,14 @@
 //!
 //! - [`identity`]: name, key, certificates. [`receipts`]: the witness's receipt, without which nobody takes our certificate.
 //! - [`revocations`]: who is revoked: learnt, carried out, handed on. [`epochs`]: the networks' keys change.
-//! - [`theirs`]: what each peer has shown and said of its membership. [`expiry`]: what ends, theirs and ours. [`twin`]: another machine with our identity.
+//! - [`theirs`]: what each peer has shown and said of its membership. [`expiry`]: what ends, theirs and ours. [`own_name`]: what people call us. [`twin`]: another machine with our identity.
 //! - [`applying`]: `farlan apply`, step by step.
 
 pub mod applying;
 pub mod epochs;
 pub mod expiry;
 pub mod identity;
+pub mod own_name;
 pub mod receipts;
 pub mod revocations;
 pub mod theirs;

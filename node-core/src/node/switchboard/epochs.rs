@@ -1,10 +1,7 @@
 //! Which keys the networks go by, and to whom epochs are handed on.
 
-use std::time::Duration;
-
 use crate::store::{Edit, Edited};
 use anyhow::Result;
-use overlay_proto::Entropy;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::wire::peer_message::NetworkTag;
@@ -12,10 +9,6 @@ use overlay_proto::wire::peer_message::NetworkTag;
 use super::run::Node;
 use crate::node::standing::Said;
 use crate::node::tick::Tick;
-
-/// New cards are laid down within this, so that the members of a network do not all come at once;
-/// as with the claims, less than the 5 s of DIRECTORY.md.
-const LAY_JITTER: Duration = Duration::from_secs(4);
 
 impl Node {
     /// The networks go by the epochs of the membership; also when the key before has to be given up.
@@ -28,8 +21,8 @@ impl Node {
             network.old_epoch = current.old;
             if let Some(secret) = current.begun {
                 network.secret = secret;
-                let jitter = self.outside.entropy.next_u32() % 1_000;
-                network.register_at = Some(tick.now + LAY_JITTER * jitter / 1_000);
+                let (schedule, out) = (&mut self.introductions.schedule, &mut self.outside);
+                schedule.renew_soon(tick.now, network.index, &mut out.entropy);
             }
             let key = network.secret.epoch_key;
             network.directory.set_epoch(tick.now, key, current.read);

@@ -45,9 +45,7 @@ impl Node {
     pub(crate) fn handle_next_static(&mut self, tick: Tick, result: Outcome) {
         if self.standing.handle_next_static(tick, result) {
             self.show_identity();
-            for network in &mut self.networks.all {
-                network.register_at = None;
-            }
+            self.introductions.schedule.renew();
         }
     }
 

@@ -44,9 +44,7 @@ impl Node {
             self.standing.go_by(networks.clone());
             self.peers.tunnels.set_networks(networks);
         }
-        for network in &mut self.networks.all {
-            network.register_at = None;
-        }
+        self.introductions.schedule.renew();
         self.show_identity();
         self.spread_epochs(tick);
         self.standing.warn_of_the_end(tick, &mut self.outside);

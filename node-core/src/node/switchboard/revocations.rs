@@ -105,10 +105,4 @@ impl Node {
             }
         }
     }
-
-    /// `id` is known no more; `false`: nor was it before. Its sessions are another matter.
-    pub(crate) fn forget_peer(&mut self, id: PeerId) -> bool {
-        self.standing.theirs.forget(id);
-        self.peers.forget(id)
-    }
 }

@@ -36,7 +36,7 @@ pub struct Node {
     /// Sessions and paths.
     pub peers: Peers,
     /// How strangers come to know each other.
-    pub(crate) introductions: Introductions,
+    pub introductions: Introductions,
     /// Directories, taps and what waits for them.
     pub networks: Networks,
     /// What users wait for.

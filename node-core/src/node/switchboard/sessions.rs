@@ -130,8 +130,6 @@ impl Node {
     /// A session with `id` can be used: the directories of the networks that are new in it compare
     /// what they know.
     fn gain_neighbour(&mut self, tick: Tick, id: PeerId) {
-        let (sequence, candidates) = self.candidates.underlay.candidates();
-        let candidates = candidates.to_vec();
         let shared: Vec<_> = self
             .peers
             .tunnels
@@ -152,7 +150,7 @@ impl Node {
             .unwrap_or_default();
         let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
         self.networks.handle_neighbour_up(tick, id, &begun);
-        self.tell_candidates(tick, id, sequence, &candidates);
+        self.tell_candidates(tick, id);
         self.tell_epochs(tick, id, &begun);
         self.tell_mtus(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
@@ -211,7 +209,7 @@ impl Node {
         }
     }
 
-    fn note_owed(&mut self, id: PeerId, owed: Owed) {
+    pub(crate) fn note_owed(&mut self, id: PeerId, owed: Owed) {
         match owed {
             Owed::Numbers => self.standing.revocations.owe(id),
             Owed::Epoch(tag) => self.standing.theirs.owe_epoch(id, tag),
@@ -228,10 +226,9 @@ impl Node {
 
     /// Says again what is owed.
     pub(crate) fn say_again(&mut self, tick: Tick) {
-        let (sequence, candidates) = self.candidates.underlay.candidates();
-        let candidates = candidates.to_vec();
+        let (sequence, _) = self.candidates.underlay.candidates();
         for id in self.peers.untold(sequence) {
-            self.tell_candidates(tick, id, sequence, &candidates);
+            self.tell_candidates(tick, id);
         }
         self.spread_epochs(tick);
         for id in self.standing.revocations.take_owed() {

@@ -137,9 +137,7 @@ impl Node {
 
     /// The numbers of lists and signals stay ahead of those in use.
     pub fn refill_sequences(&mut self, tick: Tick) {
-        if let Some(bound) = self.outside.store.sequences.poll_refill(tick.wall) {
-            self.outside.store.put(Write::Sequences(bound));
-        }
+        self.outside.store.refill_sequences(tick.wall);
     }
 
     /// The user learns what a restart will not know, once for as long as it is so.
