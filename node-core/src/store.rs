@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use overlay_proto::time::UnixTime;
 
+pub(crate) use self::edits::are_same;
 pub use self::edits::{Edit, EditError, take_epochs, take_roots};
 use self::write::Rank;
 pub use self::write::{Done, Edited, Refused, Write};

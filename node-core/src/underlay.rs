@@ -25,6 +25,7 @@ use overlay_proto::wire::DatagramKind;
 
 pub use self::udp_reach::UdpAnswer;
 use self::udp_reach::UdpReach;
+pub use self::views::Addresses;
 use crate::questions::Allocation;
 
 /// Relays in use at once: one per bootstrap of the invite, and no more than this.

@@ -130,7 +130,7 @@ fn files_in(room: &str, least: usize) -> Vec<(String, String)> {
 }
 
 /// The owners whose code stands in their own directory (ADR 43); of the others only the fields do so far.
-const OWNERS_DONE: [&str; 2] = ["candidates", "peers"];
+const OWNERS_DONE: [&str; 4] = ["candidates", "introductions", "peers", "standing"];
 
 const OWNERS: [&str; 5] = [
     "candidates",

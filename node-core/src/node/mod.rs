@@ -27,6 +27,8 @@ pub mod candidates;
 pub mod datagrams;
 pub mod effects;
 pub mod files;
+#[cfg(test)]
+mod fixtures;
 pub mod host_orders;
 pub mod introductions;
 pub mod networks;

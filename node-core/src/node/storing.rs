@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use overlay_proto::ids::NetworkName;
+use overlay_proto::time::UnixTime;
 
 use super::effects::CallId;
 use super::standing::applying::Applying;
@@ -73,6 +74,13 @@ impl Storing {
     pub(crate) fn put_for(&mut self, write: Write, who: Awaited) {
         let id = self.machine.put(write);
         self.awaited.insert(id, who);
+    }
+
+    /// The numbers of lists and signals stay ahead of those in use.
+    pub fn refill_sequences(&mut self, wall: UnixTime) {
+        if let Some(bound) = self.sequences.poll_refill(wall) {
+            self.put(Write::Sequences(bound));
+        }
     }
 
     /// The thread has carried a write out.

@@ -4,13 +4,39 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use nat_traversal::candidate::{Candidate, CandidateFilter};
-use nat_traversal::nat_kind::NatKind;
+use nat_traversal::nat_kind::{Mapping, NatKind};
 use nat_traversal::path::{AllocationId, Path, RelayName, SocketId};
 use overlay_proto::ids::PeerId;
 
 use super::{Relay, RelayKeys, RelaySpot, UdpAnswer, Underlay};
 
+/// Where this node can be reached, and by what it judges where others say they can be.
+#[derive(Debug)]
+pub struct Addresses<'a> {
+    /// The number of the list.
+    pub sequence: u64,
+    /// Our candidates.
+    pub candidates: &'a [Candidate],
+    /// How our NAT maps.
+    pub mapping: Mapping,
+    /// For the candidates of peers.
+    pub filter: &'a CandidateFilter,
+    /// The relays that we have an allocation at.
+    pub routes: Vec<RelaySpot>,
+}
+
 impl Underlay {
+    /// All that peers have to do with.
+    pub fn addresses(&self) -> Addresses<'_> {
+        Addresses {
+            sequence: self.sequence,
+            candidates: &self.candidates,
+            mapping: self.nat().mapping(),
+            filter: &self.filter,
+            routes: self.routes(),
+        }
+    }
+
     /// Our candidates and the sequence of the list.
     pub fn candidates(&self) -> (u64, &[Candidate]) {
         (self.sequence, &self.candidates)

@@ -8,7 +8,7 @@ use super::Globals;
 use super::output::{print, print_json};
 use crate::control_socket::api::{Request, Response};
 use crate::control_socket::client::{self, ClientError};
-use node_core::node::introductions::names::signed_name_stays;
+use node_core::node::standing::own_name::signed_name_stays;
 
 #[derive(Debug, Args)]
 pub(super) struct RenameArgs {

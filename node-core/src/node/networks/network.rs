@@ -99,8 +99,6 @@ pub struct Network {
     pub(crate) floods: Floods,
     /// Guests that are being asked whether they are still here.
     pub(crate) probes: Vec<LocalProbe>,
-    /// When our card is to be laid down at the rendezvous again; `None` at once.
-    pub register_at: Option<Instant>,
     /// The directory's version that the current `Fib` shows.
     pub(crate) published_version: u64,
     /// The directory's version that is on disk.
@@ -127,7 +125,6 @@ impl Network {
             waiting: Waiting::new(),
             floods: Floods::default(),
             probes: Vec::new(),
-            register_at: None,
             published_version: u64::MAX,
             saved_version: NEVER_SAVED,
         }

@@ -2,22 +2,26 @@
 //!
 //! - [`handling`]: what comes from them, and what their machines have to say. [`sealing`]: what is sealed to them. [`frames`]: as frames.
 //! - [`peer`]: one peer's path agent and channel; `attempts`: when it is sought again; [`whereabouts`]: where it can be reached.
+//! - [`meeting`]: who becomes known. [`seeking`]: who is not reached is sought.
 //! - [`undelivered`]: messages that did not get there. [`memory`]: what is kept on disk of peers.
 
 mod attempts;
 pub mod frames;
 pub mod handling;
+pub mod meeting;
 pub mod memory;
 pub mod peer;
 pub mod sealing;
+pub mod seeking;
 pub mod undelivered;
 pub mod whereabouts;
 
 use std::collections::BTreeMap;
 
 use nat_traversal::agent::ProbeBudget;
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{NetworkId, PeerId};
 use overlay_proto::tunnels::Tunnels;
+use overlay_proto::wire::peer_message::NetworkTag;
 
 use crate::peer_turns::PeerTurns;
 use peer::Peer;
@@ -51,5 +55,34 @@ impl Peers {
             refused: 0,
             changed: false,
         }
+    }
+
+    /// Those with whom there is a session.
+    pub(crate) fn in_session(&self) -> Vec<PeerId> {
+        let all = self.known.keys().copied();
+        all.filter(|peer| self.tunnels.current(*peer).is_some())
+            .collect()
+    }
+
+    /// Each peer in session, with each network that its sessions have begun to share.
+    pub(crate) fn shared(&self) -> Vec<(PeerId, NetworkId)> {
+        let all = self.known.values();
+        all.filter(|peer| self.tunnels.current(peer.id).is_some())
+            .flat_map(|peer| peer.shared.iter().map(|network| (peer.id, *network)))
+            .collect()
+    }
+
+    /// The network of that tag, if the session with `peer` shares it.
+    pub(crate) fn shared_network(&self, peer: PeerId, tag: NetworkTag) -> Option<NetworkId> {
+        let session = self.tunnels.current(peer)?;
+        let mut shared = session.networks.iter().map(|shared| shared.network);
+        shared.find(|network| NetworkTag::from(network) == tag)
+    }
+
+    /// `id` is known no more; `false`: nor was it before.
+    pub(crate) fn forget(&mut self, id: PeerId) -> bool {
+        let was_known = self.known.remove(&id).is_some();
+        self.changed |= was_known;
+        was_known
     }
 }

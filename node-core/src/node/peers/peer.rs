@@ -1,6 +1,5 @@
 //! One peer: how it can be reached, and what is on its way to it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,7 +10,6 @@ use nat_traversal::agent::PathAgent;
 use nat_traversal::candidate::Candidate;
 use nat_traversal::path::Path;
 use overlay_proto::ids::{NetworkId, PeerId};
-use overlay_proto::membership::InviteId;
 use overlay_proto::switching::PeerCounters;
 use overlay_proto::wire::{ReliableChannel, SAFE_DATAGRAM};
 
@@ -39,17 +37,6 @@ pub(crate) struct Heard {
     seen: Seen,
 }
 
-/// What a peer has shown and said of its membership.
-#[derive(Debug, Default)]
-pub(crate) struct Shown {
-    /// The invite of the certificate that it showed in its last handshake.
-    pub(crate) invite: Option<InviteId>,
-    /// The epoch of each network in which it is, by what it said and what it was handed. Kept over
-    /// sessions: the word of a new one may come before the session counts as usable. No more networks
-    /// than the node has.
-    pub(crate) epochs: BTreeMap<NetworkId, u64>,
-}
-
 /// A member of at least one of our networks.
 #[derive(Debug)]
 pub struct Peer {
@@ -71,8 +58,6 @@ pub struct Peer {
     pub(crate) told_sequence: u64,
     /// What was heard of it.
     pub(crate) heard: Heard,
-    /// What it has shown and said of its membership.
-    pub(crate) shown: Shown,
     /// The networks of the session, as the directories know them.
     pub(crate) shared: Vec<NetworkId>,
     /// When it became known.
@@ -97,7 +82,6 @@ impl Peer {
             counters: Arc::default(),
             told_sequence: 0,
             heard: Heard::default(),
-            shown: Shown::default(),
             shared: Vec::new(),
             since: now,
             last_path: None,

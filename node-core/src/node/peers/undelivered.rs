@@ -41,12 +41,7 @@ impl Peers {
         let owed = owed_for(message);
         match owed {
             Owed::Candidates => peer.told_sequence = 0,
-            Owed::Epoch(tag) => {
-                let known = peer.shown.epochs.iter_mut();
-                let of_it = known.filter(|(network, _)| NetworkTag::from(*network) == tag);
-                of_it.for_each(|(_, epoch)| *epoch = 0);
-            }
-            Owed::Numbers | Owed::Nothing => {}
+            Owed::Epoch(_) | Owed::Numbers | Owed::Nothing => {}
         }
         owed
     }

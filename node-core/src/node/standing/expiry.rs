@@ -11,8 +11,9 @@ use overlay_proto::ids::{NetworkId, NetworkName, PeerId};
 use overlay_proto::membership::Utc;
 use overlay_proto::time::UnixTime;
 
+use super::Standing;
+use crate::node::outside::Outside;
 use crate::node::storing::Outcome;
-use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 use crate::node::warnings::Topic;
 
@@ -36,7 +37,7 @@ const RECEIPT_AGAIN: Duration = Duration::from_secs(60);
 pub struct Expiry {
     judge_at: Instant,
     /// A witness did not answer.
-    pub(crate) receipts_at: Option<Instant>,
+    receipts_at: Option<Instant>,
 }
 
 impl Expiry {
@@ -51,6 +52,20 @@ impl Expiry {
     /// The witness of a certificate did not answer.
     pub(crate) fn ask_later(&mut self, now: Instant) {
         self.receipts_at = Some(now + RECEIPT_AGAIN);
+    }
+
+    /// Are witnesses to be asked again now? `true` once.
+    pub(crate) fn take_receipts_due(&mut self, now: Instant) -> bool {
+        self.receipts_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Are all certificates to be judged now? The next time comes after this one.
+    pub(crate) fn take_judging_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.judge_at;
+        if due {
+            self.judge_at = now + JUDGE_EVERY;
+        }
+        due
     }
 }
 
@@ -67,52 +82,23 @@ fn warning(network: &NetworkName, until: UnixTime, now: UnixTime) -> Option<Stri
     ))
 }
 
-impl Node {
-    /// Does what is due; part of the housekeeping.
-    pub(crate) fn check_expiry(&mut self, tick: Tick) {
-        if self
-            .standing
-            .expiry
-            .receipts_at
-            .is_some_and(|at| at <= tick.now)
-        {
-            self.standing.expiry.receipts_at = None;
-            for infra in self.candidates.up().collect::<Vec<_>>() {
-                self.ask_for_receipts(infra);
-            }
-        }
-        // Epoch keys have ends, too, and peers may have become worthy of one.
-        self.follow_epochs(tick);
-        self.spread_epochs(tick);
-        if tick.now < self.standing.expiry.judge_at {
-            return;
-        }
-        self.standing.expiry.judge_at = tick.now + JUDGE_EVERY;
-        self.judge_members(tick);
-        self.renew_static(tick);
-        self.drop_ended(tick);
-        self.warn_of_the_end(tick);
-    }
-
+impl Standing {
     /// Warns of the end of our own membership, for each network.
-    pub(crate) fn warn_of_the_end(&mut self, tick: Tick) {
-        let membership = &self.standing.identity.membership;
-        let mine = membership.networks();
+    pub(crate) fn warn_of_the_end(&self, tick: Tick, out: &mut Outside) {
+        let mine = self.identity.membership.networks();
         let stays = |about: &str| mine.iter().any(|one| one.name.as_str() == about);
-        self.outside.warnings.retain(Topic::Membership, stays);
+        out.warnings.retain(Topic::Membership, stays);
         for network in mine {
             let text = self.what_ends(tick, &network.id, &network.name);
             let name = network.name.as_str();
-            self.outside
-                .warnings
-                .set(tick.now, Topic::Membership, name, text);
+            out.warnings.set(tick.now, Topic::Membership, name, text);
         }
     }
 
     fn what_ends(&self, tick: Tick, id: &NetworkId, network: &NetworkName) -> Option<String> {
-        let membership = &self.standing.identity.membership;
+        let membership = &self.identity.membership;
         let now = membership.roots().now(tick.wall);
-        let (me, held) = (self.standing.identity.me, &self.standing.revocations.held);
+        let (me, held) = (self.identity.me, &self.revocations.held);
         let help = "get a new invite, then: farlan join -";
         let own = membership.chain_for(id);
         let awaited = || membership.without_receipt().next();
@@ -126,82 +112,89 @@ impl Node {
         }
     }
 
-    /// Cuts off whoever's certificates have ended: its claims are void, its sessions closed.
-    pub(crate) fn judge_members(&mut self, tick: Tick) {
-        let mut gone: Vec<PeerId> = Vec::new();
-        for network in &mut self.networks.all {
-            let ended: Vec<PeerId> = network
-                .directory
-                .certificates()
-                .filter(|(id, chain)| {
-                    *id != self.standing.identity.me
-                        && !self.standing.identity.is_member(
-                            *id,
-                            &network.secret.id,
-                            chain,
-                            tick.wall,
-                        )
-                })
-                .map(|(id, _)| id)
-                .collect();
-            for id in ended {
-                tracing::info!(peer = %id, network = %network.secret.name, "its certificate does not count any more");
-                network.directory.handle_member_expired(tick.now, id);
-                self.networks.touched.insert(network.index);
-                gone.push(id);
-            }
-        }
-        for id in gone {
-            // What it still shares with us, if anything, is agreed anew.
-            self.close_peer(tick, id);
-        }
+    /// Whose certificates in `network` do not count any more, of those that its directory knows.
+    pub(crate) fn ended_in<'a>(
+        &self,
+        tick: Tick,
+        network: &NetworkId,
+        certificates: impl Iterator<Item = (PeerId, &'a [u8])>,
+    ) -> Vec<PeerId> {
+        let others = certificates.filter(|(id, _)| *id != self.identity.me);
+        let ended =
+            others.filter(|(id, chain)| !self.identity.is_member(*id, network, chain, tick.wall));
+        ended.map(|(id, _)| id).collect()
+    }
+
+    /// What of ours has ended, or will soon.
+    pub(crate) fn look_at_own_ends(&self, tick: Tick, out: &mut Outside) {
+        self.renew_static(tick, out);
+        self.drop_ended(tick, out);
+        self.warn_of_the_end(tick, out);
     }
 
     /// Signs our x25519 key again before the signature ends.
-    fn renew_static(&mut self, tick: Tick) {
-        if tick.wall.plus(STATIC_RENEWAL) < self.standing.identity.static_until {
+    fn renew_static(&self, tick: Tick, out: &mut Outside) {
+        if tick.wall.plus(STATIC_RENEWAL) < self.identity.static_until {
             return;
         }
         // The sequence on disk grows first: of two signatures the higher counts.
-        self.outside.store.put(Write::NextStatic);
+        out.store.put(Write::NextStatic);
     }
 
-    /// There is a sequence for the next signature.
-    pub(crate) fn handle_next_static(&mut self, tick: Tick, result: Outcome) {
+    /// There is a sequence for the next signature. `true`: it is signed, and to be shown from now on.
+    #[must_use]
+    pub(crate) fn handle_next_static(&mut self, tick: Tick, result: Outcome) -> bool {
         match result {
-            Ok(Done::Static { public, sequence })
-                if public == self.standing.identity.static_public =>
-            {
-                self.standing.identity.sign_static(sequence, tick.wall);
-                let chain = self.standing.identity.chain.clone();
-                self.peers
-                    .tunnels
-                    .set_identity(chain, self.standing.identity.signed_static.clone());
-                for network in &mut self.networks.all {
-                    network.register_at = None;
-                }
+            Ok(Done::Static { public, sequence }) if public == self.identity.static_public => {
+                self.identity.sign_static(sequence, tick.wall);
                 tracing::info!("the node's x25519 key is signed for another year");
+                return true;
             }
             Ok(_) => tracing::error!(
                 "the x25519 key on disk is not the one in use; restart the node to use it"
             ),
             Err(refused) => tracing::error!(%refused, "the x25519 key was not signed again"),
         }
+        false
     }
 
     /// Gives up certificates of ours that have ended where there is another, and keys of epochs
     /// long gone.
-    fn drop_ended(&mut self, tick: Tick) {
-        let mut membership = self.standing.identity.membership.clone();
+    fn drop_ended(&self, tick: Tick, out: &mut Outside) {
+        let mut membership = self.identity.membership.clone();
         if membership.forget_ended(tick.wall) {
-            self.outside.store.put(Write::Edit(Edit::ForgetEnded));
+            out.store.put(Write::Edit(Edit::ForgetEnded));
         }
     }
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "any moment will do to count from"
+)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_are_judged_at_once_and_then_twice_a_minute() {
+        let now = Instant::now();
+        let mut expiry = Expiry::new(now);
+        assert!(expiry.take_judging_due(now) && !expiry.take_judging_due(now));
+        assert!(!expiry.take_judging_due(now + JUDGE_EVERY / 2));
+        assert!(expiry.take_judging_due(now + JUDGE_EVERY));
+    }
+
+    #[test]
+    fn a_witness_that_did_not_answer_is_asked_again_once() {
+        let now = Instant::now();
+        let mut expiry = Expiry::new(now);
+        assert!(!expiry.take_receipts_due(now + RECEIPT_AGAIN));
+        expiry.ask_later(now);
+        assert!(!expiry.take_receipts_due(now + RECEIPT_AGAIN / 2));
+        assert!(expiry.take_receipts_due(now + RECEIPT_AGAIN));
+        assert!(!expiry.take_receipts_due(now + RECEIPT_AGAIN * 2));
+    }
 
     #[test]
     fn the_user_is_warned_a_month_ahead() {

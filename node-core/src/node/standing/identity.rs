@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use overlay_proto::directory::OpenedCard;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ids::{NetworkId, PeerId};
@@ -63,6 +64,29 @@ impl Identity {
             .and_then(|signed| signed.verify(peer, overlay, wall))
             .map_err(|_| DropReason::CertificateRefused)?;
         Ok(binding.public)
+    }
+
+    /// Who showed `card` in `network`, and its x25519 static.
+    pub(crate) fn judge_card(
+        &self,
+        card: &OpenedCard,
+        network: &NetworkId,
+        wall: UnixTime,
+    ) -> Result<(Member, [u8; 32]), DropReason> {
+        let id = card.entry.node;
+        let verified = self
+            .verify_chain(&card.card.chain, wall)
+            .and_then(|member| {
+                let document = &card.card.static_document;
+                Ok((member, self.verify_static(document, id, wall)?))
+            });
+        let (member, static_key) = verified.inspect_err(|reason| {
+            tracing::info!(peer = %id, reason = reason.name(), "card refused");
+        })?;
+        if member.peer != id || !member.is_member_of(network) {
+            return Err(DropReason::CertificateRefused);
+        }
+        Ok((member, static_key))
     }
 
     /// Signs our x25519 key as of `wall`; `sequence` is above all before, and on disk.

@@ -17,11 +17,9 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, ListState, Page, PageAssembly, Revocations, RootStore, SignedRevocations,
 };
-use overlay_proto::wire::peer_message::PeerMessage;
 
-use super::Standing;
+use super::{Said, Standing};
 use crate::node::outside::Outside;
-use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 
 /// The same lists go to one peer at most this often: a question of 17 bytes must not cost 63 KiB
@@ -45,7 +43,7 @@ pub struct Followed {
     /// The gate's root documents, as it last told. Lists are checked by them before the membership has them.
     roots: RootStore,
     /// The lists on their way: at most one entry for each peer.
-    pub(crate) talks: BTreeMap<PeerId, ListTalk>,
+    talks: BTreeMap<PeerId, ListTalk>,
 }
 
 impl Followed {
@@ -72,6 +70,85 @@ impl Followed {
         });
         owed.collect()
     }
+
+    /// There is nothing to say to `peer` any more.
+    pub(crate) fn end_talk(&mut self, peer: PeerId) {
+        self.talks.remove(&peer);
+    }
+
+    /// Only those that `is_known` names are known.
+    pub(super) fn retain_talks(&mut self, is_known: impl Fn(&PeerId) -> bool) {
+        self.talks.retain(|peer, _| is_known(peer));
+    }
+
+    /// A handshake told the number `theirs` of the lists that `peer` holds. The lower side pulls `first`.
+    fn compare(&mut self, now: Instant, peer: PeerId, theirs: u64, first: bool) -> Vec<Said> {
+        let ours = self.held.state();
+        if theirs > ours.number || (first && ours.number > 0 && theirs == ours.number) {
+            // Two lists of one number are told apart by their digest.
+            vec![Said::Held(ours)]
+        } else if theirs < ours.number {
+            self.hand_over(now, peer, |_| true)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// `peer` says what it holds.
+    fn answer(&mut self, now: Instant, peer: PeerId, theirs: ListState) -> Vec<Said> {
+        let ours = self.held.state();
+        if ours.is_above(&theirs) {
+            self.hand_over(now, peer, |_| true)
+        } else if theirs.is_above(&ours) {
+            vec![Said::Held(ours)]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Lists for a peer in session.
+    fn hand_over(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        wanted: impl Fn(&SignedRevocations) -> bool,
+    ) -> Vec<Said> {
+        let state = self.held.state();
+        let talk = self.talks.entry(peer).or_default();
+        if talk
+            .sent
+            .is_some_and(|(sent, at)| sent == state && now < at + SAME_AGAIN)
+        {
+            // It may have restarted since, before its disk had them.
+            talk.owed = true;
+            return Vec::new();
+        }
+        talk.sent = Some((state, now));
+        let wanted = self.held.lists().iter().filter(|list| wanted(list));
+        wanted.map(|list| Said::List(list.encode())).collect()
+    }
+}
+
+/// What a change of the gate's book means.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Changed {
+    /// What was held before.
+    before: Arc<Revocations>,
+    /// Those that lost a certificate.
+    pub(crate) gone: BTreeSet<PeerId>,
+}
+
+/// What the lists say of this node.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Own {
+    /// Its certificate counts.
+    Counts,
+    /// It does not; another one is to be shown.
+    Void,
+    /// There is no other: this node is out.
+    Out,
 }
 
 impl Standing {
@@ -97,6 +174,68 @@ impl Standing {
             }
             Err(reason) => out.drops.count(reason),
         }
+    }
+
+    /// The gate's book has changed to `held`.
+    pub(crate) fn handle_revocations(&mut self, held: Arc<Revocations>) -> Changed {
+        let before = std::mem::replace(&mut self.revocations.held, Arc::clone(&held));
+        tracing::info!(
+            list = held.number().0,
+            entries = held.entries().len(),
+            "revocations"
+        );
+        // Those that lost a certificate, and those whose certificates were forgotten meanwhile.
+        let lost = self.identity.verifier.set_revocations(Arc::clone(&held));
+        let named = self.theirs.named_by(&held);
+        let gone = lost.into_iter().chain(named).collect();
+        Changed { before, gone }
+    }
+
+    /// Is it us? Then another certificate is shown, or if there is none this node ends its sessions
+    /// and dials nobody until it has joined anew; the user reads which of both it is.
+    pub(crate) fn judge_own(&mut self, tick: Tick, out: &mut Outside) -> Own {
+        self.warn_of_the_end(tick, out);
+        let (me, held) = (self.identity.me, &self.revocations.held);
+        let shown = Chain::decode(&self.identity.chain).map(|chain| chain.claimed_invite());
+        let Some(entry) = shown.ok().and_then(|invite| held.check(me, invite).err()) else {
+            return Own::Counts;
+        };
+        tracing::error!("{entry}: this is about this node");
+        if !self.is_out() {
+            return Own::Void;
+        }
+        self.last_refusal = Some(format!(
+            "{entry} (list {}); ask for a new invite",
+            held.number().0
+        ));
+        Own::Out
+    }
+
+    /// What is new in the book, for a peer in session.
+    pub(crate) fn hand_news(&mut self, now: Instant, peer: PeerId, news: &Changed) -> Vec<Said> {
+        let lists = &mut self.revocations;
+        lists.hand_over(now, peer, |list| !news.before.lists().contains(list))
+    }
+
+    /// A handshake told which list `peer` holds. The lower side pulls `first`.
+    pub(crate) fn compare_numbers(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        theirs: u64,
+        first: bool,
+    ) -> Vec<Said> {
+        self.revocations.compare(now, peer, theirs, first)
+    }
+
+    /// `peer` says what it holds.
+    pub(crate) fn handle_lists_held(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        theirs: ListState,
+    ) -> Vec<Said> {
+        self.revocations.answer(now, peer, theirs)
     }
 
     /// The newest root documents of this overlay that the gate or the membership has.
@@ -131,149 +270,6 @@ impl Standing {
         ListNumbers {
             root: self.identity.membership.roots().newest().version,
             revocation: self.revocations.held.number().0,
-        }
-    }
-}
-
-impl Node {
-    /// The gate's book has changed to `held`: whoever is named is cut off here, and all others in session
-    /// are told. It comes before any input that may depend on it.
-    pub fn handle_revocations(&mut self, tick: Tick, held: Arc<Revocations>) {
-        let before = std::mem::replace(&mut self.standing.revocations.held, Arc::clone(&held));
-        tracing::info!(
-            list = held.number().0,
-            entries = held.entries().len(),
-            "revocations"
-        );
-        self.tell_numbers();
-        // Those that lost a certificate, and those whose certificates were forgotten meanwhile.
-        let lost = self
-            .standing
-            .identity
-            .verifier
-            .set_revocations(Arc::clone(&held));
-        let named = self.peers.known.values().filter(|peer| {
-            let shown = peer
-                .shown
-                .invite
-                .is_some_and(|invite| held.names_invite(invite));
-            shown || held.names_node(peer.id)
-        });
-        let gone: BTreeSet<PeerId> = lost.into_iter().chain(named.map(|peer| peer.id)).collect();
-        for peer in gone {
-            self.cut_off(tick, peer);
-        }
-        self.judge_own(tick);
-        let ids: Vec<PeerId> = self.peers.known.keys().copied().collect();
-        for id in ids {
-            if self.peers.tunnels.current(id).is_some() {
-                self.send_lists(tick, id, |list| !before.lists().contains(list));
-            }
-        }
-        // Now that it is known who must not have them.
-        self.spread_epochs(tick);
-        self.save_state(tick);
-    }
-
-    /// A certificate of `id` is void: its sessions end, and it leaves the networks that no other
-    /// certificate of its proves.
-    pub(crate) fn cut_off(&mut self, tick: Tick, id: PeerId) {
-        self.peers.tunnels.close(tick.now, id);
-        self.outside.fib_stale = true;
-        let mut remains = false;
-        for network in &mut self.networks.all {
-            let rights =
-                self.standing
-                    .identity
-                    .verifier
-                    .rights_in(id, &network.secret.id, tick.wall);
-            if rights.is_some() {
-                remains = true;
-            } else {
-                network.directory.handle_member_gone(tick.now, id);
-                self.networks.touched.insert(network.index);
-            }
-        }
-        tracing::info!(peer = %id, remains, "revoked");
-        if remains {
-            self.touch_peer(id);
-        } else if self.peers.known.remove(&id).is_some() {
-            self.standing.revocations.talks.remove(&id);
-            self.peers.changed = true;
-        }
-    }
-
-    /// Is it us? Then another certificate is shown, or if there is none this node ends its sessions
-    /// and dials nobody until it has joined anew; the user reads which of both it is.
-    fn judge_own(&mut self, tick: Tick) {
-        let (me, held) = (
-            self.standing.identity.me,
-            Arc::clone(&self.standing.revocations.held),
-        );
-        self.warn_of_the_end(tick);
-        let shown =
-            Chain::decode(&self.standing.identity.chain).map(|chain| chain.claimed_invite());
-        let Some(entry) = shown.ok().and_then(|invite| held.check(me, invite).err()) else {
-            return;
-        };
-        tracing::error!("{entry}: this is about this node");
-        if is_out(&self.standing.identity.membership, &held, me) {
-            self.standing.last_refusal = Some(format!(
-                "{entry} (list {}); ask for a new invite",
-                held.number().0
-            ));
-            let peers: Vec<PeerId> = self.peers.known.keys().copied().collect();
-            for peer in peers {
-                self.peers.tunnels.close(tick.now, peer);
-                self.peers.known.remove(&peer);
-            }
-            self.outside.fib_stale = true;
-            self.peers.changed = true;
-        }
-        if let Err(error) = self.adopt(tick, self.standing.identity.membership.clone()) {
-            tracing::error!(error = format!("{error:#}"), "no other certificate is used");
-        }
-    }
-
-    /// A handshake told which list `id` holds. The lower side pulls first.
-    pub(crate) fn compare_numbers(&mut self, tick: Tick, id: PeerId, theirs: u64, first: bool) {
-        let ours = self.standing.revocations.held.state();
-        if theirs > ours.number || (first && ours.number > 0 && theirs == ours.number) {
-            // Two lists of one number are told apart by their digest.
-            self.send_message(tick, id, &PeerMessage::ListsHeld(ours));
-        } else if theirs < ours.number {
-            self.send_lists(tick, id, |_| true);
-        }
-    }
-
-    /// `id` says what it holds.
-    pub(crate) fn handle_lists_held(&mut self, tick: Tick, id: PeerId, theirs: ListState) {
-        let ours = self.standing.revocations.held.state();
-        if ours.is_above(&theirs) {
-            self.send_lists(tick, id, |_| true);
-        } else if theirs.is_above(&ours) {
-            self.send_message(tick, id, &PeerMessage::ListsHeld(ours));
-        }
-    }
-
-    /// Hands lists to a peer in session.
-    fn send_lists(&mut self, tick: Tick, id: PeerId, wanted: impl Fn(&SignedRevocations) -> bool) {
-        let held = Arc::clone(&self.standing.revocations.held);
-        let state = held.state();
-        let talk = self.standing.revocations.talks.entry(id).or_default();
-        if talk
-            .sent
-            .is_some_and(|(sent, at)| sent == state && tick.now < at + SAME_AGAIN)
-        {
-            // It may have restarted since, before its disk had them.
-            talk.owed = true;
-            return;
-        }
-        talk.sent = Some((state, tick.now));
-        for list in held.lists().iter().filter(|list| wanted(list)) {
-            for page in Page::split(&list.encode()) {
-                self.send_message(tick, id, &PeerMessage::ListPage(page));
-            }
         }
     }
 }

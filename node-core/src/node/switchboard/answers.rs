@@ -19,9 +19,6 @@ use crate::node::storing;
 use crate::node::switchboard::run::Node;
 use crate::node::tick::Tick;
 
-/// After a bootstrap did not take a card.
-const REGISTER_AGAIN: Duration = Duration::from_secs(5);
-
 /// What came of something that a task was sent for.
 pub enum Answer {
     /// A question to the control plane.
@@ -67,8 +64,8 @@ impl Node {
                     .ask_for_allocation(tick, &mut self.outside, peer);
                 self.outside.asking.put(Question::Clock { infra: peer });
                 self.candidates.infra.insert(peer);
+                self.introductions.schedule.renew();
                 for network in &mut self.networks.all {
-                    network.register_at = None;
                     network.directory.handle_dht_ready(tick.now);
                     self.networks.touched.insert(network.index);
                 }
@@ -93,7 +90,7 @@ impl Node {
                 self.standing
                     .handle_twin(tick, &mut self.outside, &self.users.state_dir, (a, b))
             }
-            ControlEvent::Refused { addr, reason } => self.note_refused(&addr, &reason),
+            ControlEvent::Refused { addr, reason } => self.standing.note_refused(&addr, &reason),
             ControlEvent::Unreachable { addr, reason } => {
                 self.candidates.note_unreachable(addr, reason)
             }
@@ -152,9 +149,7 @@ impl Node {
                 }
             }
             (Question::Register { net, .. }, _) => {
-                if let Some(network) = self.networks.all.get_mut(usize::from(net.0)) {
-                    network.register_at = Some(tick.now + REGISTER_AGAIN);
-                }
+                self.introductions.schedule.try_again(tick.now, net);
             }
             (Question::Allocate { infra }, Outcome::Allocation(allocation)) => {
                 self.candidates
@@ -186,7 +181,8 @@ impl Node {
                 self.handle_record(tick, net, key, record.as_deref());
             }
             (Question::Receipt { chain, .. }, outcome) => {
-                self.handle_receipt(tick, *chain, outcome);
+                self.standing
+                    .handle_receipt(tick, &mut self.outside, *chain, outcome);
             }
             (Question::SetBootstraps(_), Outcome::Failed(failure)) => {
                 tracing::warn!(%failure, "the new bootstraps are not used");

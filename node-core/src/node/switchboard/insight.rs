@@ -29,9 +29,7 @@ impl Node {
     /// Those with whom there is a session.
     #[must_use]
     pub fn sessions(&self) -> Vec<PeerId> {
-        let all = self.peers.known.keys().copied();
-        all.filter(|peer| self.peers.tunnels.current(*peer).is_some())
-            .collect()
+        self.peers.in_session()
     }
 
     /// Who owns `key` in a network, as far as this node knows.

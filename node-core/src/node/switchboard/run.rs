@@ -36,7 +36,7 @@ pub struct Node {
     /// Sessions and paths.
     pub peers: Peers,
     /// How strangers come to know each other.
-    pub(crate) introductions: Introductions,
+    pub introductions: Introductions,
     /// Directories, taps and what waits for them.
     pub networks: Networks,
     /// What users wait for.
@@ -233,10 +233,7 @@ impl Node {
                 || networks.iter().any(|n| n.directory.member(id).is_some())
         });
         let peers = &self.peers.known;
-        self.standing
-            .revocations
-            .talks
-            .retain(|id, _| peers.contains_key(id));
+        self.standing.retain_peers(|id| peers.contains_key(id));
         if self.peers.known.len() != before {
             self.peers.changed = true;
             self.outside.fib_stale = true;

@@ -74,10 +74,11 @@ impl Node {
                 let networks: Vec<_> = session.networks.iter().map(|n| n.network).collect();
                 self.meet_in_handshake(tick, id, &networks, &peer_chain, static_key);
                 self.compare_numbers(tick, id, lists.revocation, first);
+                let shown = Chain::decode(&peer_chain).ok();
+                let invite = shown.map(|chain| chain.claimed_invite());
+                self.standing.theirs.note_invite(id, invite);
                 let in_session = self.peers.tunnels.current(id).is_some();
                 if let Some(peer) = self.peers.known.get_mut(&id) {
-                    let shown = Chain::decode(&peer_chain).ok();
-                    peer.shown.invite = shown.map(|chain| chain.claimed_invite());
                     // A rekey moves no traffic: the address that a handshake came from proves
                     // nothing. Without a path there is none to protect.
                     if in_session && peer.agent.chosen().is_none() {
@@ -128,8 +129,6 @@ impl Node {
     /// A session with `id` can be used: the directories of the networks that are new in it compare
     /// what they know.
     fn gain_neighbour(&mut self, tick: Tick, id: PeerId) {
-        let (sequence, candidates) = self.candidates.underlay.candidates();
-        let candidates = candidates.to_vec();
         let shared: Vec<_> = self
             .peers
             .tunnels
@@ -150,7 +149,7 @@ impl Node {
             .unwrap_or_default();
         let begun: Vec<_> = shared.into_iter().filter(|n| !before.contains(n)).collect();
         self.networks.handle_neighbour_up(tick, id, &begun);
-        self.tell_candidates(tick, id, sequence, &candidates);
+        self.tell_candidates(tick, id);
         self.tell_epochs(tick, id, &begun);
         self.tell_mtus(tick, id, &begun);
         // Our claims go first: the peer checks the waiting frames' sources against them.
@@ -209,18 +208,19 @@ impl Node {
         }
     }
 
-    fn note_owed(&mut self, id: PeerId, owed: Owed) {
-        if owed == Owed::Numbers {
-            self.standing.revocations.owe(id);
+    pub(crate) fn note_owed(&mut self, id: PeerId, owed: Owed) {
+        match owed {
+            Owed::Numbers => self.standing.revocations.owe(id),
+            Owed::Epoch(tag) => self.standing.theirs.owe_epoch(id, tag),
+            Owed::Candidates | Owed::Nothing => {}
         }
     }
 
     /// Says again what is owed.
     pub(crate) fn say_again(&mut self, tick: Tick) {
-        let (sequence, candidates) = self.candidates.underlay.candidates();
-        let candidates = candidates.to_vec();
+        let (sequence, _) = self.candidates.underlay.candidates();
         for id in self.peers.untold(sequence) {
-            self.tell_candidates(tick, id, sequence, &candidates);
+            self.tell_candidates(tick, id);
         }
         self.spread_epochs(tick);
         for id in self.standing.revocations.take_owed() {

@@ -5,10 +5,9 @@
 
 use std::time::Instant;
 
-use crate::store::{Done, Edit, Edited, Refused, Write, WriteId, Written};
+use crate::store::{Done, Edit, Edited, Refused, Write, WriteId, Written, are_same};
 use anyhow::{Result, anyhow};
 use overlay_proto::ids::NetworkName;
-use overlay_proto::membership::Membership;
 
 use crate::node::effects::Effect;
 use crate::node::files::{LOOPED_PORTS, PEERS, blob_name};
@@ -28,15 +27,6 @@ fn file_of(write: &Write) -> Option<String> {
         Write::Edit(edit) if edit.is_learnt() => "membership".to_owned(),
         _ => return None,
     })
-}
-
-/// But for the clock's floor, which a run of the node may have raised.
-pub(crate) fn are_same(one: &Membership, other: &Membership) -> bool {
-    let (mut one, mut other) = (one.clone(), other.clone());
-    let floor = one.roots().floor().max(other.roots().floor());
-    one.roots_mut().raise_floor(floor);
-    other.roots_mut().raise_floor(floor);
-    one == other
 }
 
 impl Node {
@@ -94,7 +84,7 @@ impl Node {
             Ok(_) => Err(anyhow!("the membership was not told")),
             Err(refused) if edit.is_learnt() => {
                 tracing::debug!(%refused, "the membership was not saved");
-                self.edited_in_memory(tick, edit)
+                self.standing.edited_in_memory(tick, edit)
             }
             Err(refused) => Err(refused.into()),
         };
@@ -117,13 +107,6 @@ impl Node {
             Edit::ApplyRoots(_) => self.handle_roots_applied(tick, who, edited),
             Edit::ApplyEpochs(_) => self.handle_epochs_applied(tick, who, edited),
         }
-    }
-
-    /// The own membership with `edit` applied, for as long as the node runs.
-    pub(crate) fn edited_in_memory(&self, tick: Tick, edit: &Edit) -> Result<Edited> {
-        let mut membership = self.standing.identity.membership.clone();
-        let begun = edit.apply(&mut membership, tick.wall)?;
-        Ok(Edited { membership, begun })
     }
 
     /// From now on the edited membership is ours; the networks with a new epoch.
@@ -160,9 +143,7 @@ impl Node {
 
     /// The numbers of lists and signals stay ahead of those in use.
     pub fn refill_sequences(&mut self, tick: Tick) {
-        if let Some(bound) = self.outside.store.sequences.poll_refill(tick.wall) {
-            self.outside.store.put(Write::Sequences(bound));
-        }
+        self.outside.store.refill_sequences(tick.wall);
     }
 
     /// The user learns what a restart will not know, once for as long as it is so.

@@ -51,7 +51,8 @@ impl Node {
     /// For the user: what cannot be said.
     pub(crate) fn leave_networks(&mut self, tick: Tick) -> Result<()> {
         for network in &mut self.networks.all {
-            network.register_at = Some(tick.now + NEVER);
+            let schedule = &mut self.introductions.schedule;
+            schedule.put_off(network.index, tick.now + NEVER);
             network
                 .directory
                 .handle_leave(tick.now)
@@ -122,7 +123,7 @@ impl Node {
         for id in gone {
             tracing::info!(peer = %id, "a member left");
             self.peers.tunnels.close(tick.now, id);
-            self.peers.known.remove(&id);
+            self.forget_peer(id);
             self.peers.changed = true;
             self.outside.fib_stale = true;
         }

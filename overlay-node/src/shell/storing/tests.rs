@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::PeerId;
+use overlay_proto::switching::NetIndex;
 use overlay_proto::time::UnixTime;
 use tokio::sync::oneshot;
 
@@ -182,12 +183,14 @@ async fn a_receipt_and_an_epoch_count_when_written_and_all_the_same_if_the_disk_
     assert_eq!(house.epoch(), 2);
     assert!(shown(&house), "what came from the disk has no receipt");
     // That it is on disk at last changes nothing more: no card is laid down anew.
-    let later = Some(Instant::now() + Duration::from_secs(99));
-    house.shell.node.networks.all[0].register_at = later;
+    let (lab, later) = (NetIndex(0), Instant::now() + Duration::from_secs(99));
+    let cards = &mut house.shell.node.introductions.schedule;
+    cards.put_off(lab, later);
     house.tell(Word::Take).await;
     assert!(house.on_disk().chain().unwrap().has_receipt());
     assert!(shown(&house) && house.is_remembered());
-    assert_eq!(house.shell.node.networks.all[0].register_at, later);
+    let cards = &house.shell.node.introductions.schedule;
+    assert_eq!(cards.next(lab), Some(later));
 }
 
 #[tokio::test]
