@@ -220,8 +220,9 @@ impl Run<'_> {
             run.is_unknown(run.peer_of(NEWCOMER), cast)
                 .or_else(|| run.lacks_document(None))
                 .or_else(|| run.meets(NEWCOMER, "no session with who is revoked"))
-                .or_else(|| run.has_not_read(NEWCOMER))
-        })
+        })?;
+        // It dials, and is refused.
+        self.within(TOLD_S, |run| run.has_not_read(NEWCOMER))
     }
 
     /// A bootstrap does not know who is revoked.

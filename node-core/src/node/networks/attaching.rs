@@ -192,6 +192,10 @@ impl Networks {
     pub(crate) fn follow_detach(&mut self, tick: Tick, request: &AttachRequest) {
         if request.vm.is_none() && request.nic.is_none() {
             self.withdraw_all(tick, &request.network);
+            let mut networks = self.all.iter_mut();
+            if let Some(network) = networks.find(|n| n.secret.name == request.network) {
+                network.bridge.leave();
+            }
         }
     }
 

@@ -131,6 +131,13 @@ impl Bridge {
             .collect()
     }
 
+    /// Nothing that it has is here any more: the network was detached from it. The next attachment looks anew.
+    pub(crate) fn leave(&mut self) {
+        self.index = 0;
+        self.ports.clear();
+        self.learned.clear();
+    }
+
     /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
     pub(crate) const fn untagged(&self) -> Option<VlanId> {
         self.untagged
