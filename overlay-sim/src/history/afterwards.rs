@@ -3,6 +3,7 @@
 //!
 //! 1. All bootstraps are cut off. One member is revoked and the keys change, while one is off, and one takes no list.
 //! 2. The bootstraps come back, and who was off.
+//!    The hostile member hands on what it knows, old and forged.
 //! 3. One leaves, with a clock that is ahead; a guest is plugged out; a network is detached; somebody joins by an invite of before.
 //! 4. Who has left joins again, and somebody else tries the invite that was used.
 //! 5. One more is revoked, with all bootstraps there.
@@ -14,7 +15,7 @@ use node_core::api::{AttachRequest, Request, Response};
 use overlay_proto::ids::{NetworkName, PeerId};
 
 use super::failure::{Failure, Found};
-use super::plan::{HostPlan, Site, draw, mac_of};
+use super::plan::{Attack, Event, HostPlan, Site, draw, mac_of};
 use super::run::{Run, State};
 use crate::world::{Along, GuestId, Terms};
 
@@ -59,8 +60,9 @@ impl Run<'_> {
         };
         self.change_keys(cast)?;
         self.come_back(cast)?;
+        self.do_harm();
         self.come_and_go(cast, &name, &invite)?;
-        self.join_again(cast, &invite)?;
+        self.join_again(cast, &name, &invite)?;
         self.revoke_newcomer(cast)?;
         self.tell("all is well afterwards");
         Ok(())
@@ -241,6 +243,13 @@ impl Run<'_> {
         here.map(|(number, one)| (*number, one.id)).collect()
     }
 
+    /// What must change nothing.
+    fn do_harm(&mut self) {
+        for attack in [Attack::Documents, Attack::Replay] {
+            self.happen(&Event::Attack(attack));
+        }
+    }
+
     fn come_and_go(&mut self, cast: Cast, name: &NetworkName, invite: &str) -> Result<(), Found> {
         let Some((leaver, detacher)) = self.up(cast.leaver).zip(self.up(cast.detacher)) else {
             return Ok(());
@@ -277,6 +286,19 @@ impl Run<'_> {
         })
     }
 
+    /// A member that does not take a host for one.
+    fn ignores(&self, host: u16, name: &NetworkName) -> Option<Failure> {
+        let peer = self.peer_of(host)?;
+        let mut members = self
+            .members()
+            .filter(|one| one.plan.networks.contains(&LAB));
+        let with = members.find(|one| !self.world.members(one.id, name).contains(&peer))?;
+        Some(Failure::Late {
+            what: "heard that somebody joined again",
+            host: with.plan.host,
+        })
+    }
+
     /// A member that takes somebody for the owner of a guest that is plugged in nowhere.
     fn claims(&self, gone: &[(u16, GuestId)], name: &NetworkName) -> Option<Failure> {
         self.members().find_map(|placed| {
@@ -309,7 +331,7 @@ impl Run<'_> {
         }
     }
 
-    fn join_again(&mut self, cast: Cast, used: &str) -> Result<(), Found> {
+    fn join_again(&mut self, cast: Cast, name: &NetworkName, used: &str) -> Result<(), Found> {
         let Some(leaver) = self.hosts.get(&cast.leaver).map(|one| one.id) else {
             return Ok(());
         };
@@ -328,7 +350,10 @@ impl Run<'_> {
         self.set_state(THIEF, State::Gone);
         let until = self.world.now() + Duration::from_secs(TOLD_S);
         self.within(TOLD_S, |run| {
-            run.misses(cast.leaver).or_else(|| run.unsettled())
+            let alone = run.misses(cast.leaver);
+            alone
+                .or_else(|| run.ignores(cast.leaver, name))
+                .or_else(|| run.unsettled())
         })?;
         self.go_on(until)?;
         match self.meets(THIEF, "a session by an invite that was used") {

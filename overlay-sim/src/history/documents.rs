@@ -8,7 +8,7 @@ use overlay_proto::ids::PeerId;
 use overlay_proto::membership::CLOCK_TOLERANCE;
 
 use super::failure::{Failure, Found};
-use super::plan::HostPlan;
+use super::plan::{HostPlan, mac_of};
 use super::run::{Placed, Run, State};
 use crate::world::Terms;
 
@@ -117,15 +117,25 @@ impl Run<'_> {
             .filter(|(_, at)| long_ago(at))
             .map(|(peer, _)| *peer)
             .collect();
+        if ended.is_empty() {
+            return None;
+        }
         let mut members = self.members().filter(|one| one.right_s > NOTICED_S);
         members.find_map(|placed| {
             let sessions = self.world.sessions(placed.id);
             let host = placed.plan.host;
-            sessions.iter().find(|peer| ended.contains(peer))?;
-            Some(Failure::Late {
-                what: "no session with a member that has ended",
-                host,
-            })
+            let late = |what| Some(Failure::Late { what, host });
+            if sessions.iter().any(|peer| ended.contains(peer)) {
+                return late("no session with a member that has ended");
+            }
+            let owned = self.guests.iter().any(|(guest, one)| {
+                let name = self.names.get(one.network);
+                let owner = name.and_then(|name| self.world.owner(placed.id, name, mac_of(*guest)));
+                owner.is_some_and(|owner| ended.contains(&owner))
+            });
+            owned
+                .then(|| late("forgotten what a member claimed that has ended"))
+                .flatten()
         })
     }
 

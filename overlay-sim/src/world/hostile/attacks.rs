@@ -13,6 +13,9 @@ use super::Hostile;
 /// Datagrams of noise at each attack, for each member.
 const NOISE: u32 = 8;
 
+/// Forgeries of each document, for each member.
+const FORGERIES: u32 = 4;
+
 const fn untagged(mac: MacAddr) -> MacKey {
     MacKey {
         vlan: VlanId::UNTAGGED,
@@ -106,13 +109,17 @@ impl Hostile {
         let known: Vec<_> = self.memory.documents.iter().cloned().collect();
         for peer in self.peers() {
             for document in &known {
-                let mut forged = document.clone();
-                let bits = u32::try_from(forged.len()).unwrap_or(1).max(1);
-                let place = usize::try_from(self.entropy.next_u32() % bits).unwrap_or(0);
-                if let Some(byte) = forged.get_mut(place) {
-                    *byte ^= 1;
-                }
-                for message in [document.clone(), forged] {
+                let forged = (0..FORGERIES).map(|_| {
+                    let mut forged = document.clone();
+                    let len = u32::try_from(forged.len()).unwrap_or(1).max(1);
+                    let place = usize::try_from(self.entropy.next_u32() % len).unwrap_or(0);
+                    if let Some(byte) = forged.get_mut(place) {
+                        *byte ^= 1;
+                    }
+                    forged
+                });
+                let forged: Vec<_> = forged.collect();
+                for message in forged.into_iter().chain([document.clone()]) {
                     if let Some(talk) = self.talks.get_mut(&peer) {
                         // A full channel is full.
                         let _ = talk.channel.send(tick.now, message);
