@@ -113,11 +113,12 @@ impl Run<'_> {
         self.world.peer(self.hosts.get(&host)?.id)
     }
 
-    /// A member other than the deaf one that still has a session with a host.
-    fn meets(&self, host: u16, what: &'static str) -> Option<Failure> {
+    /// A member other than the deaf one that still has a session with a host; only those of one network are looked at, or all.
+    fn meets(&self, host: u16, of: Option<usize>, what: &'static str) -> Option<Failure> {
         let peer = self.peer_of(host)?;
         let deaf = self.standing.deaf;
-        let mut members = self.members().filter(|one| Some(one.plan.host) != deaf);
+        let members = self.members().filter(|one| Some(one.plan.host) != deaf);
+        let mut members = members.filter(|one| of.is_none_or(|of| one.plan.networks.contains(&of)));
         let with = members.find(|one| self.world.sessions(one.id).contains(&peer))?;
         let host = with.plan.host;
         Some(Failure::Late { what, host })
@@ -163,7 +164,7 @@ impl Run<'_> {
         }
         self.within(AT_ONCE_S, |run| {
             let lacks = run.lacks_document(Some(LAB));
-            lacks.or_else(|| run.meets(cast.revoked, "no session with who is revoked"))
+            lacks.or_else(|| run.meets(cast.revoked, Some(LAB), "no session with who is revoked"))
         })?;
         self.has_no_keys(cast.revoked)
     }
@@ -192,7 +193,7 @@ impl Run<'_> {
             run.is_unknown(revoked, cast)
                 .or_else(|| run.unsettled())
                 .or_else(|| run.misses(cast.away))
-                .or_else(|| run.meets(cast.revoked, "no session with who is revoked"))
+                .or_else(|| run.meets(cast.revoked, None, "no session with who is revoked"))
                 .or_else(|| run.has_not_read(cast.revoked))
         })?;
         self.has_no_keys(cast.revoked)
@@ -221,7 +222,7 @@ impl Run<'_> {
         self.within(AT_ONCE_S, |run| {
             run.is_unknown(run.peer_of(NEWCOMER), cast)
                 .or_else(|| run.lacks_document(None))
-                .or_else(|| run.meets(NEWCOMER, "no session with who is revoked"))
+                .or_else(|| run.meets(NEWCOMER, None, "no session with who is revoked"))
         })?;
         // It dials, and is refused.
         self.within(TOLD_S, |run| run.has_not_read(NEWCOMER))
@@ -266,7 +267,7 @@ impl Run<'_> {
         }
         self.come(NEWCOMER, invite);
         self.within(TOLD_S, |run| {
-            let stays = run.meets(cast.leaver, "no session with who has left");
+            let stays = run.meets(cast.leaver, None, "no session with who has left");
             stays
                 .or_else(|| run.lists(left, name))
                 .or_else(|| run.claims(&gone, name))
@@ -356,7 +357,7 @@ impl Run<'_> {
                 .or_else(|| run.unsettled())
         })?;
         self.go_on(until)?;
-        match self.meets(THIEF, "a session by an invite that was used") {
+        match self.meets(THIEF, None, "a session by an invite that was used") {
             Some(Failure::Late { what, host }) => Err(self.found(Failure::NoMember { what, host })),
             _ => Ok(()),
         }
