@@ -25,8 +25,11 @@ const AT_ONCE_S: u64 = 4;
 /// A bootstrap is dialled every 5 s, and whoever is not reached is sought within 5 s of that.
 const FOUND_AGAIN_S: u64 = 20;
 
-/// A look at the bridges, a claim that is withdrawn and compared.
-const TOLD_S: u64 = 8;
+/// Directories are compared every 15 s: so late whoever was not told at once knows.
+const COMPARED_S: u64 = 20;
+
+/// A refusal is read: a bootstrap is dialled every 5 s.
+const REFUSED_S: u64 = 8;
 
 /// Numbers of hosts that no plan has.
 const NEWCOMER: u16 = 60_000;
@@ -225,7 +228,7 @@ impl Run<'_> {
                 .or_else(|| run.meets(NEWCOMER, None, "no session with who is revoked"))
         })?;
         // It dials, and is refused.
-        self.within(TOLD_S, |run| run.has_not_read(NEWCOMER))
+        self.within(REFUSED_S, |run| run.has_not_read(NEWCOMER))
     }
 
     /// A bootstrap does not know who is revoked.
@@ -266,7 +269,7 @@ impl Run<'_> {
             gone.push((number, id));
         }
         self.come(NEWCOMER, invite);
-        self.within(TOLD_S, |run| {
+        self.within(COMPARED_S, |run| {
             let stays = run.meets(cast.leaver, None, "no session with who has left");
             stays
                 .or_else(|| run.lists(left, name))
@@ -349,8 +352,8 @@ impl Run<'_> {
         self.come(THIEF, used);
         // It is no member, whatever it does.
         self.set_state(THIEF, State::Gone);
-        let until = self.world.now() + Duration::from_secs(TOLD_S);
-        self.within(TOLD_S, |run| {
+        let until = self.world.now() + Duration::from_secs(REFUSED_S);
+        self.within(COMPARED_S, |run| {
             let alone = run.misses(cast.leaver);
             alone
                 .or_else(|| run.ignores(cast.leaver, name))
