@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use control_plane::admission::InfraGate;
-use control_plane::records::SignedRecords;
 use control_plane::{
     ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr, spawn,
 };
+use control_proto::admission::InfraGate;
+use control_proto::records::SignedRecords;
 use host_services::readiness::notify;
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::NodeKey;
@@ -148,7 +148,7 @@ impl Starter<'_> {
             )),
             records: Arc::new(SignedRecords { overlay }),
             kad_server: true,
-            infra: Some(self.relay.clone()),
+            relay: Some(self.relay.clone()),
         })
     }
 

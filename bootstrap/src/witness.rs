@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use control_plane::Witness;
+use control_proto::admission::Witness;
 use host_services::files;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Application, InviteUses, NodeKey, SignedPart, WitnessRefusal};

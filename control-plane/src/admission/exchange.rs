@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use control_proto::admission::hello::{Hello, MAX_HELLO};
+use control_proto::admission::{Admitted, Gatekeeper};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{MAX_LISTS, Revocations, SignedRevocations};
 
-use super::hello::Hello;
 use super::pending::HelloNote;
-use super::{AdmissionError, Admitted, Gatekeeper, MAX_HELLO};
+use super::{AdmissionError, wall};
 
 /// How long a refused node may take to read why: a lost packet and its retransmission.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -58,7 +59,7 @@ async fn dial(
     }
     // The other side has all of ours; it may have hung up.
     let _ = drive(muxer, stream.close()).await;
-    Ok(gate.admit(peer, &answer, true)?)
+    Ok(gate.admit(peer, &answer, true, wall())?)
 }
 
 async fn listen(
@@ -70,14 +71,14 @@ async fn listen(
     let mut stream = accept(muxer).await?;
     let hello = drive(muxer, read_hello(&mut stream)).await??;
     note.said();
-    if gate.wants_lists(peer, &hello) {
+    if gate.wants_lists(peer, &hello, wall()) {
         drive(muxer, write_hello(&mut stream, &Hello::Pull.encode()))
             .await?
             .map_err(lost)?;
         let lists = drive(muxer, read_lists(&mut stream)).await??;
         take_all(gate, &lists);
     }
-    let verdict = gate.admit(peer, &hello, false);
+    let verdict = gate.admit(peer, &hello, false, wall());
     if let Some(answer) = gate.answer(&verdict) {
         let lists = lists_follow(&answer, &hello).then(|| gate.revocations());
         let write = async {

@@ -1,16 +1,15 @@
 //! What a revocation voids here, and who is told of it (TRUST.md 8).
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use control_proto::messages::Request;
+use control_proto::serving::new_lists;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::Revocations;
 
 use super::{Asked, Driver, MAX_PENDING_REQUESTS};
 use crate::addr;
-use crate::admission::Admitted;
 use crate::event::ControlEvent;
-use crate::messages::{RefusedReason, Request, Response};
 
 impl Driver {
     /// Has the gate learnt more, in an admission, from a request or from the node? Then whoever is
@@ -26,12 +25,9 @@ impl Driver {
         self.tell(ControlEvent::RevocationsGrew);
     }
 
-    /// A connection is up whose admission may have been judged by an older list.
+    /// Is `peer` out by what has been followed? Its admission may have been judged by an older list.
     pub(super) fn is_revoked(&self, peer: PeerId) -> bool {
-        match self.admitted.get(&peer) {
-            Some(Admitted::Member { invite, .. }) => self.revocations.check(peer, invite).is_err(),
-            _ => self.revocations.names_node(peer),
-        }
+        self.server.is_revoked(peer, &self.revocations)
     }
 
     /// Closes the connections with a revoked peer.
@@ -49,21 +45,14 @@ impl Driver {
                 self.disconnect(peer);
             }
         }
-        let gone = self.server.revoke(held);
-        self.kad().store_mut().remove_sources(|source| {
-            addr::from_libp2p(source).is_some_and(|peer| gone.contains(&peer))
-        });
+        let (server, mut means) = self.serving();
+        server.handle_revoked(held, &mut means);
     }
 
     /// Hands the lists that are new to all who are connected. Who does not answer is hung up on, and
     /// asks for them when it comes back.
     fn push_lists(&mut self, before: &Revocations, held: &Revocations) {
-        let new: Vec<Vec<u8>> = held
-            .lists()
-            .iter()
-            .filter(|list| !before.lists().contains(list))
-            .map(overlay_proto::membership::SignedRevocations::encode)
-            .collect();
+        let new = new_lists(before, held);
         for peer in self.connected().into_iter().map(|one| one.peer) {
             let Some(target) = addr::to_libp2p(peer).filter(|_| !self.is_revoked(peer)) else {
                 continue;
@@ -81,23 +70,6 @@ impl Driver {
                     .send_request(&target, request);
                 self.asked.insert(id, Asked::Pushed);
             }
-        }
-    }
-
-    pub(super) fn take_revocations(&self, peer: PeerId, list: &[u8]) -> Response {
-        match self.gate.take_revocations(list) {
-            Ok(_) => Response::Done,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "a revocation list does not count");
-                Response::Refused(RefusedReason::Invalid)
-            }
-        }
-    }
-
-    /// Remembers by which invite a member came in.
-    pub(super) fn note_origin(&mut self, peer: PeerId) {
-        if let Some(Admitted::Member { invite, .. }) = self.admitted.get(&peer) {
-            self.server.note_origin(peer, invite, Instant::now());
         }
     }
 }

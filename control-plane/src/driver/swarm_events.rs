@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use control_proto::admission::{Admitted, Refusal};
+use control_proto::messages::{Request, Response};
 use host_services::OsEntropy;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
@@ -13,11 +15,10 @@ use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
 
 use super::{Asked, Driver, Inbound, Query};
 use crate::addr;
-use crate::admission::{AdmissionError, Admitted, Refusal};
+use crate::admission::AdmissionError;
 use crate::behaviour::{BehaviourEvent, KAD_PROTOCOL};
 use crate::event::ControlEvent;
 use crate::handle::RequestError;
-use crate::messages::{Request, Response};
 
 impl Driver {
     pub(super) fn handle_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -41,7 +42,7 @@ impl Driver {
                         self.disconnect(peer);
                         return;
                     }
-                    self.note_origin(peer);
+                    self.server.handle_connected(peer, Instant::now());
                 }
                 if endpoint.is_listener() {
                     let remote = addr::socket_addr(endpoint.get_remote_address());
@@ -119,7 +120,6 @@ impl Driver {
         tracing::debug!(%peer, "disconnected");
         self.inbound.remove(libp2p_peer);
         self.server.handle_disconnected(peer);
-        self.admitted.handle_disconnected(&peer);
         self.dialer
             .handle_down(peer, Instant::now(), &mut OsEntropy);
         if self.admitted.is_infra(&peer) {
