@@ -33,7 +33,7 @@ use overlay_proto::time::UnixTime;
 pub use book::Shelf;
 pub use gates::{InfraGate, MemberGate};
 pub use table::AdmittedTable;
-pub use witness::Witness;
+pub use witness::{Books, Counter, Witness};
 
 /// Judges the other side. Called from several tasks at once; must not block on anything slow. (The
 /// first use of an invite waits for the disk of its witness: a small file, and the authority has

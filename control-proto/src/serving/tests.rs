@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use overlay_proto::ids::OverlayId;
+use overlay_proto::membership::test_authority::TestOverlay;
 use overlay_proto::membership::{InviteId, ListState, Revocations};
 
 use super::*;
@@ -15,6 +16,7 @@ const LOCAL: PeerId = PeerId([9; 32]);
 const ONE: PeerId = PeerId([1; 32]);
 const OTHER: PeerId = PeerId([2; 32]);
 const OVERLAY: OverlayId = OverlayId([5; 32]);
+const INVITE: InviteId = InviteId([3; 32]);
 const END: UnixTime = UnixTime(2_000_000_000);
 
 /// Remembers whose allocations ended.
@@ -56,7 +58,7 @@ impl House {
             let member = Admitted::Member {
                 root_number: 1,
                 lists: ListState::default(),
-                invite: InviteId([3; 32]),
+                invite: INVITE,
                 until: END,
                 receipt: None,
             };
@@ -158,7 +160,13 @@ fn a_member_serves_no_cards_and_no_allocations() {
     };
     let (peer, seen) = (ONE, None);
     let asker = Asker { peer, seen };
-    for request in [Request::Allocate, Request::Present { incarnation: 1 }] {
+    let (rendezvous, card) = ([7; 32], vec![1]);
+    let requests = [
+        Request::Register { rendezvous, card },
+        Request::Allocate,
+        Request::Present { incarnation: 1 },
+    ];
+    for request in requests {
         let step = house
             .server
             .handle_request(house.times, asker, request, &mut means);
@@ -189,9 +197,18 @@ fn whose_membership_ends_is_named_once_and_leaves_nothing() {
 }
 
 #[test]
-fn nothing_new_is_nothing_to_tell() {
-    let none = Revocations::default();
-    assert!(new_lists(&none, &none).is_empty());
+fn lists_are_told_once_and_whom_they_name_is_out() {
+    let authority = TestOverlay::new(1, &[]);
+    let (none, mut held) = (Revocations::default(), Revocations::default());
+    let list = authority.next_list(Revoked::Node(ONE));
+    held.take(list.clone(), &authority.roots).unwrap();
+    assert_eq!(new_lists(&none, &held), [list.encode()]);
+    assert!(new_lists(&held, &held).is_empty());
     let house = House::new();
-    assert!(!house.server.is_revoked(ONE, &none));
+    assert!(house.server.is_revoked(ONE, &held) && !house.server.is_revoked(OTHER, &held));
+    let mut by_invite = Revocations::default();
+    let list = authority.next_list(Revoked::Invite(INVITE));
+    by_invite.take(list, &authority.roots).unwrap();
+    assert!(house.server.is_revoked(OTHER, &by_invite));
+    assert!(!house.server.is_revoked(LOCAL, &by_invite));
 }
