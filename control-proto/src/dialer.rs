@@ -7,9 +7,10 @@
 //! Order of calls: [`Dialer::set`], then [`Dialer::poll_dial`] until `None` whenever
 //! [`Dialer::poll_timeout`] has passed or something was handled; `handle_*` as things happen.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use nat_traversal::candidate::admit_anywhere;
 use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
 
@@ -46,8 +47,8 @@ pub struct Way<A> {
     pub peer: PeerId,
     /// By QUIC, and else by TCP.
     pub is_quic: bool,
-    /// The address itself, without port; `None` for a name.
-    pub ip: Option<IpAddr>,
+    /// Where that is; `None` for a name.
+    pub socket: Option<SocketAddr>,
     /// The address to dial.
     pub addr: A,
 }
@@ -124,10 +125,10 @@ impl<A> Default for Dialer<A> {
 }
 
 impl<A: Clone + PartialEq> Dialer<A> {
-    /// The bootstraps from now on. Those already known keep their state.
+    /// The bootstraps from now on. Those already known keep their state; addresses that nobody may dial are left out.
     pub fn set(&mut self, ways: impl IntoIterator<Item = Way<A>>, now: Instant) {
         let mut targets: Vec<Target<A>> = Vec::new();
-        for way in ways {
+        for way in ways.into_iter().filter(may_be_dialled) {
             let peer = way.peer;
             if !targets.iter().any(|target| target.peer == peer) {
                 if targets.len() >= MAX_BOOTSTRAPS {
@@ -158,7 +159,7 @@ impl<A: Clone + PartialEq> Dialer<A> {
         addrs
             .into_iter()
             .flatten()
-            .filter_map(|way| way.ip)
+            .filter_map(|way| way.socket.map(|socket| socket.ip()))
             .collect()
     }
 
@@ -293,6 +294,15 @@ impl<A: Clone + PartialEq> Target<A> {
     }
 }
 
+/// The filter of probes (TRUST.md 19), as far as it needs no knowledge of this host. A bootstrap of this very host is no
+/// attack: an invite names it, which the authority has signed.
+fn may_be_dialled<A>(way: &Way<A>) -> bool {
+    way.socket.is_none_or(|socket| {
+        let own = socket.ip().to_canonical().is_loopback() && socket.port() != 0;
+        own || admit_anywhere(socket).is_ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use overlay_proto::SeededEntropy;
@@ -304,7 +314,7 @@ mod tests {
         let way = |addr: &&'static str| Way {
             peer,
             is_quic: addr.ends_with("quic-v1"),
-            ip: Some([192, 0, 2, 1].into()),
+            socket: Some(([192, 0, 2, 1], 22_612).into()),
             addr: *addr,
         };
         (peer, transports.iter().map(way).collect())
@@ -357,6 +367,28 @@ mod tests {
             dialer.handle_failed(peer, start, &mut entropy);
         }
         assert!(dialer.poll_timeout().is_some());
+    }
+
+    #[test]
+    fn trust_19_an_address_of_no_single_host_is_not_dialled() {
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
+        let way = |socket: &'static str| Way {
+            peer: PeerId([1; 32]),
+            is_quic: false,
+            socket: Some(socket.parse().unwrap()),
+            addr: socket,
+        };
+        let refused = [
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "0.0.0.0:9",
+            "192.0.2.1:0",
+            "127.0.0.1:0",
+        ];
+        let may = ["127.0.0.1:9", "10.0.0.1:9", "[2001:db8::1]:9"];
+        dialer.set(refused.iter().chain(&may).map(|socket| way(socket)), start);
+        let dialled = (0..8).filter_map(|step| dialer.poll_dial(start + HEAD_START * step));
+        assert_eq!(dialled.map(|(_, addr)| addr).collect::<Vec<_>>(), may);
     }
 
     /// How often a node dials whose connections are each closed after `life`, in `within`.

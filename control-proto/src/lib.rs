@@ -24,7 +24,7 @@
 //! a link is up      -> Server::handle_connected                          -> what is kept is known by its invite
 //! a request came    -> encoding::decode -> Server::handle_request        -> Step: an answer, or an order to forward
 //! an addressee said -> serving::answer_of_forward                        -> the answer to the sender
-//! the book grew     -> Server::handle_revoked                            -> cards, records, allocations are gone
+//! the book grew     -> Server::follow_revocations                        -> who is cut off, who is told
 //! a second passed   -> Server::handle_timeout                            -> what lapsed is gone, who has ended is named
 //! ```
 //!

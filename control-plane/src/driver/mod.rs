@@ -32,7 +32,6 @@ use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, swarm};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::Revocations;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr;
@@ -125,11 +124,16 @@ pub fn spawn(
         incarnation: None,
         asked: HashMap::new(),
         queries: HashMap::new(),
-        server: Server::new(local, config.kad_server, admitted.clone(), Instant::now()),
+        server: Server::new(
+            local,
+            config.kad_server,
+            admitted.clone(),
+            config.gate.revocations(),
+            Instant::now(),
+        ),
         admitted,
         relay: config.relay,
         records: records.clone(),
-        revocations: config.gate.revocations(),
         gate: config.gate,
     };
     tokio::spawn(driver.run());
@@ -161,8 +165,6 @@ struct Driver {
     relay: Option<Arc<dyn Relay + Send + Sync>>,
     records: Arc<dyn RecordRules>,
     gate: Arc<dyn Gatekeeper>,
-    /// Those of the gate that have been followed.
-    revocations: Arc<Revocations>,
 }
 
 /// What the node is to hear.
@@ -352,13 +354,17 @@ impl Driver {
             .collect()
     }
 
+    fn connected_names(&self) -> Vec<PeerId> {
+        let connected = self.swarm.connected_peers();
+        connected.filter_map(addr::from_libp2p).collect()
+    }
+
     fn handle_timeout(&mut self) {
         let times = serve::times();
         if times.now < self.server.poll_timeout() {
             return;
         }
-        let connected = self.connected().into_iter().map(|one| one.peer);
-        let connected: Vec<PeerId> = connected.collect();
+        let connected = self.connected_names();
         let (server, mut means) = self.serving();
         for peer in server.handle_timeout(times, &connected, &mut means) {
             self.disconnect(peer);
@@ -396,7 +402,7 @@ fn ways(addrs: &[Multiaddr]) -> impl Iterator<Item = Way<Multiaddr>> {
         Some(Way {
             peer: addr::peer_of(addr)?,
             is_quic: addr.iter().any(|part| part == Protocol::QuicV1),
-            ip: addr::socket_addr(addr).map(|socket| socket.ip()),
+            socket: addr::socket_addr(addr),
             addr: addr.clone(),
         })
     })

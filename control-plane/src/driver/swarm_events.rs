@@ -12,6 +12,7 @@ use libp2p::kad::{self, GetRecordOk, InboundRequest, QueryId, QueryResult};
 use libp2p::request_response::{self, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
+use nat_traversal::candidate::admit_anywhere;
 
 use super::{Asked, Driver, Inbound, Query};
 use crate::addr;
@@ -38,7 +39,7 @@ impl Driver {
                 ..
             } => {
                 if let Some(peer) = addr::from_libp2p(&peer_id) {
-                    if self.is_revoked(peer) {
+                    if self.server.is_revoked(peer) {
                         self.disconnect(peer);
                         return;
                     }
@@ -307,10 +308,7 @@ fn usable(data_addrs: &[SocketAddr], reached: &[IpAddr]) -> Vec<SocketAddr> {
 
 fn is_reachable(addr: &Multiaddr) -> bool {
     addr::is_supported(addr)
-        && addr::socket_addr(addr).is_some_and(|socket| {
-            let ip = socket.ip();
-            !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
-        })
+        && addr::socket_addr(addr).is_some_and(|socket| admit_anywhere(socket).is_ok())
 }
 
 /// What the driver is told; nothing when another dial to the same peer was faster.

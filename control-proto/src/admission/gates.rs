@@ -57,6 +57,9 @@ impl MemberGate {
         } else {
             state.roots
         };
+        if roots.newest().version > held.roots.newest().version {
+            self.book.forget_retired(&roots);
+        }
         *held = MemberState { roots, ..state };
     }
 
@@ -481,4 +484,29 @@ fn verify(
 /// As certificates are judged at the gate.
 fn is_past(until: UnixTime, now: UnixTime) -> bool {
     now > until.plus(CLOCK_TOLERANCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_proto::membership::test_authority::TestOverlay;
+
+    use super::*;
+
+    #[test]
+    fn trust_1_lists_of_a_key_end_when_the_node_tells_of_its_retirement() {
+        let mut overlay = TestOverlay::new(7, &["lab"]);
+        let state = |roots: &RootStore| MemberState {
+            roots: roots.clone(),
+            chain: Vec::new(),
+            bootstraps: Vec::new(),
+        };
+        let gate = MemberGate::new(state(&overlay.roots), Revocations::default(), None);
+        let thief = PeerId([5; 32]);
+        let list = overlay.next_list(Revoked::Node(thief)).encode();
+        gate.take_revocations(&list).unwrap();
+        assert!(gate.revocations().names_node(thief));
+        overlay.rotate(2);
+        gate.set(state(&overlay.roots));
+        assert!(!gate.revocations().names_node(thief));
+    }
 }

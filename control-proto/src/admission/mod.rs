@@ -12,12 +12,14 @@
 //!
 //! - [`hello`]: the content of both messages.
 //! - [`gates`]: the two judges, for members and for bootstraps; `book`: what they know to be revoked.
+//! - [`meeting`]: the lists that go to and fro between the hellos.
 //! - [`witness`]: who counts the uses of invites.
 //! - [`table`]: what was found out, for as long as the connection lives.
 
 mod book;
 pub mod gates;
 pub mod hello;
+pub mod meeting;
 pub mod table;
 pub mod witness;
 

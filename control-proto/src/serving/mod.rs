@@ -3,7 +3,7 @@
 //! [`Server`] is a machine: each input comes with its time, and what is to be done is what the call returns. Order of calls:
 //! [`Server::handle_connected`] when a link is up, [`Server::handle_request`] for each request of its peer,
 //! [`Server::handle_disconnected`] when the last link is gone; [`Server::handle_timeout`] at [`Server::poll_timeout`];
-//! [`Server::handle_revoked`] when the gate has learnt more.
+//! [`Server::follow_revocations`] after anything that may have taught the gate more.
 
 mod bucket;
 mod instances;
@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nat_traversal::path::AllocationId;
@@ -139,12 +140,23 @@ pub fn answer_of_forward(answer: Option<Response>) -> Response {
     }
 }
 
-/// The lists of `held` that `before` lacks, encoded: to be told to all who are connected and not revoked.
-#[must_use]
-pub fn new_lists(before: &Revocations, held: &Revocations) -> Vec<Vec<u8>> {
+/// The lists of `held` that `before` lacks, encoded.
+fn new_lists(before: &Revocations, held: &Revocations) -> Vec<Vec<u8>> {
     let new = |list: &&SignedRevocations| !before.lists().contains(list);
     let lists = held.lists().iter().filter(new);
     lists.map(SignedRevocations::encode).collect()
+}
+
+/// What is to be done since the gate has learnt more, in an admission, from a request or from the node itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// They are out: their connections are to be closed.
+    pub cut_off: Vec<PeerId>,
+    /// All others who are connected: they are to be told. Who does not answer is to be hung up on, and asks for the lists
+    /// when it comes back.
+    pub told: Vec<PeerId>,
+    /// What they are told, encoded: the lists that were not known before.
+    pub lists: Vec<Vec<u8>>,
 }
 
 /// What is kept for, and about, those who are connected.
@@ -160,12 +172,20 @@ pub struct Server {
     buckets: BTreeMap<PeerId, TokenBucket>,
     next_sweep: Instant,
     next_expiry: Instant,
+    /// Those of the gate that have been followed.
+    revocations: Arc<Revocations>,
 }
 
 impl Server {
-    /// A node named `local`, to which come those of `admitted`.
+    /// A node named `local`, to which come those of `admitted`; its gate begins with `revocations`.
     #[must_use]
-    pub fn new(local: PeerId, kad_server: bool, admitted: AdmittedTable, now: Instant) -> Self {
+    pub fn new(
+        local: PeerId,
+        kad_server: bool,
+        admitted: AdmittedTable,
+        revocations: Arc<Revocations>,
+        now: Instant,
+    ) -> Self {
         Self {
             local,
             kad_server,
@@ -176,6 +196,7 @@ impl Server {
             buckets: BTreeMap::new(),
             next_sweep: now + TICK,
             next_expiry: now + EXPIRY_LOOK,
+            revocations,
         }
     }
 
@@ -291,18 +312,40 @@ impl Server {
         ended
     }
 
-    /// Is the admitted `peer` out by `held`, itself or with its invite?
+    /// Is the admitted `peer` out by what has been followed, itself or with its invite? Its admission may have been
+    /// judged by an older list.
     #[must_use]
-    pub fn is_revoked(&self, peer: PeerId, held: &Revocations) -> bool {
+    pub fn is_revoked(&self, peer: PeerId) -> bool {
+        let held = &self.revocations;
         match self.admitted.get(&peer) {
             Some(Admitted::Member { invite, .. }) => held.check(peer, invite).is_err(),
             _ => held.names_node(peer),
         }
     }
 
-    /// The gate has learnt more: the cards, records and relay allocations of all whom `held` names are gone, also of
-    /// members that were here lately.
-    pub fn handle_revoked(&mut self, held: &Revocations, means: &mut Means<'_>) {
+    /// Has all that `gate` has learnt been followed?
+    #[must_use]
+    pub fn has_followed(&self, gate: &dyn Gatekeeper) -> bool {
+        Arc::ptr_eq(&gate.revocations(), &self.revocations)
+    }
+
+    /// Follows what the gate has learnt: whoever is named has nothing here any more, and this is to be done about those
+    /// who are `connected`.
+    pub fn follow_revocations(&mut self, connected: &[PeerId], means: &mut Means<'_>) -> Followed {
+        let held = means.gate.revocations();
+        let before = std::mem::replace(&mut self.revocations, Arc::clone(&held));
+        let connected = connected.iter().copied();
+        let (cut_off, told) = connected.partition(|peer| self.is_revoked(*peer));
+        self.drop_what_they_had(&held, means);
+        Followed {
+            cut_off,
+            told,
+            lists: new_lists(&before, &held),
+        }
+    }
+
+    /// The cards, records and relay allocations of all whom `held` names are gone, also of members that were here lately.
+    fn drop_what_they_had(&mut self, held: &Revocations, means: &mut Means<'_>) {
         let origins = &self.origins;
         self.rendezvous
             .remove(|peer| origins.is_revoked(*peer, held));

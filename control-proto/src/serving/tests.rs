@@ -53,7 +53,9 @@ impl House {
             wall: Duration::from_secs(END.0 - 100),
         };
         let admitted = AdmittedTable::default();
-        let mut server = Server::new(LOCAL, true, admitted.clone(), times.now);
+        let gate = InfraGate::new(OVERLAY, Vec::new(), None, None, None);
+        let revocations = gate.revocations();
+        let mut server = Server::new(LOCAL, true, admitted.clone(), revocations, times.now);
         for peer in [ONE, OTHER] {
             let member = Admitted::Member {
                 root_number: 1,
@@ -67,7 +69,7 @@ impl House {
         }
         Self {
             server,
-            gate: InfraGate::new(OVERLAY, Vec::new(), None, None, None),
+            gate,
             desk: Desk::default(),
             records: Records::new(Arc::new(SignedRecords { overlay: OVERLAY })),
             times,
@@ -88,6 +90,16 @@ impl House {
         self.call(|server, times, means| {
             server.handle_request(times, Asker { peer, seen }, request, means)
         })
+    }
+
+    /// The gate learns a list.
+    fn learn(&mut self, authority: &TestOverlay, list: &[u8]) {
+        let known = (
+            authority.roots.clone(),
+            Revocations::clone(&self.gate.revocations()),
+        );
+        self.gate = InfraGate::new(authority.id(), Vec::new(), Some(known), None, None);
+        self.gate.take_revocations(list).unwrap();
     }
 
     fn lay_down(&mut self, peer: PeerId) -> usize {
@@ -199,16 +211,28 @@ fn whose_membership_ends_is_named_once_and_leaves_nothing() {
 #[test]
 fn lists_are_told_once_and_whom_they_name_is_out() {
     let authority = TestOverlay::new(1, &[]);
-    let (none, mut held) = (Revocations::default(), Revocations::default());
-    let list = authority.next_list(Revoked::Node(ONE));
-    held.take(list.clone(), &authority.roots).unwrap();
-    assert_eq!(new_lists(&none, &held), [list.encode()]);
-    assert!(new_lists(&held, &held).is_empty());
-    let house = House::new();
-    assert!(house.server.is_revoked(ONE, &held) && !house.server.is_revoked(OTHER, &held));
-    let mut by_invite = Revocations::default();
-    let list = authority.next_list(Revoked::Invite(INVITE));
-    by_invite.take(list, &authority.roots).unwrap();
-    assert!(house.server.is_revoked(OTHER, &by_invite));
-    assert!(!house.server.is_revoked(LOCAL, &by_invite));
+    let mut house = House::new();
+    house.lay_down(ONE);
+    assert!(house.server.has_followed(&house.gate));
+    let follow = |house: &mut House| {
+        house.call(|server, _, means| server.follow_revocations(&[ONE, OTHER], means))
+    };
+    let list = authority.next_list(Revoked::Node(ONE)).encode();
+    house.learn(&authority, &list);
+    assert!(!house.server.has_followed(&house.gate));
+    let followed = Followed {
+        cut_off: vec![ONE],
+        told: vec![OTHER],
+        lists: vec![list.clone()],
+    };
+    assert_eq!(follow(&mut house), followed);
+    assert_eq!(*house.desk.0.borrow(), [ONE]);
+    assert_eq!(house.lay_down(OTHER), 0);
+    assert!(house.server.has_followed(&house.gate));
+    assert!(follow(&mut house).lists.is_empty());
+    // By its invite, too, but nobody who is no member.
+    let list = authority.next_list(Revoked::Invite(INVITE)).encode();
+    house.learn(&authority, &list);
+    assert_eq!(follow(&mut house).cut_off, [ONE, OTHER]);
+    assert!(!house.server.is_revoked(LOCAL));
 }
