@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use control_plane::InfraService;
-use control_plane::messages::{Allocation, RefusedReason};
+use control_proto::messages::{Allocation, RefusedReason};
+use control_proto::serving::Relay;
 use host_services::OsEntropy;
 use nat_traversal::path::AllocationId;
 use nat_traversal::relay::{RelayError, RelayGrant, RelayServer, RelayServerConfig};
@@ -130,7 +130,7 @@ impl RelayOffice {
     }
 }
 
-impl InfraService for RelayOffice {
+impl Relay for RelayOffice {
     fn allocate(&self, peer: PeerId) -> Result<Allocation, RefusedReason> {
         let owner = peer.0;
         let grant = self.ask(|answer| Order::Allocate { owner, answer })?;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use control_plane::admission::InfraGate;
-use control_plane::records::SignedRecords;
 use control_plane::{
     ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr, spawn,
 };
+use control_proto::admission::{Counter, InfraGate};
+use control_proto::records::SignedRecords;
 use host_services::readiness::notify;
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::NodeKey;
@@ -24,7 +24,7 @@ use crate::data_plane::{Counters, DataPlane};
 use crate::listen::Addresses;
 use crate::relay::RelayOffice;
 use crate::shelf::OverlayShelf;
-use crate::witness::Books;
+use crate::witness::DiskBooks;
 use crate::{relay, state};
 
 /// How far up free ports are looked for, for each overlay after the first.
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         listen: &listen,
         external: &external,
         relay: Arc::new(office),
-        books: Arc::new(Books::new(&args.state, &key)),
+        witness: Arc::new(Counter::new(key.clone(), DiskBooks::new(&args.state))),
     };
     let mut handles = Vec::new();
     let mut printed = Printed {
@@ -112,7 +112,7 @@ struct Starter<'a> {
     listen: &'a Addresses,
     external: &'a Addresses,
     relay: Arc<RelayOffice>,
-    books: Arc<Books>,
+    witness: Arc<Counter<DiskBooks>>,
 }
 
 impl Starter<'_> {
@@ -143,12 +143,12 @@ impl Starter<'_> {
                 overlay,
                 self.data_addrs(),
                 shelf.load()?,
-                Some(self.books.clone()),
+                Some(self.witness.clone()),
                 Some(Arc::new(shelf)),
             )),
             records: Arc::new(SignedRecords { overlay }),
             kad_server: true,
-            infra: Some(self.relay.clone()),
+            relay: Some(self.relay.clone()),
         })
     }
 

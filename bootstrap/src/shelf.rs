@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use control_plane::Shelf;
+use control_proto::admission::Shelf;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{Revocations, RootStore};
 

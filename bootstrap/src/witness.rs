@@ -1,97 +1,58 @@
 //! The witness's books on disk: `DIR/receipts/OVERLAY/INVITE`, who used which invite.
 //!
-//! One small file for each invite that was used here. Nothing is ever removed: an invite must not
-//! become usable again, whatever the clock says. A node costs about 40 bytes.
+//! One small file for each invite that was used here. Nothing is ever removed. A node costs about 40 bytes. What is
+//! counted, and when, is [`control_proto::admission::witness`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
-use control_plane::Witness;
+use anyhow::{Context, Error, Result};
+use control_proto::admission::witness::Books;
 use host_services::files;
 use overlay_proto::ids::OverlayId;
-use overlay_proto::membership::{Application, InviteUses, NodeKey, SignedPart, WitnessRefusal};
-use overlay_proto::time::UnixTime;
+use overlay_proto::membership::{InviteId, InviteUses};
 
 use crate::state::{RECEIPTS, make};
 
-/// Counts the uses of invites and signs receipts.
+/// The books in a state directory.
 #[derive(Debug)]
-pub(crate) struct Books {
+pub(crate) struct DiskBooks {
     dir: PathBuf,
-    key: NodeKey,
-    /// Held while a file is read and replaced: two nodes must not both be the last one.
-    writing: Mutex<()>,
 }
 
-impl Books {
-    /// The books in the state directory `state`, of the bootstrap with `key`.
-    pub(crate) fn new(state: &Path, key: &NodeKey) -> Self {
+impl DiskBooks {
+    /// The books in the state directory `state`.
+    pub(crate) fn new(state: &Path) -> Self {
         Self {
             dir: state.join(RECEIPTS),
-            key: key.clone(),
-            writing: Mutex::default(),
         }
     }
 
-    fn count(
-        &self,
-        overlay: OverlayId,
-        application: &Application,
-        now: UnixTime,
-    ) -> Result<Result<SignedPart, WitnessRefusal>> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.dir.join(hex(&overlay.0));
-        let name = hex(&application.member.invite_id.0);
-        let path = dir.join(&name);
-        let mut uses = match fs::read(&path) {
-            Ok(bytes) => InviteUses::from_bytes(&bytes)
-                .with_context(|| format!("{} is damaged; restore it", path.display()))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => InviteUses::default(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let before = uses.len();
-        let receipt = match uses.count(application, now) {
-            Ok(receipt) => receipt,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if uses.len() > before {
-            replace(&dir, &name, &uses.to_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(Ok(receipt.sign(&self.key, overlay)))
+    /// The directory and the name of the file for `invite`.
+    fn place(&self, overlay: OverlayId, invite: InviteId) -> (PathBuf, String) {
+        (self.dir.join(hex(&overlay.0)), hex(&invite.0))
     }
 }
 
-impl Witness for Books {
-    fn receipt(
-        &self,
-        overlay: OverlayId,
-        application: &Application,
-        now: UnixTime,
-    ) -> Result<SignedPart, WitnessRefusal> {
-        let node = application.member.peer;
-        if application.witness != self.key.peer_id() {
-            return Err(WitnessRefusal::OtherWitness);
+impl Books for DiskBooks {
+    type Error = Error;
+
+    fn uses(&mut self, overlay: OverlayId, invite: InviteId) -> Result<InviteUses> {
+        let (dir, name) = self.place(overlay, invite);
+        let path = dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => InviteUses::from_bytes(&bytes)
+                .with_context(|| format!("{} is damaged; restore it", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(InviteUses::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
-        match self.count(overlay, application, now) {
-            Ok(Ok(receipt)) => {
-                tracing::info!(%overlay, %node, "a node joined");
-                Ok(receipt)
-            }
-            Ok(Err(refusal)) => {
-                tracing::info!(%overlay, %node, %refusal, "a node got no receipt");
-                Err(refusal)
-            }
-            Err(error) => {
-                tracing::error!(%overlay, %node, error = format!("{error:#}"), "no receipt");
-                Err(WitnessRefusal::Unable)
-            }
-        }
+    }
+
+    fn keep(&mut self, overlay: OverlayId, invite: InviteId, uses: &InviteUses) -> Result<()> {
+        let (dir, name) = self.place(overlay, invite);
+        replace(&dir, &name, &uses.to_bytes())
+            .with_context(|| format!("cannot write {}", dir.join(&name).display()))
     }
 }
 
@@ -110,7 +71,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use control_proto::admission::{Counter, Witness};
+    use overlay_proto::membership::WitnessRefusal;
     use overlay_proto::membership::test_authority::{BORN, TestOverlay};
+    use overlay_proto::time::UnixTime;
 
     use super::*;
 
@@ -122,15 +86,13 @@ mod tests {
         let key = overlay.witness.key;
         let ask = |n: usize, at: u64| {
             // Opened anew each time, as after a crash.
-            Books::new(state.path(), &key).receipt(id, &nodes[n], UnixTime(BORN.0 + at))
+            let books = DiskBooks::new(state.path());
+            Counter::new(key.clone(), books).receipt(id, &nodes[n], UnixTime(BORN.0 + at))
         };
         let first = ask(0, 1).unwrap();
         assert!(ask(1, 2).is_ok());
         assert_eq!(ask(2, 3), Err(WitnessRefusal::UsedUp(2)));
         assert_eq!(ask(0, 9_999), Ok(first));
-        let elsewhere = Books::new(state.path(), &NodeKey::from_secret(&[8; 32]));
-        let refused = elsewhere.receipt(id, &nodes[2], BORN);
-        assert_eq!(refused, Err(WitnessRefusal::OtherWitness));
     }
 
     #[test]
@@ -138,7 +100,8 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut overlay = TestOverlay::new(3, &["lab"]);
         let (id, nodes) = (overlay.id(), overlay.applications(2, 2));
-        let books = Books::new(state.path(), &overlay.witness.key);
+        let books = DiskBooks::new(state.path());
+        let books = Counter::new(overlay.witness.key.clone(), books);
         books.receipt(id, &nodes[0], BORN).unwrap();
         let dir = state.path().join("receipts").join(hex(&id.0));
         let path = dir.join(hex(&nodes[0].member.invite_id.0));

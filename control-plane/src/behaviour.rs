@@ -1,7 +1,6 @@
 //! The protocols that admitted nodes speak.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::identity::Keypair;
@@ -10,11 +9,12 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{StreamProtocol, identify};
 
-use crate::admission::AdmittedTable;
 use crate::codec::Codec;
+use crate::kad_store::VerifyingStore;
 use crate::links::Links;
-use crate::messages::MAX_RECORD;
-use crate::records::{MAX_TTL, RecordRules, VerifyingStore};
+use control_proto::admission::AdmittedTable;
+use control_proto::messages::MAX_RECORD;
+use control_proto::records::{MAX_TTL, Records};
 
 /// Kademlia's protocol: overlays never meet (one swarm serves one overlay), so the name is fixed.
 pub(crate) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/farlan/kad/1");
@@ -56,7 +56,7 @@ impl Behaviour {
     pub(crate) fn new(
         keys: &Keypair,
         admitted: AdmittedTable,
-        rules: Arc<dyn RecordRules>,
+        records: Records,
         kad_server: bool,
         infra: bool,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Behaviour {
         } else {
             MAX_PEERS_MEMBER
         };
-        let store = VerifyingStore::new(local, rules, kad_server);
+        let store = VerifyingStore::new(local, records, kad_server);
         let mut kad = kad::Behaviour::with_config(local, store, kad_config());
         kad.set_mode(Some(if kad_server {
             Mode::Server

@@ -1,8 +1,4 @@
-//! Requests and responses on a substream of their own.
-//!
-//! ```text
-//! version = 1 (1) | postcard of `Request` or `Response`, then the end of the stream   <= 65,536
-//! ```
+//! Requests and responses on a substream of their own: one message, then the end of the stream.
 
 use std::io;
 
@@ -12,9 +8,8 @@ use libp2p::request_response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::messages::{MAX_MESSAGE, Request, Response};
-
-const VERSION: u8 = 1;
+use control_proto::encoding::{decode, encode};
+use control_proto::messages::{MAX_MESSAGE, Request, Response};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Codec;
@@ -74,60 +69,4 @@ async fn write<M: Serialize>(io: &mut (impl AsyncWrite + Unpin), message: &M) ->
     let bytes = encode(message).ok_or(io::ErrorKind::InvalidInput)?;
     io.write_all(&bytes).await?;
     io.close().await
-}
-
-fn encode<M: Serialize>(message: &M) -> Option<Vec<u8>> {
-    let bytes = postcard::to_extend(message, vec![VERSION]).ok()?;
-    (bytes.len() <= MAX_MESSAGE).then_some(bytes)
-}
-
-fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Option<M> {
-    if bytes.len() > MAX_MESSAGE {
-        return None;
-    }
-    let (&VERSION, body) = bytes.split_first()? else {
-        return None;
-    };
-    match postcard::take_from_bytes(body) {
-        Ok((message, [])) => Some(message),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use overlay_proto::ids::PeerId;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::messages::MAX_ENVELOPE;
-
-    #[test]
-    fn bounds() {
-        let cards = |bytes| Response::Cards(vec![(PeerId([1; 32]), vec![7; bytes])]);
-        let fits = encode(&cards(MAX_MESSAGE - 100)).unwrap();
-        assert_eq!(decode(&fits), Some(cards(MAX_MESSAGE - 100)));
-        assert_eq!(encode(&cards(MAX_MESSAGE)), None);
-        assert_eq!(decode::<Response>(&vec![VERSION; MAX_MESSAGE + 1]), None);
-        let mut trailing = encode(&Request::Allocate).unwrap();
-        trailing.push(0);
-        assert_eq!(decode::<Request>(&trailing), None);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        #[test]
-        fn round_trip(to: [u8; 32], envelope in prop::collection::vec(any::<u8>(), 0..MAX_ENVELOPE)) {
-            let request = Request::Forward { to: PeerId(to), envelope };
-            prop_assert_eq!(decode(&encode(&request).unwrap()), Some(request));
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 1..300)) {
-            bytes[0] = VERSION;
-            let _ = decode::<Request>(&bytes);
-            let _ = decode::<Response>(&bytes);
-        }
-    }
 }

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use control_proto::admission::Gatekeeper;
+use control_proto::records::RecordRules;
+use control_proto::serving::Relay;
 use libp2p::Multiaddr;
 use zeroize::Zeroizing;
-
-use crate::admission::Gatekeeper;
-use crate::infra::InfraService;
-use crate::records::RecordRules;
 
 /// Everything the control plane is told at its start.
 #[derive(Clone)]
@@ -29,8 +28,8 @@ pub struct ControlConfig {
     /// Serve the DHT. Only for bootstraps and nodes that a third party has reached: a server
     /// behind a NAT fills the others' routing tables with addresses that lead nowhere.
     pub kad_server: bool,
-    /// What a bootstrap does for members; `None` on a member.
-    pub infra: Option<Arc<dyn InfraService>>,
+    /// The relay of a bootstrap; `None` on a member, which serves no member.
+    pub relay: Option<Arc<dyn Relay + Send + Sync>>,
 }
 
 impl fmt::Debug for ControlConfig {
@@ -39,7 +38,7 @@ impl fmt::Debug for ControlConfig {
             .field("listen", &self.listen)
             .field("bootstraps", &self.bootstraps)
             .field("kad_server", &self.kad_server)
-            .field("infra", &self.infra.is_some())
+            .field("relay", &self.relay.is_some())
             .finish_non_exhaustive()
     }
 }

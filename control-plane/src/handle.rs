@@ -13,8 +13,8 @@ use overlay_proto::membership::{SignedPart, WitnessRefusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::messages::{Allocation, RefusedReason, Request, Response};
-use crate::records::RecordRules;
+use control_proto::messages::{Allocation, RefusedReason, Request, Response};
+use control_proto::records::RecordRules;
 
 /// A lookup, or a put that only Kademlia can take, lasts this long at most (DIRECTORY.md, "Storage
 /// and lookup").

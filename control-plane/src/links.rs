@@ -18,7 +18,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use crate::addr;
-use crate::admission::AdmittedTable;
+use control_proto::admission::AdmittedTable;
 
 /// Connections with one peer: both transports, in both directions.
 const MAX_PER_PEER: usize = 4;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use control_proto::admission::{AdmittedTable, Gatekeeper};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{PeerId, Transport, noise, quic, tcp, yamux};
 
-use crate::admission::{AdmittedTable, Gated, Gatekeeper};
+use crate::admission::Gated;
 use crate::config::ControlError;
 use crate::few_streams::{FewStreams, MAX_STREAMS};
 

@@ -109,13 +109,8 @@ impl CandidateFilter {
     ///
     /// The rule that it breaks.
     pub fn admit_source(&self, addr: SocketAddr) -> Result<(), CandidateError> {
-        if addr.port() == 0 {
-            return Err(CandidateError::PortZero);
-        }
+        admit_anywhere(addr)?;
         let ip = addr.ip().to_canonical();
-        if !is_unicast(ip) {
-            return Err(CandidateError::NotUnicast);
-        }
         if self.own_addresses.contains(&ip) {
             return Err(CandidateError::Own);
         }
@@ -145,6 +140,21 @@ impl CandidateFilter {
     fn same_site(&self, peer_reflexive: &[IpAddr]) -> bool {
         (peer_reflexive.iter()).any(|ip| self.own_reflexive.contains(ip) && !is_private(*ip))
     }
+}
+
+/// The rules for which one need not know this host: what they refuse nobody probes or dials, whoever told it.
+///
+/// # Errors
+///
+/// The rule that it breaks.
+pub fn admit_anywhere(addr: SocketAddr) -> Result<(), CandidateError> {
+    if addr.port() == 0 {
+        return Err(CandidateError::PortZero);
+    }
+    if !is_unicast(addr.ip().to_canonical()) {
+        return Err(CandidateError::NotUnicast);
+    }
+    Ok(())
 }
 
 /// Private (RFC 1918), shared (RFC 6598), unique local (RFC 4193) or link-local (RFC 3927,

@@ -5,7 +5,7 @@
 //! history, to the byte, and [`net::trace`] compares two of them.
 //!
 //! - [`net`]: clock, event queue, links, NATs, hosts in sites.
-//! - [`world`]: whole nodes on it, with guests, and a control plane that is a stub.
+//! - [`world`]: whole nodes on it, with guests, and the machines of `control-proto` for a control plane.
 //! - [`history`]: what happens to them, as data that a seed makes, and what must hold then.
 //!
 //! The program of the same name runs histories; `overlay-sim --help`.

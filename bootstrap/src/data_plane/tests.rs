@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use control_plane::InfraService;
+use control_proto::serving::Relay;
 use host_services::udp::{Outgoing, send};
 use nat_traversal::path::RelayRoute;
 use nat_traversal::reflector::{TransactionId, decode_response, encode_request};

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use control_proto::admission::hello::{Hello, MAX_HELLO};
+use control_proto::admission::meeting::{lists_follow, lists_of, take_lists};
+use control_proto::admission::{Admitted, Gatekeeper};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{MAX_LISTS, Revocations, SignedRevocations};
+use overlay_proto::membership::{MAX_LISTS, SignedRevocations};
 
-use super::hello::Hello;
 use super::pending::HelloNote;
-use super::{AdmissionError, Admitted, Gatekeeper, MAX_HELLO};
+use super::{AdmissionError, wall};
 
 /// How long a refused node may take to read why: a lost packet and its retransmission.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -46,19 +48,18 @@ async fn dial(
         .map_err(lost)?;
     let mut answer = read_answer(muxer, &mut stream).await?;
     if let Ok(Hello::Pull) = Hello::decode(&answer) {
-        let lists = gate.revocations();
-        drive(muxer, write_lists(&mut stream, &lists))
+        drive(muxer, write_lists(&mut stream, &lists_of(&**gate)))
             .await?
             .map_err(lost)?;
         answer = read_answer(muxer, &mut stream).await?;
     }
     if lists_follow(&answer, &own) {
         let lists = drive(muxer, read_lists(&mut stream)).await??;
-        take_all(gate, &lists);
+        take_lists(&**gate, &lists);
     }
     // The other side has all of ours; it may have hung up.
     let _ = drive(muxer, stream.close()).await;
-    Ok(gate.admit(peer, &answer, true)?)
+    Ok(gate.admit(peer, &answer, true, wall())?)
 }
 
 async fn listen(
@@ -70,16 +71,16 @@ async fn listen(
     let mut stream = accept(muxer).await?;
     let hello = drive(muxer, read_hello(&mut stream)).await??;
     note.said();
-    if gate.wants_lists(peer, &hello) {
+    if gate.wants_lists(peer, &hello, wall()) {
         drive(muxer, write_hello(&mut stream, &Hello::Pull.encode()))
             .await?
             .map_err(lost)?;
         let lists = drive(muxer, read_lists(&mut stream)).await??;
-        take_all(gate, &lists);
+        take_lists(&**gate, &lists);
     }
-    let verdict = gate.admit(peer, &hello, false);
+    let verdict = gate.admit(peer, &hello, false, wall());
     if let Some(answer) = gate.answer(&verdict) {
-        let lists = lists_follow(&answer, &hello).then(|| gate.revocations());
+        let lists = lists_follow(&answer, &hello).then(|| lists_of(&**gate));
         let write = async {
             write_hello(&mut stream, &answer).await?;
             if let Some(lists) = &lists {
@@ -109,24 +110,6 @@ async fn read_answer(
             AdmissionError::Transport(_) => AdmissionError::NotAdmitted,
             other => other,
         })
-}
-
-/// Does `answer` bring the lists that whoever said `hello` lacks? Both sides decide it alike.
-fn lists_follow(answer: &[u8], hello: &[u8]) -> bool {
-    let lists = |bytes| Hello::decode(bytes).ok().and_then(|hello| hello.lists());
-    match (lists(answer), lists(hello)) {
-        (Some(theirs), Some(ours)) => theirs.is_above(&ours),
-        _ => false,
-    }
-}
-
-/// A list that does not count changes nothing: the hello is judged by those that do.
-fn take_all(gate: &Arc<dyn Gatekeeper>, lists: &[Vec<u8>]) {
-    for list in lists {
-        if let Err(error) = gate.take_revocations(list) {
-            tracing::warn!(%error, "a revocation list does not count");
-        }
-    }
 }
 
 /// The other side has read all that there was, and hung up.
@@ -207,10 +190,9 @@ async fn write_hello(stream: &mut SubstreamBox, hello: &[u8]) -> io::Result<()> 
     stream.flush().await
 }
 
-async fn write_lists(stream: &mut SubstreamBox, all: &Revocations) -> io::Result<()> {
-    let mut message = vec![u8::try_from(all.lists().len()).unwrap_or(u8::MAX)];
-    for list in all.lists() {
-        let list = list.encode();
+async fn write_lists(stream: &mut SubstreamBox, all: &[Vec<u8>]) -> io::Result<()> {
+    let mut message = vec![u8::try_from(all.len()).unwrap_or(u8::MAX)];
+    for list in all {
         message.extend(u32::try_from(list.len()).unwrap_or(u32::MAX).to_be_bytes());
         message.extend(list);
     }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use control_proto::admission::gates::MemberState;
+use control_proto::admission::{InfraGate, MemberGate, Witness};
 use host_services::clocks;
 use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::test_authority::{self, TestWitness};
@@ -10,9 +12,6 @@ use overlay_proto::membership::{
     SignedPart, SignedRevocations, WitnessRefusal,
 };
 use overlay_proto::time::UnixTime;
-
-use super::gates::MemberState;
-use super::{InfraGate, MemberGate, Witness};
 
 const YEAR: u64 = 365 * 86_400;
 

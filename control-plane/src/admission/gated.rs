@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use control_proto::admission::{AdmittedTable, Gatekeeper};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -16,7 +17,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
 use super::pending::{HelloNote, Pending};
-use super::{AdmissionError, AdmittedTable, Gatekeeper, exchange};
+use super::{AdmissionError, exchange};
 use crate::addr;
 
 /// Crypto, muxer and admission together take no longer (TRUST.md 7): six round trips of 500 ms,
@@ -66,13 +67,14 @@ impl Door {
                 .await
                 .map_err(|error| AdmissionError::Transport(error.to_string()))?;
             let name = addr::from_libp2p(&peer).ok_or(AdmissionError::ForeignKey)?;
-            if we_dialed && self.admitted.has_just_dialed(&name) {
+            if we_dialed && self.admitted.has_just_dialed(&name, Instant::now()) {
                 return Err(AdmissionError::LostRace);
             }
             let verdict = exchange::run(&mut muxer, &self.gate, name, hello.as_ref()).await;
             match verdict {
                 Ok(admitted) => {
-                    self.admitted.insert(name, admitted, we_dialed);
+                    self.admitted
+                        .insert(name, admitted, we_dialed, Instant::now());
                     Ok((peer, muxer))
                 }
                 Err(error) => {

@@ -1,7 +1,12 @@
 //! Members come in; strangers get no byte, and the swarm never hears of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use control_proto::admission::hello::Hello;
+use control_proto::admission::{
+    Admitted, AdmittedTable, Gatekeeper, InfraGate, MemberGate, Shelf, gates,
+};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
@@ -9,12 +14,13 @@ use libp2p::core::transport::{DialOpts, PortUse, Transport, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, noise, quic, tcp, yamux};
-use overlay_proto::membership::{ListState, NodeKey, Revoked, SignedRoot, WitnessRefusal};
+use overlay_proto::membership::{
+    ListState, NodeKey, Revocations, Revoked, SignedRoot, WitnessRefusal,
+};
 use overlay_proto::time::UnixTime;
 use tokio::time::timeout;
 
 use super::fixture::TestOverlay;
-use super::hello::Hello;
 use super::pending::Pending;
 use super::*;
 use crate::{addr, transport};
@@ -47,30 +53,38 @@ fn trust_7_the_infra_gate_admits_members_only() {
     // Before and after the gate has learnt the root documents.
     for _ in 0..2 {
         assert!(matches!(
-            gate.admit(node.peer_id(), &hello, false),
+            gate.admit(node.peer_id(), &hello, false, wall()),
             Ok(Admitted::Member { .. })
         ));
         let (stranger, chain) = theirs.join(YEAR);
         let foreign = member_hello(&theirs.roots, chain.clone());
-        assert!(gate.admit(stranger.peer_id(), &foreign, false).is_err());
+        assert!(
+            gate.admit(stranger.peer_id(), &foreign, false, wall())
+                .is_err()
+        );
         let mixed = member_hello(&ours.roots, chain);
         assert!(matches!(
-            gate.admit(stranger.peer_id(), &mixed, false),
+            gate.admit(stranger.peer_id(), &mixed, false, wall()),
             Err(Refusal::Membership(_))
         ));
         let (late, chain) = ours.join(-3600);
         assert!(matches!(
-            gate.admit(late.peer_id(), &member_hello(&ours.roots, chain), false),
+            gate.admit(
+                late.peer_id(),
+                &member_hello(&ours.roots, chain),
+                false,
+                wall()
+            ),
             Err(Refusal::Membership(_))
         ));
         assert_eq!(
-            gate.admit(stranger.peer_id(), &hello, false),
+            gate.admit(stranger.peer_id(), &hello, false, wall()),
             Err(Refusal::WrongPeer(node.peer_id()))
         );
         let infra = ours.infra_gate().own_hello();
-        let role = gate.admit(ours.infra.peer_id(), &infra, false);
+        let role = gate.admit(ours.infra.peer_id(), &infra, false, wall());
         assert_eq!(role, Err(Refusal::WrongRole));
-        let junk = gate.admit(stranger.peer_id(), b"hello", false);
+        let junk = gate.admit(stranger.peer_id(), b"hello", false, wall());
         assert_eq!(junk, Err(Refusal::Malformed));
     }
 }
@@ -83,17 +97,17 @@ fn trust_6_the_member_gate_knows_its_bootstraps() {
     let gate = overlay.member_gate(chain);
     let infra = overlay.infra_gate().own_hello();
     assert!(matches!(
-        gate.admit(overlay.infra.peer_id(), &infra, true),
+        gate.admit(overlay.infra.peer_id(), &infra, true, wall()),
         Ok(Admitted::Infra { data_addrs }) if data_addrs.len() == 2
     ));
-    let impostor = gate.admit(other.peer_id(), &infra, true);
+    let impostor = gate.admit(other.peer_id(), &infra, true, wall());
     assert_eq!(impostor, Err(Refusal::NotPinned(other.peer_id())));
     let hello = member_hello(&overlay.roots, other_chain);
-    assert!(gate.admit(other.peer_id(), &hello, true).is_ok());
+    assert!(gate.admit(other.peer_id(), &hello, true, wall()).is_ok());
     let elsewhere = TestOverlay::new(2);
     let foreign = elsewhere.infra_gate().own_hello();
     assert_eq!(
-        gate.admit(overlay.infra.peer_id(), &foreign, true),
+        gate.admit(overlay.infra.peer_id(), &foreign, true, wall()),
         Err(Refusal::OtherOverlay(elsewhere.id()))
     );
 }
@@ -108,37 +122,38 @@ fn trust_4_without_a_receipt_only_the_witness_is_met() {
     let gate = overlay.member_gate(bare.encode());
     let hello = gate.own_hello();
     assert_eq!(
-        member_gate.admit(node.peer_id(), &hello, false),
+        member_gate.admit(node.peer_id(), &hello, false, wall()),
         Err(Refusal::Membership(
             overlay_proto::membership::MembershipError::ReceiptMissing
         ))
     );
     let theirs = member_hello(&overlay.roots, chain);
-    let met = gate.admit(member.peer_id(), &theirs, false);
+    let met = gate.admit(member.peer_id(), &theirs, false, wall());
     assert_eq!(met, Err(Refusal::NotYetMember));
 
     // The witness counts it and answers with the receipt; the node is a member from then on.
     let infra = overlay.infra_gate();
-    let verdict = infra.admit(node.peer_id(), &hello, false);
+    let verdict = infra.admit(node.peer_id(), &hello, false, wall());
     let answer = infra.answer(&verdict).unwrap();
-    gate.admit(overlay.infra.peer_id(), &answer, true).unwrap();
+    gate.admit(overlay.infra.peer_id(), &answer, true, wall())
+        .unwrap();
     assert!(
         member_gate
-            .admit(node.peer_id(), &gate.own_hello(), false)
+            .admit(node.peer_id(), &gate.own_hello(), false, wall())
             .is_ok()
     );
     // A bootstrap that gives none is not let in.
     let bare_gate = overlay.member_gate(bare.encode());
-    let silent = bare_gate.admit(overlay.infra.peer_id(), &infra.own_hello(), true);
+    let silent = bare_gate.admit(overlay.infra.peer_id(), &infra.own_hello(), true, wall());
     assert_eq!(silent, Err(Refusal::NotYetMember));
 
     // The time to join has passed: the reason arrives.
     let (late, bare) = overlay.apply(UnixTime(now.0 - 86_400), YEAR);
     let gate = overlay.member_gate(bare.encode());
-    let verdict = infra.admit(late.peer_id(), &gate.own_hello(), false);
+    let verdict = infra.admit(late.peer_id(), &gate.own_hello(), false, wall());
     let answer = infra.answer(&verdict).unwrap();
     assert!(matches!(
-        gate.admit(overlay.infra.peer_id(), &answer, true),
+        gate.admit(overlay.infra.peer_id(), &answer, true, wall()),
         Err(Refusal::NoReceipt(WitnessRefusal::TooLate(_)))
     ));
 }
@@ -248,7 +263,7 @@ async fn trust_8_the_lower_side_pulls_and_two_lists_of_one_number_are_united() {
         let (gate, infra) = (overlay.member_gate(chain.clone()), overlay.infra_gate());
         // A bootstrap knows no authority before the first member has come.
         infra
-            .admit(node.peer_id(), &gate.own_hello(), false)
+            .admit(node.peer_id(), &gate.own_hello(), false, wall())
             .unwrap();
         for list in &known_here {
             gate.take_revocations(list).unwrap();
@@ -273,7 +288,9 @@ fn trust_8_a_revoked_invite_gets_no_receipt() {
     let (member, chain) = overlay.join(YEAR);
     let infra = overlay.infra_gate();
     let hello = overlay.member_gate(chain).own_hello();
-    infra.admit(member.peer_id(), &hello, false).unwrap();
+    infra
+        .admit(member.peer_id(), &hello, false, wall())
+        .unwrap();
     let now = overlay.now;
     let (node, bare) = overlay.apply(now, YEAR);
     let entry = Revoked::Invite(bare.claimed_invite());
@@ -281,12 +298,12 @@ fn trust_8_a_revoked_invite_gets_no_receipt() {
         .take_revocations(&overlay.revoke(1, &[entry]))
         .unwrap();
     let gate = overlay.member_gate(bare.encode());
-    let verdict = infra.admit(node.peer_id(), &gate.own_hello(), false);
+    let verdict = infra.admit(node.peer_id(), &gate.own_hello(), false, wall());
     assert_eq!(verdict, Err(Refusal::Revoked(entry)));
     let answer = infra.answer(&verdict).unwrap();
-    let told = gate.admit(overlay.infra.peer_id(), &answer, true);
+    let told = gate.admit(overlay.infra.peer_id(), &answer, true, wall());
     assert_eq!(told, Err(Refusal::WeAreRevoked));
-    let asked = infra.receipt(node.peer_id(), &bare.encode());
+    let asked = infra.receipt(node.peer_id(), &bare.encode(), wall());
     assert_eq!(asked, Err(WitnessRefusal::Revoked));
     // A stranger hears nothing of it, and teaches nothing.
     let mut theirs = TestOverlay::new(2);
@@ -296,8 +313,8 @@ fn trust_8_a_revoked_invite_gets_no_receipt() {
         .take_revocations(&theirs.revoke(9, &[entry]))
         .unwrap();
     let hello = foreign.own_hello();
-    assert!(!infra.wants_lists(stranger.peer_id(), &hello));
-    let verdict = infra.admit(stranger.peer_id(), &hello, false);
+    assert!(!infra.wants_lists(stranger.peer_id(), &hello, wall()));
+    let verdict = infra.admit(stranger.peer_id(), &hello, false, wall());
     assert_eq!(infra.answer(&verdict), None);
     let forged = infra.take_revocations(&theirs.revoke(9, &[entry]));
     assert!(forged.is_err());
@@ -335,9 +352,9 @@ fn what_gates_learn_is_kept() {
     let infra = InfraGate::new(overlay.id(), vec![], None, None, Some(shelf));
     let gates: [&dyn Gatekeeper; 2] = [&member, &infra];
     for gate in gates {
-        gate.admit(node.peer_id(), &hello, false).unwrap();
+        gate.admit(node.peer_id(), &hello, false, wall()).unwrap();
         assert_eq!(kept.0.lock().unwrap().0.take(), Some(2));
-        gate.admit(node.peer_id(), &hello, false).unwrap();
+        gate.admit(node.peer_id(), &hello, false, wall()).unwrap();
         assert_eq!(kept.0.lock().unwrap().0, None, "once");
         let out = Revoked::Node(own_key.peer_id());
         for number in [2, 1, 2, 3] {

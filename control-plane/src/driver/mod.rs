@@ -3,8 +3,6 @@
 //! [`spawn`] starts it; it ends when the last [`ControlHandle`] is gone or one says stop. Each turn
 //! takes one thing in: an event of the swarm, a command, room for news, or a timeout.
 
-mod dialer;
-mod expiry;
 mod listen;
 mod presence;
 mod revocations;
@@ -19,29 +17,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control_proto::admission::{AdmittedTable, Gatekeeper};
+use control_proto::dialer::{Dialer, Way};
+use control_proto::messages::{RefusedReason, Request, Response};
+use control_proto::records::{RecordRules, Records};
+use control_proto::serving::{Means, Relay, Server};
 use futures::StreamExt;
 use host_services::OsEntropy;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::{QueryId, Quorum, Record};
+use libp2p::multiaddr::Protocol;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm, swarm};
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::Revocations;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr;
-use crate::admission::AdmittedTable;
 use crate::behaviour::Behaviour;
 use crate::config::{ControlConfig, ControlError};
 use crate::event::{ControlEvent, EVENT_QUEUE};
 use crate::handle::{COMMAND_QUEUE, Command, Connected, ControlHandle, RequestError};
-use crate::messages::{Request, Response};
+use crate::kad_store::VerifyingStore;
 use crate::transport;
-
-use dialer::Dialer;
-use serve::Server;
 
 /// Requests that wait for an answer, own and forwarded. Each ends by an answer or after 10 s.
 const MAX_PENDING_REQUESTS: usize = 4096;
@@ -59,9 +58,6 @@ const MAX_NEWS: usize = 256;
 
 /// Links that are not wanted for themselves close after this long without a request.
 const IDLE_LINK: Duration = Duration::from_secs(60);
-
-/// How often lapsed state is removed, and the longest a forwarded envelope waits beyond its time.
-const TICK: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the others to be told.
 const STOP_GRACE: Duration = Duration::from_millis(300);
@@ -90,9 +86,9 @@ pub fn spawn(
     let behaviour = Behaviour::new(
         &keys,
         admitted.clone(),
-        config.records.clone(),
+        Records::new(config.records.clone()),
         config.kad_server,
-        config.infra.is_some(),
+        config.relay.is_some(),
     );
     // Each behaviour has one protocol, and whoever opens a stream begins at once to write or to read: it need
     // not wait for the other's consent, which saves each question a round trip.
@@ -110,7 +106,7 @@ pub fn spawn(
         swarm.add_external_address(addr.clone());
     }
     let mut dialer = Dialer::default();
-    dialer.set(&config.bootstraps, Instant::now());
+    dialer.set(ways(&config.bootstraps), Instant::now());
 
     let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
@@ -123,16 +119,21 @@ pub fn spawn(
             listener: events,
             waiting: VecDeque::new(),
         },
-        admitted,
         dialer,
         inbound: HashMap::new(),
         incarnation: None,
-        next_expiry: expiry::NextLook::new(Instant::now()),
         asked: HashMap::new(),
         queries: HashMap::new(),
-        server: Server::new(config.infra, config.kad_server),
+        server: Server::new(
+            local,
+            config.kad_server,
+            admitted.clone(),
+            config.gate.revocations(),
+            Instant::now(),
+        ),
+        admitted,
+        relay: config.relay,
         records: records.clone(),
-        revocations: config.gate.revocations(),
         gate: config.gate,
     };
     tokio::spawn(driver.run());
@@ -150,21 +151,20 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     news: News,
     admitted: AdmittedTable,
-    dialer: Dialer,
+    dialer: Dialer<Multiaddr>,
     /// The newest connection that each connected peer has dialled.
     inbound: HashMap<libp2p::PeerId, Inbound>,
     /// Which run of the process this is, once the node has said so.
     incarnation: Option<u32>,
-    next_expiry: expiry::NextLook,
     /// At most [`MAX_PENDING_REQUESTS`].
     asked: HashMap<OutboundRequestId, Asked>,
     /// At most [`MAX_QUERIES`].
     queries: HashMap<QueryId, Query>,
     server: Server,
-    records: Arc<dyn crate::records::RecordRules>,
-    gate: Arc<dyn crate::admission::Gatekeeper>,
-    /// Those of the gate that have been followed.
-    revocations: Arc<Revocations>,
+    /// Of a bootstrap.
+    relay: Option<Arc<dyn Relay + Send + Sync>>,
+    records: Arc<dyn RecordRules>,
+    gate: Arc<dyn Gatekeeper>,
 }
 
 /// What the node is to hear.
@@ -200,15 +200,13 @@ enum Query {
 impl Driver {
     async fn run(mut self) {
         let events = self.news.listener.clone();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.follow_revocations();
             self.dial_bootstraps();
-            let timeout = self
-                .dialer
-                .poll_timeout()
-                .unwrap_or_else(|| Instant::now() + TICK);
+            self.handle_timeout();
+            let sweep = self.server.poll_timeout();
+            let timeout = self.dialer.poll_timeout();
+            let timeout = timeout.map_or(sweep, |dial| dial.min(sweep));
             tokio::select! {
                 event = self.swarm.select_next_some() => self.handle_swarm_event(event),
                 command = self.commands.recv() => match command {
@@ -226,7 +224,6 @@ impl Driver {
                     // Nobody listens.
                     _ => self.news.waiting.clear(),
                 },
-                _ = tick.tick() => self.handle_tick(Instant::now()),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }
         }
@@ -294,7 +291,7 @@ impl Driver {
             }
             Command::KadForget { key } => self.kad().remove_record(&key.to_vec().into()),
             Command::Dial { addr } => self.dial(addr),
-            Command::SetBootstraps { addrs } => self.dialer.set(&addrs, Instant::now()),
+            Command::SetBootstraps { addrs } => self.dialer.set(ways(&addrs), Instant::now()),
             Command::SetIncarnation { incarnation } => self.set_incarnation(incarnation),
             Command::ListenAddrs { reply } => {
                 let addrs = self.swarm.listeners().cloned().collect();
@@ -323,9 +320,7 @@ impl Driver {
             return;
         };
         if !request.within_bounds() {
-            let _ = reply.send(Ok(Response::Refused(
-                crate::messages::RefusedReason::TooLarge,
-            )));
+            let _ = reply.send(Ok(Response::Refused(RefusedReason::TooLarge)));
         } else if self.asked.len() >= MAX_PENDING_REQUESTS {
             let _ = reply.send(Err(RequestError::NoAnswer));
         } else {
@@ -359,15 +354,34 @@ impl Driver {
             .collect()
     }
 
-    fn handle_tick(&mut self, now: Instant) {
-        let connected = self.connected();
-        self.admitted
-            .sweep(|peer| connected.iter().any(|one| one.peer == *peer));
-        self.server
-            .sweep(now, |peer| connected.iter().any(|one| one.peer == *peer));
-        self.end_memberships(now);
-        self.kad().store_mut().sweep(now);
-        self.expire_forwarded(now);
+    fn connected_names(&self) -> Vec<PeerId> {
+        let connected = self.swarm.connected_peers();
+        connected.filter_map(addr::from_libp2p).collect()
+    }
+
+    fn handle_timeout(&mut self) {
+        let times = serve::times();
+        if times.now < self.server.poll_timeout() {
+            return;
+        }
+        let connected = self.connected_names();
+        let (server, mut means) = self.serving();
+        for peer in server.handle_timeout(times, &connected, &mut means) {
+            self.disconnect(peer);
+        }
+        self.expire_forwarded(times.now);
+    }
+
+    /// The server, and what it needs of others.
+    fn serving(&mut self) -> (&mut Server, Means<'_>) {
+        let records = &mut self.swarm.behaviour_mut().kad.store_mut().records;
+        let relay = self.relay.as_deref();
+        let means = Means {
+            gate: &*self.gate,
+            relay: relay.map(|relay| relay as &dyn Relay),
+            records,
+        };
+        (&mut self.server, means)
     }
 
     fn tell(&mut self, event: ControlEvent) {
@@ -377,7 +391,19 @@ impl Driver {
         self.news.waiting.push_back(event);
     }
 
-    fn kad(&mut self) -> &mut libp2p::kad::Behaviour<crate::records::VerifyingStore> {
+    fn kad(&mut self) -> &mut libp2p::kad::Behaviour<VerifyingStore> {
         &mut self.swarm.behaviour_mut().kad
     }
+}
+
+/// The addresses of bootstraps as the dialer knows them; those without a name are left out.
+fn ways(addrs: &[Multiaddr]) -> impl Iterator<Item = Way<Multiaddr>> {
+    addrs.iter().filter_map(|addr| {
+        Some(Way {
+            peer: addr::peer_of(addr)?,
+            is_quic: addr.iter().any(|part| part == Protocol::QuicV1),
+            socket: addr::socket_addr(addr),
+            addr: addr.clone(),
+        })
+    })
 }

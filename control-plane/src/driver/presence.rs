@@ -3,16 +3,15 @@
 //! A member says its incarnation on each new link to a bootstrap. The bootstrap that has seen two of
 //! them take turns says so to both, and to its operator.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
+use control_proto::messages::{Presence, Request, Response};
 use libp2p::PeerId as Libp2pPeer;
 use overlay_proto::ids::PeerId;
 
 use super::{Asked, Driver, MAX_PENDING_REQUESTS};
 use crate::addr;
 use crate::event::ControlEvent;
-use crate::messages::{Presence, RefusedReason, Request, Response};
 
 impl Driver {
     /// This run is `incarnation` from now on: all bootstraps are told.
@@ -59,28 +58,5 @@ impl Driver {
                 addrs: [seen, twin],
             });
         }
-    }
-
-    /// A member says which run of its process it is.
-    pub(super) fn serve_present(&mut self, peer: PeerId, incarnation: u32) -> Response {
-        let seen: Option<SocketAddr> = addr::to_libp2p(peer)
-            .and_then(|peer| self.inbound.get(&peer))
-            .and_then(|link| link.remote);
-        let Some(seen) = seen else {
-            return Response::Refused(RefusedReason::NotServed);
-        };
-        let twins = self
-            .server
-            .note_run(peer, incarnation, seen, Instant::now());
-        if let Some(twins) = twins.filter(|twins| twins.report) {
-            self.tell(ControlEvent::Twins {
-                peer,
-                addrs: [seen, twins.other],
-            });
-        }
-        Response::Present(Presence {
-            seen,
-            twin: twins.map(|twins| twins.other),
-        })
     }
 }

@@ -1,37 +1,28 @@
 //! What a revocation voids here, and who is told of it (TRUST.md 8).
 
-use std::sync::Arc;
-use std::time::Instant;
-
+use control_proto::messages::Request;
 use overlay_proto::ids::PeerId;
-use overlay_proto::membership::Revocations;
 
 use super::{Asked, Driver, MAX_PENDING_REQUESTS};
 use crate::addr;
-use crate::admission::Admitted;
 use crate::event::ControlEvent;
-use crate::messages::{RefusedReason, Request, Response};
 
 impl Driver {
     /// Has the gate learnt more, in an admission, from a request or from the node? Then whoever is
     /// named is cut off, everybody else who is connected is told, and so is the node.
     pub(super) fn follow_revocations(&mut self) {
-        let held = self.gate.revocations();
-        if Arc::ptr_eq(&held, &self.revocations) {
+        if self.server.has_followed(&*self.gate) {
             return;
         }
-        let before = std::mem::replace(&mut self.revocations, Arc::clone(&held));
-        self.cut_off(&held);
-        self.push_lists(&before, &held);
-        self.tell(ControlEvent::RevocationsGrew);
-    }
-
-    /// A connection is up whose admission may have been judged by an older list.
-    pub(super) fn is_revoked(&self, peer: PeerId) -> bool {
-        match self.admitted.get(&peer) {
-            Some(Admitted::Member { invite, .. }) => self.revocations.check(peer, invite).is_err(),
-            _ => self.revocations.names_node(peer),
+        let connected = self.connected_names();
+        let (server, mut means) = self.serving();
+        let followed = server.follow_revocations(&connected, &mut means);
+        for peer in followed.cut_off {
+            tracing::info!(%peer, "revoked: cut off");
+            self.disconnect(peer);
         }
+        self.push_lists(&followed.told, &followed.lists);
+        self.tell(ControlEvent::RevocationsGrew);
     }
 
     /// Closes the connections with a revoked peer.
@@ -42,62 +33,22 @@ impl Driver {
         }
     }
 
-    fn cut_off(&mut self, held: &Revocations) {
-        for peer in self.connected().into_iter().map(|one| one.peer) {
-            if self.is_revoked(peer) {
-                tracing::info!(%peer, "revoked: cut off");
-                self.disconnect(peer);
-            }
-        }
-        let gone = self.server.revoke(held);
-        self.kad().store_mut().remove_sources(|source| {
-            addr::from_libp2p(source).is_some_and(|peer| gone.contains(&peer))
-        });
-    }
-
-    /// Hands the lists that are new to all who are connected. Who does not answer is hung up on, and
-    /// asks for them when it comes back.
-    fn push_lists(&mut self, before: &Revocations, held: &Revocations) {
-        let new: Vec<Vec<u8>> = held
-            .lists()
-            .iter()
-            .filter(|list| !before.lists().contains(list))
-            .map(overlay_proto::membership::SignedRevocations::encode)
-            .collect();
-        for peer in self.connected().into_iter().map(|one| one.peer) {
-            let Some(target) = addr::to_libp2p(peer).filter(|_| !self.is_revoked(peer)) else {
+    /// Hands lists to some who are connected. Who does not answer is hung up on, and asks for them when it comes back.
+    fn push_lists(&mut self, told: &[PeerId], lists: &[Vec<u8>]) {
+        for peer in told {
+            let Some(target) = addr::to_libp2p(*peer) else {
                 continue;
             };
-            for list in &new {
+            for list in lists {
                 if self.asked.len() >= MAX_PENDING_REQUESTS {
-                    self.disconnect(peer);
+                    self.disconnect(*peer);
                     break;
                 }
                 let request = Request::Revocations { list: list.clone() };
-                let id = self
-                    .swarm
-                    .behaviour_mut()
-                    .control
-                    .send_request(&target, request);
+                let control = &mut self.swarm.behaviour_mut().control;
+                let id = control.send_request(&target, request);
                 self.asked.insert(id, Asked::Pushed);
             }
-        }
-    }
-
-    pub(super) fn take_revocations(&self, peer: PeerId, list: &[u8]) -> Response {
-        match self.gate.take_revocations(list) {
-            Ok(_) => Response::Done,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "a revocation list does not count");
-                Response::Refused(RefusedReason::Invalid)
-            }
-        }
-    }
-
-    /// Remembers by which invite a member came in.
-    pub(super) fn note_origin(&mut self, peer: PeerId) {
-        if let Some(Admitted::Member { invite, .. }) = self.admitted.get(&peer) {
-            self.server.note_origin(peer, invite, Instant::now());
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use control_proto::admission::{Admitted, Refusal};
+use control_proto::messages::{Request, Response};
 use host_services::OsEntropy;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
@@ -10,14 +12,14 @@ use libp2p::kad::{self, GetRecordOk, InboundRequest, QueryId, QueryResult};
 use libp2p::request_response::{self, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pPeer, identify};
+use nat_traversal::candidate::admit_anywhere;
 
 use super::{Asked, Driver, Inbound, Query};
 use crate::addr;
-use crate::admission::{AdmissionError, Admitted, Refusal};
+use crate::admission::AdmissionError;
 use crate::behaviour::{BehaviourEvent, KAD_PROTOCOL};
 use crate::event::ControlEvent;
 use crate::handle::RequestError;
-use crate::messages::{Request, Response};
 
 impl Driver {
     pub(super) fn handle_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -37,11 +39,11 @@ impl Driver {
                 ..
             } => {
                 if let Some(peer) = addr::from_libp2p(&peer_id) {
-                    if self.is_revoked(peer) {
+                    if self.server.is_revoked(peer) {
                         self.disconnect(peer);
                         return;
                     }
-                    self.note_origin(peer);
+                    self.server.handle_connected(peer, Instant::now());
                 }
                 if endpoint.is_listener() {
                     let remote = addr::socket_addr(endpoint.get_remote_address());
@@ -119,7 +121,6 @@ impl Driver {
         tracing::debug!(%peer, "disconnected");
         self.inbound.remove(libp2p_peer);
         self.server.handle_disconnected(peer);
-        self.admitted.handle_disconnected(&peer);
         self.dialer
             .handle_down(peer, Instant::now(), &mut OsEntropy);
         if self.admitted.is_infra(&peer) {
@@ -307,10 +308,7 @@ fn usable(data_addrs: &[SocketAddr], reached: &[IpAddr]) -> Vec<SocketAddr> {
 
 fn is_reachable(addr: &Multiaddr) -> bool {
     addr::is_supported(addr)
-        && addr::socket_addr(addr).is_some_and(|socket| {
-            let ip = socket.ip();
-            !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
-        })
+        && addr::socket_addr(addr).is_some_and(|socket| admit_anywhere(socket).is_ok())
 }
 
 /// What the driver is told; nothing when another dial to the same peer was faster.

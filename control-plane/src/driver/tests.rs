@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use control_proto::admission::Gatekeeper;
+use control_proto::messages::{Allocation, RefusedReason};
+use control_proto::records::RecordRules;
+use control_proto::serving::Relay;
 use nat_traversal::path::AllocationId;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{NodeKey, Revoked};
@@ -10,11 +14,10 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::fixture::TestOverlay;
+use crate::admission::wall;
 use crate::handle::Command;
-use crate::messages::{Allocation, RefusedReason};
 use crate::{
-    ControlConfig, ControlError, ControlEvent, ControlHandle, Gatekeeper, InfraService, Multiaddr,
-    RecordRules, RequestError, addr, spawn,
+    ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, RequestError, addr, spawn,
 };
 
 /// The first byte of a record is its key's, the second its generation.
@@ -31,9 +34,9 @@ impl RecordRules for Toy {
 }
 
 #[derive(Default)]
-struct Relay(Mutex<Vec<(PeerId, Vec<PeerId>)>>);
+struct Desk(Mutex<Vec<(PeerId, Vec<PeerId>)>>);
 
-impl InfraService for Relay {
+impl Relay for Desk {
     fn allocate(&self, peer: PeerId) -> Result<Allocation, RefusedReason> {
         let mut all = self.0.lock().unwrap();
         all.push((peer, vec![]));
@@ -73,7 +76,7 @@ fn config(key: &NodeKey, gate: Arc<dyn Gatekeeper>) -> ControlConfig {
         gate,
         records: Arc::new(Toy),
         kad_server: false,
-        infra: None,
+        relay: None,
     }
 }
 
@@ -81,7 +84,7 @@ async fn infra(overlay: &TestOverlay, listen: &[&str]) -> (ControlHandle, Vec<Mu
     let mut config = config(&overlay.infra, overlay.infra_gate());
     config.listen = listen.iter().map(|addr| addr.parse().unwrap()).collect();
     config.kad_server = true;
-    config.infra = Some(Arc::new(Relay::default()));
+    config.relay = Some(Arc::new(Desk::default()));
     let (handle, _) = spawn(config).unwrap();
     loop {
         let addrs = handle.listen_addrs().await.unwrap();
@@ -395,6 +398,6 @@ fn memberships_end_with_the_tolerance_of_the_gate() {
     let overlay = TestOverlay::new(34);
     let gate = overlay.infra_gate();
     let ago = |seconds: u64| UnixTime(host_services::clocks::wall().as_secs() - seconds);
-    assert!(!gate.has_ended(ago(0)) && !gate.has_ended(ago(590)));
-    assert!(gate.has_ended(ago(610)));
+    assert!(!gate.has_ended(ago(0), wall()) && !gate.has_ended(ago(590), wall()));
+    assert!(gate.has_ended(ago(610), wall()));
 }

@@ -9,12 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use control_plane::admission::MemberGate;
-use control_plane::admission::gates::MemberState;
-use control_plane::records::SignedRecords;
-use control_plane::{
-    Admitted, ControlConfig, ControlEvent, Gatekeeper, Multiaddr, Refusal, addr, spawn,
-};
+use control_plane::{ControlConfig, ControlEvent, Multiaddr, addr, spawn};
+use control_proto::admission::gates::MemberState;
+use control_proto::admission::{Admitted, Gatekeeper, MemberGate, Refusal};
+use control_proto::records::SignedRecords;
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::{
     Chain, Membership, MembershipError, NodeKey, Revocations, SignedPart, Taken, WitnessRefusal,
@@ -52,16 +50,21 @@ impl Gatekeeper for Listening {
         self.gate.answer(verdict)
     }
 
-    fn receipt(&self, peer: PeerId, chain: &[u8]) -> Result<SignedPart, WitnessRefusal> {
-        self.gate.receipt(peer, chain)
+    fn receipt(
+        &self,
+        peer: PeerId,
+        chain: &[u8],
+        now: UnixTime,
+    ) -> Result<SignedPart, WitnessRefusal> {
+        self.gate.receipt(peer, chain, now)
     }
 
-    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool {
-        self.gate.wants_lists(peer, hello)
+    fn wants_lists(&self, peer: PeerId, hello: &[u8], now: UnixTime) -> bool {
+        self.gate.wants_lists(peer, hello, now)
     }
 
-    fn has_ended(&self, until: UnixTime) -> bool {
-        self.gate.has_ended(until)
+    fn has_ended(&self, until: UnixTime, now: UnixTime) -> bool {
+        self.gate.has_ended(until, now)
     }
 
     fn revocations(&self) -> Arc<Revocations> {
@@ -72,8 +75,14 @@ impl Gatekeeper for Listening {
         self.gate.take_revocations(list)
     }
 
-    fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal> {
-        let verdict = self.gate.admit(peer, hello, we_dialed);
+    fn admit(
+        &self,
+        peer: PeerId,
+        hello: &[u8],
+        we_dialed: bool,
+        now: UnixTime,
+    ) -> Result<Admitted, Refusal> {
+        let verdict = self.gate.admit(peer, hello, we_dialed, now);
         if let Err(refusal) = &verdict {
             let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some(refusal.clone());
@@ -122,7 +131,7 @@ pub(super) fn ask(
             overlay: membership.overlay(),
         }),
         kad_server: false,
-        infra: None,
+        relay: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

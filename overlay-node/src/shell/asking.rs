@@ -2,13 +2,13 @@
 
 use std::future::Future;
 
-use control_plane::messages::RefusedReason;
 use control_plane::{ControlHandle, RequestError};
+use control_proto::messages::RefusedReason;
 use nat_traversal::relay::RelayKey;
 use node_core::questions::{Allocation, Failure, MAX_PERMITTED, Outcome, Question};
 use tokio::time::timeout;
 
-const _: () = assert!(MAX_PERMITTED <= control_plane::messages::MAX_PERMITS);
+const _: () = assert!(MAX_PERMITTED <= control_proto::messages::MAX_PERMITS);
 
 /// Asks, and says what came of it, within the question's patience.
 pub(crate) async fn carry_out(control: ControlHandle, question: Question) -> Outcome {
@@ -31,7 +31,7 @@ async fn ask(control: &ControlHandle, question: Question) -> Outcome {
             rendezvous, card, ..
         } => told(control.register(rendezvous, card), Outcome::Cards).await,
         Question::Allocate { infra } => {
-            let allocation = |one: control_plane::messages::Allocation| {
+            let allocation = |one: control_proto::messages::Allocation| {
                 Outcome::Allocation(Allocation {
                     id: one.id,
                     key: RelayKey(one.key),

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use control_plane::admission::MemberGate;
-use control_plane::admission::gates::MemberState;
-use control_plane::{ControlEvent, Gatekeeper, Multiaddr};
+use control_plane::{ControlEvent, Multiaddr};
+use control_proto::admission::gates::MemberState;
+use control_proto::admission::{Gatekeeper, MemberGate};
 use node_core::control::{self, BootstrapAddr, GateState};
 
 use super::{Shell, read_clocks};

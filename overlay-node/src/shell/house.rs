@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use control_plane::admission::MemberGate;
-use control_plane::admission::gates::MemberState;
-use control_plane::{ControlEvent, Gatekeeper};
+use control_plane::ControlEvent;
+use control_proto::admission::gates::MemberState;
+use control_proto::admission::{Gatekeeper, MemberGate};
 use node_core::store::{Refused, Write};
 use overlay_proto::ids::PeerId;
 use overlay_proto::membership::test_authority::TestOverlay;

@@ -36,8 +36,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use control_plane::admission::MemberGate;
 use control_plane::{ControlEvent, ControlHandle};
+use control_proto::admission::MemberGate;
 use host_services::readiness::notify;
 use node_core::attachment::Attachment;
 use node_core::store::Refused;

@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use control_plane::Gatekeeper;
-use control_plane::admission::MemberGate;
-use control_plane::records::SignedRecords;
 use control_plane::{ControlConfig, ControlError, ControlEvent, ControlHandle, Multiaddr, addr};
+use control_proto::admission::{Gatekeeper, MemberGate};
+use control_proto::records::SignedRecords;
 use host_services::readiness::notify;
 use nat_traversal::path::SocketId;
 use node_core::control::{BootstrapAddr, GateState};
@@ -356,7 +355,7 @@ fn control_config(
             overlay: membership.overlay(),
         }),
         kad_server: false,
-        infra: None,
+        relay: None,
     })
 }
 

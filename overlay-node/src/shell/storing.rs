@@ -7,8 +7,7 @@ use std::sync::mpsc as queue;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use control_plane::admission::MemberGate;
-use control_plane::{Gatekeeper, Shelf};
+use control_proto::admission::{Gatekeeper, MemberGate, Shelf};
 use node_core::store::{Done, Edit, Edited, Refused, Write, WriteId};
 use overlay_proto::ids::{NetworkId, NetworkName};
 use overlay_proto::membership::{Revocations, RootStore};

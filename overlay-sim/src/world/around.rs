@@ -97,6 +97,8 @@ pub(super) enum Event {
         entry: FdbEntry,
     },
     Asked(Box<Asked>),
+    /// The bootstrap on that host has something to do.
+    Serves(HostId),
     Dial {
         host: HostId,
         run: u32,
@@ -128,7 +130,7 @@ impl Event {
             | Self::Learned { host, run, .. }
             | Self::Dial { host, run, .. } => Some((*host, *run)),
             Self::Asked(asked) => Some((asked.host, asked.run)),
-            Self::Ages { .. } | Self::Says { .. } => None,
+            Self::Ages { .. } | Self::Says { .. } | Self::Serves(_) => None,
         }
     }
 }
@@ -170,20 +172,13 @@ impl Surroundings {
     }
 
     /// A question leaves for the bootstraps.
-    pub(super) fn ask(
-        &mut self,
-        host: HostId,
-        run: u32,
-        (id, question): (QuestionId, Question),
-        lists: Vec<Vec<u8>>,
-    ) {
+    pub(super) fn ask(&mut self, host: HostId, run: u32, (id, question): (QuestionId, Question)) {
         let at = self.clock.now() + self.config.control_delay;
         let asked = Asked {
             host,
             run,
             id,
             question,
-            lists,
         };
         self.queue.push(at, Event::Asked(Box::new(asked)));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use node_core::api::{Request, SecretLine};
 use overlay_proto::SeededEntropy;
-use overlay_proto::ids::PeerId;
+use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
     AuthorityKey, InviteRequest, NetworkAuthority, OverlaySecret, RevocationLine, RevocationNumber,
     Revocations, Revoked, Rights, RootStore, SignedRevocations, SignedRoot, issue_invite,
@@ -100,6 +100,11 @@ impl Authority {
             revoked: Revocations::default(),
             entropy,
         })
+    }
+
+    /// Which overlay it is.
+    pub(super) fn overlay(&self) -> OverlayId {
+        self.roots.overlay()
     }
 
     /// `farlan invite`.

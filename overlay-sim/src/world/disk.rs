@@ -1,32 +1,29 @@
 //! What a host keeps while its node does not run: the state directory, and the book of its gate.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use node_core::control::GateState;
+use control_proto::admission::Shelf;
 use node_core::node::files::{LOOPED_PORTS, PEERS, blob_name};
 use node_core::node::networks::attaching::Recalled;
 use node_core::store::{Done, Edited, Refused, Write};
 use overlay_proto::ids::{NetworkId, NetworkName};
-use overlay_proto::membership::{
-    Chain, Membership, Revocations, RootStore, SignedPart, SignedRevocations,
-};
+use overlay_proto::membership::{Membership, Revocations, RootStore};
 use overlay_proto::switching::MacKey;
 use overlay_proto::time::UnixTime;
 
 use super::trouble::DiskManner;
 
 /// The state directory. Bound: what a node writes, see [`Write`].
-#[derive(Clone)]
 pub(super) struct Disk {
     pub(super) membership: Option<Membership>,
     /// The secret x25519 key, and the sequence of the newest signature over its public half.
     pub(super) static_key: ([u8; 32], u64),
     pub(super) sequences: u64,
     pub(super) handshake_time: u64,
-    pub(super) revocations: Arc<Revocations>,
-    pub(super) manner: DiskManner,
+    pub(super) book: Arc<Book>,
+    manner: DiskManner,
     name: Option<String>,
     pins: BTreeMap<NetworkName, Vec<MacKey>>,
     blobs: BTreeMap<String, Vec<u8>>,
@@ -40,12 +37,42 @@ impl Disk {
             static_key: (secret, 0),
             sequences: 0,
             handshake_time: 0,
-            revocations: Arc::default(),
+            book: Book::new(Arc::default()),
             manner: DiskManner::default(),
             name: None,
             pins: BTreeMap::new(),
             blobs: BTreeMap::new(),
         }
+    }
+
+    /// The same on another host.
+    pub(super) fn copied(&self) -> Self {
+        let book = Book::new(self.revocations());
+        book.lock().1 = self.manner.is_full;
+        Self {
+            membership: self.membership.clone(),
+            book,
+            name: self.name.clone(),
+            pins: self.pins.clone(),
+            blobs: self.blobs.clone(),
+            ..*self
+        }
+    }
+
+    /// What is revoked, as far as it was kept.
+    pub(super) fn revocations(&self) -> Arc<Revocations> {
+        Arc::clone(&self.book.lock().0)
+    }
+
+    /// How it is from now on.
+    pub(super) fn set_manner(&mut self, manner: DiskManner) {
+        self.book.lock().1 = manner.is_full;
+        self.manner = manner;
+    }
+
+    /// What a write takes; `None`: what it takes everywhere.
+    pub(super) const fn delay(&self) -> Option<Duration> {
+        self.manner.delay
     }
 
     /// The sequence for the next signature over the x25519 key.
@@ -136,76 +163,28 @@ impl Disk {
     }
 }
 
-/// What the gate of a running node goes by.
-pub(super) struct Gate {
-    pub(super) held: Arc<Revocations>,
-    pub(super) roots: RootStore,
-    pub(super) chain: Vec<u8>,
+/// The book of the gate. What it has is on disk before it counts; a full disk takes nothing, and it counts all the same.
+#[derive(Debug)]
+pub(super) struct Book(Mutex<(Arc<Revocations>, bool)>);
+
+impl Book {
+    fn new(held: Arc<Revocations>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new((held, false))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Arc<Revocations>, bool)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Gate {
-    pub(super) fn new(state: GateState, held: Arc<Revocations>) -> Self {
-        Self {
-            held,
-            roots: state.roots,
-            chain: state.chain,
+impl Shelf for Book {
+    fn keep_revocations(&self, all: &Revocations) {
+        let (held, is_full) = &mut *self.lock();
+        if !*is_full {
+            *held = Arc::new(all.clone());
         }
     }
 
-    /// What the node says. Of root documents the newer ones stay, and lists under a retired one are forgotten.
-    pub(super) fn set(&mut self, state: GateState, disk: &mut Disk) {
-        if state.roots.newest().version > self.roots.newest().version {
-            self.roots = state.roots;
-            let mut next = Revocations::clone(&self.held);
-            if next.retain_trusted(&self.roots) {
-                self.hold(next, disk);
-            }
-        }
-        self.chain = state.chain;
-    }
-
-    /// Takes a list; it is on `disk` before it counts.
-    ///
-    /// # Errors
-    /// It is malformed, or nobody known has signed it.
-    pub(super) fn take(&mut self, list: &[u8], disk: &mut Disk) -> Result<Done, Refused> {
-        let refused = |error: &dyn std::fmt::Display| Refused::Content(error.to_string());
-        let list = SignedRevocations::decode(list).map_err(|error| refused(&error))?;
-        let mut next = Revocations::clone(&self.held);
-        let taken = next
-            .take(list, &self.roots)
-            .map_err(|error| refused(&error))?;
-        self.hold(next, disk);
-        Ok(Done::Taken(taken))
-    }
-
-    /// What is held counts also where the disk refuses.
-    fn hold(&mut self, next: Revocations, disk: &mut Disk) {
-        if next != *self.held {
-            self.held = Arc::new(next);
-            if !disk.manner.is_full {
-                disk.revocations = Arc::clone(&self.held);
-            }
-        }
-    }
-
-    /// A bootstrap lets the node in: with the receipt, if it has none.
-    ///
-    /// # Errors
-    /// The receipt is missing, or does not count.
-    pub(super) fn take_receipt(
-        &mut self,
-        receipt: Option<SignedPart>,
-        wall: UnixTime,
-    ) -> Result<()> {
-        let chain = Chain::decode(&self.chain)?;
-        if chain.has_receipt() {
-            return Ok(());
-        }
-        let receipt = receipt.context("this node is no member yet")?;
-        let chain = chain.with_receipt(receipt);
-        chain.verify(&self.roots, wall)?;
-        self.chain = chain.encode();
-        Ok(())
-    }
+    /// No member teaches the gate any here: it has them of its node, which has kept them.
+    fn keep_roots(&self, _: &RootStore) {}
 }

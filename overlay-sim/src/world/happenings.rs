@@ -34,7 +34,7 @@ impl World {
             ahead: 0,
             is_deaf: false,
             bridges: original.bridges.copied_without_guests(),
-            disk: original.disk.clone(),
+            disk: original.disk.copied(),
             replies: Vec::new(),
             run: 0,
             running: None,

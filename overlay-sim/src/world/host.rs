@@ -2,11 +2,15 @@
 //! `overlay-node/src/shell/`; this one keeps to its order of things.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use control_proto::admission::gates::MemberState;
+use control_proto::admission::{Gatekeeper, MemberGate, meeting};
 use nat_traversal::path::Path;
 use node_core::api::{Request, Response};
+use node_core::control::GateState;
 use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
 use node_core::node::host_orders::{HostTask, Tap};
 use node_core::node::networks::interfaces::Kept;
@@ -16,7 +20,7 @@ use node_core::node::switchboard::run::Node;
 use node_core::node::tick::Tick;
 use node_core::node::users::leaving::Leaving;
 use node_core::node::users::operations::Operation;
-use node_core::store::{Refused, Write, WriteId};
+use node_core::store::{Done, Refused, Write, WriteId};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::bridge::FdbNews;
 use overlay_proto::ethernet::{EthernetFrame, MacAddr};
@@ -24,7 +28,7 @@ use overlay_proto::ids::{NetworkName, PeerId};
 use overlay_proto::membership::NodeKey;
 use overlay_proto::switching::NetIndex;
 
-use super::disk::{Disk, Gate};
+use super::disk::Disk;
 use super::fast_path::{FastPath, Out};
 use super::guests::GuestId;
 use super::look::{Bridges, host_view};
@@ -78,9 +82,11 @@ pub(super) struct Host {
 pub(super) struct Running {
     pub(super) node: Node,
     pub(super) fast: FastPath,
-    pub(super) gate: Gate,
+    pub(super) gate: MemberGate,
     /// The bootstraps that it dials, and stays connected to.
     pub(super) dials: Vec<PeerId>,
+    /// Which run it is, once the node has said so.
+    pub(super) incarnation: Option<u32>,
     /// When it began.
     pub(super) began: Duration,
     /// Turns without an input in the second at hand.
@@ -90,12 +96,9 @@ pub(super) struct Running {
 impl Running {
     /// Each input begins with it: nothing of it counts that the gate knows to be revoked.
     fn begin(&mut self, tick: Tick) {
-        if !std::sync::Arc::ptr_eq(&self.gate.held, &self.node.standing.revocations.held) {
-            self.node
-                .handle_revocations(tick, std::sync::Arc::clone(&self.gate.held));
-        }
-        if self.node.knows_older(&self.gate.roots) {
-            self.node.handle_roots(self.gate.roots.clone());
+        let held = self.gate.revocations();
+        if !Arc::ptr_eq(&held, &self.node.standing.revocations.held) {
+            self.node.handle_revocations(tick, held);
         }
     }
 
@@ -364,14 +367,12 @@ impl Host {
                 running.node.handle_records(&records);
             }
             Effect::LookAtInterfaces => self.look_at_interfaces(tick),
-            Effect::SetGate(state) => running.gate.set(*state, &mut self.disk),
+            Effect::SetGate(state) => running.gate.set(member_state(*state)),
             Effect::Ask(id, question) => {
-                let held = running.gate.held.lists();
-                let lists = held.iter().map(|list| list.encode()).collect();
-                around.ask(self.id, self.run, (id, question), lists);
+                around.ask(self.id, self.run, (id, question));
             }
             Effect::Keep(id, write) => {
-                let delay = self.disk.manner.delay;
+                let delay = self.disk.delay();
                 let at = now + delay.unwrap_or(around.config.disk_delay);
                 around.queue.push(
                     at,
@@ -525,7 +526,10 @@ impl Host {
             Write::Revocations { .. } if self.is_deaf => Err(Refused::Content(
                 "this host does not want to know".to_owned(),
             )),
-            Write::Revocations { list, .. } => running.gate.take(list, &mut self.disk),
+            Write::Revocations { list, .. } => {
+                let taken = running.gate.take_revocations(list).map(Done::Taken);
+                taken.map_err(|error| Refused::Content(error.to_string()))
+            }
             _ => {
                 let public = running.node.standing.identity.static_public;
                 let wall = around.wall_of(self.ahead);
@@ -539,12 +543,23 @@ impl Host {
 
     /// The gate learns lists in an admission or from a bootstrap.
     pub(super) fn learn_lists(&mut self, around: &mut Surroundings, lists: &[Vec<u8>]) {
-        if let Some(running) = self.running.as_mut().filter(|_| !self.is_deaf) {
-            for list in lists {
-                // One that does not count changes nothing.
-                let _ = running.gate.take(list, &mut self.disk);
-            }
+        if let Some(running) = self.running.as_ref().filter(|_| !self.is_deaf) {
+            meeting::take_lists(&running.gate, lists);
         }
         self.enter(around, |_, _| {});
+    }
+}
+
+/// What a gate goes by from now on, in its own words.
+pub(super) fn member_state(state: GateState) -> MemberState {
+    let GateState {
+        roots,
+        chain,
+        bootstraps,
+    } = state;
+    MemberState {
+        roots,
+        chain,
+        bootstraps,
     }
 }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use control_proto::messages::Request;
 use nat_traversal::agent::ProbeMessage;
 use nat_traversal::candidate::{Candidate, CandidateKind};
 use nat_traversal::path::Path;
@@ -412,8 +413,9 @@ impl World {
         let mut membership = Invite::parse(&invite)?.accept(&key, tick.wall)?;
         let chain = membership.chain().context("no certificate")?.clone();
         let witness = self.control.all.first_mut().context("no bootstrap")?;
-        let receipt = witness.receipt_for(membership.roots(), &chain, tick.wall);
-        let receipt = receipt.context("the certificate does not count")??;
+        let shown = (membership.roots(), &chain);
+        let receipt = witness.receipt_for(around, key.peer_id(), shown)?;
+        let receipt = receipt.context("its certificate has one")?;
         membership.take_receipt(chain.with_receipt(receipt))?;
         let at = SocketAddr::new(ip, PORT);
         let hostile = Hostile::new(key, membership, at, tick, entropy)?;
@@ -474,9 +476,15 @@ impl World {
             hostile.card_at = now + CARD_EVERY;
             let peer = hostile.key.peer_id();
             for network in hostile.membership.networks().to_vec() {
+                let Some(chain) = hostile.membership.chain_for(&network.id).cloned() else {
+                    continue;
+                };
                 if let Some((rendezvous, card)) = hostile.card(&network, tick) {
+                    let shown = (hostile.membership.roots(), &chain);
                     for one in &mut self.control.all {
-                        one.plant_card(now, rendezvous, (peer, card.clone()));
+                        let card = card.clone();
+                        let request = Request::Register { rendezvous, card };
+                        one.plant_card(&self.around, peer, shown, request);
                     }
                 }
             }

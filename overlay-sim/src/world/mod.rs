@@ -7,7 +7,7 @@
 //! - `around`: what is around the hosts. `host`: a host around a node, as the shell of the program is; `start`: from its disk to a
 //!   running node. `acts`: what users and the authority do to it; `trouble`: what goes wrong, by itself or by somebody's will.
 //! - `fast_path`: what the workers decide. `disk`: what a restart finds. `look`: what the host looks like.
-//! - `control`: the bootstraps, stubs but for their reflectors and relays. `authority`: who signs.
+//! - `control`: the bootstraps, which are the real machines in virtual time. `authority`: who signs.
 //! - `guests`: the guests and what they got. [`invariants`]: what must hold after each step.
 //! - `happenings`: copies of hosts, and what can be seen of nodes. [`hostile`]: a member that does harm.
 //!
@@ -46,6 +46,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use control_proto::records::SignedRecords;
 use overlay_proto::Entropy;
 use overlay_proto::ethernet::bridge::FdbNews;
 use overlay_proto::ids::PeerId;
@@ -55,7 +56,7 @@ pub use self::around::Config;
 use self::around::{Event, Surroundings, bootstrap_ips};
 use self::authority::Authority;
 pub use self::authority::{Along, Terms};
-use self::control::{Bootstrap, Control, DIAL_EVERY};
+use self::control::{Bootstrap, Control, DIAL_EVERY, Place};
 pub use self::control::{Mood, StoreMood};
 use self::disk::Disk;
 use self::guests::Guests;
@@ -104,7 +105,7 @@ impl World {
             guests: Guests::default(),
             config,
         };
-        let (mut addrs, mut all) = (Vec::new(), Vec::new());
+        let (mut addrs, mut places) = (Vec::new(), Vec::new());
         for place in 0..around.config.bootstraps {
             let host = around.net.add_host(&format!("bootstrap {place}"))?;
             let realm = Net::INTERNET;
@@ -116,14 +117,22 @@ impl World {
             let key = NodeKey::generate(&mut stream(seed, &format!("bootstrap {place}")));
             let [ip, _] = ips;
             addrs.push((Bootstrap::addr_of(ip, key.peer_id()), key.peer_id()));
-            all.push(Bootstrap::new(seed, (host, ips), key, &around));
+            places.push(Place { host, ips, key });
+            around.queue.push(Duration::ZERO, Event::Serves(host));
         }
         let (names, wall) = (&around.config.networks, around.config.wall);
+        let authority = Authority::new(seed, names, addrs, wall)?;
+        let overlay = authority.overlay();
+        let serve = |place| Bootstrap::new(seed, place, overlay, &around);
+        let control = Control {
+            all: places.into_iter().map(serve).collect(),
+            rules: SignedRecords { overlay },
+        };
         Ok(Self {
             seed,
-            authority: Authority::new(seed, names, addrs, wall)?,
+            authority,
             around,
-            control: Control { all },
+            control,
             hosts: BTreeMap::new(),
             hostile: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -344,7 +353,7 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         let Some((id, run)) = event.whose() else {
-            return self.handle_guest(&event);
+            return self.handle_other(&event);
         };
         let around = &mut self.around;
         let Some(host) = self.hosts.get_mut(&id).filter(|host| host.run == run) else {
@@ -375,14 +384,20 @@ impl World {
                     }
                 }
             }
-            Event::Ages { .. } | Event::Says { .. } => {}
+            Event::Ages { .. } | Event::Says { .. } | Event::Serves(_) => {}
         }
         self.note_due(id);
     }
 
-    fn handle_guest(&mut self, event: &Event) {
+    fn handle_other(&mut self, event: &Event) {
         match event {
             Event::Says { guest, frame } => self.send(*guest, frame),
+            Event::Serves(host) => {
+                if let Some(one) = self.control.at(*host) {
+                    let again = one.handle_timeout(&mut self.around);
+                    self.around.queue.push(again, Event::Serves(*host));
+                }
+            }
             Event::Ages { host: id, guest } => {
                 if let Some(host) = self.hosts.get_mut(id) {
                     host.age(&mut self.around, *guest);
@@ -395,8 +410,8 @@ impl World {
 
     /// When the node of a host is due may have changed, and whether it runs.
     fn note_due(&mut self, id: HostId) {
-        if let Some(host) = self.hosts.get(&id).filter(|host| host.running.is_none()) {
-            self.control.forget(host.peer());
+        if self.hosts.contains_key(&id) && !self.is_running(id) {
+            self.control.forget(id);
         }
         let due = self.hosts.get(&id).and_then(|host| host.due(&self.around));
         let due = due.or_else(|| self.hostile_due(id));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use control_proto::admission::{Gatekeeper, MemberGate};
 use node_core::control::GateState;
 use node_core::node::candidates::host::ANYWHERE;
 use node_core::node::standing::identity::Identity;
@@ -16,16 +17,15 @@ use node_core::shown::own_chain;
 use overlay_proto::Entropy;
 use overlay_proto::directory::CLAIM_TTL;
 use overlay_proto::handshake::static_public;
-use overlay_proto::membership::{MemberVerifier, Membership};
+use overlay_proto::membership::{MemberVerifier, Membership, Revocations};
 use overlay_proto::session::Suite;
 use overlay_proto::time::UnixTime;
 use overlay_proto::tunnels::{Tunnels, TunnelsConfig};
 use zeroize::Zeroizing;
 
 use super::Surroundings;
-use super::disk::Gate;
 use super::fast_path::FastPath;
-use super::host::{Host, Running};
+use super::host::{Host, Running, member_state};
 use crate::net::random::stream;
 
 impl Host {
@@ -41,11 +41,14 @@ impl Host {
         let identity = self.identity(tick, membership, &mut entropy)?;
         let mut sequences = self.sequences(tick.wall);
         let first = sequences.next(tick.wall).context("no number is left")?;
-        let held = Arc::clone(&self.disk.revocations);
-        let state = GateState::of(&identity.membership, &held, identity.me)?;
+        let book = Arc::clone(&self.disk.book);
+        let gate_held = Revocations::clone(&self.disk.revocations());
+        let state = GateState::of(&identity.membership, &gate_held, identity.me)?;
+        let dials = state.bootstraps.clone();
+        let gate = MemberGate::new(member_state(state), gate_held, Some(book));
+        let held = gate.revocations();
         let clock = around.wall_nanos_of(self.ahead);
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let dials = state.bootstraps.clone();
         let last_refusal = revoked_already(&identity.membership, &held, identity.me);
         let begin = Begin {
             tunnels: self.tunnels(&identity, clock),
@@ -56,7 +59,7 @@ impl Host {
             claim_ttl: CLAIM_TTL,
             listen: any.map(|ip| SocketAddr::new(ip, self.port)).to_vec(),
             sequences: (sequences, first),
-            held: Arc::clone(&held),
+            held,
             last_refusal,
             state_dir: self.name.clone(),
         };
@@ -68,8 +71,9 @@ impl Host {
         self.running = Some(Running {
             node,
             fast,
-            gate: Gate::new(state, held),
+            gate,
             dials,
+            incarnation: None,
             began: around.clock.now(),
             idle_turns: (0, 0),
         });
@@ -118,7 +122,7 @@ impl Host {
         entropy: &mut dyn Entropy,
     ) -> Result<Identity> {
         let me = self.peer();
-        let held = &self.disk.revocations;
+        let held = &self.disk.revocations();
         let chain = own_chain(&membership, held, me)?.encode();
         let networks = membership.networks().iter().map(|network| network.id);
         let mut verifier = MemberVerifier::new(membership.roots().clone(), networks.collect());
@@ -148,7 +152,7 @@ impl Host {
             overlay: membership.overlay(),
             overlay_secret: membership.overlay_secret().clone(),
             psk_root_version: membership.roots().newest().version,
-            revocation_number: self.disk.revocations.number().0,
+            revocation_number: self.disk.revocations().number().0,
             static_secret: Zeroizing::new(self.disk.static_key.0),
             chain: identity.chain.clone(),
             signed_static: identity.signed_static.clone(),

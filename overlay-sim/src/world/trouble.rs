@@ -7,7 +7,7 @@ use overlay_proto::wire::ReliableChannel;
 use overlay_proto::wire::peer_message::PeerMessage;
 
 use super::World;
-use super::control::{Mood, StoreMood};
+use super::control::{Bootstrap, Mood, StoreMood};
 use crate::net::topology::{HostId, Station};
 
 /// How a disk is.
@@ -57,7 +57,7 @@ impl World {
     /// How the disk of a host is from now on.
     pub fn set_disk(&mut self, id: HostId, manner: DiskManner) {
         if let Some(host) = self.hosts.get_mut(&id) {
-            host.disk.manner = manner;
+            host.disk.set_manner(manner);
         }
     }
 
@@ -121,13 +121,13 @@ impl World {
     #[must_use]
     pub fn greetings(&self) -> u64 {
         let all = self.control.all.iter();
-        all.map(|one| one.carried.greetings).sum()
+        all.map(Bootstrap::greetings).sum()
     }
 
     /// How a bootstrap is from now on.
     pub fn set_mood(&mut self, place: usize, mood: Mood) {
         if let Some(one) = self.control.all.get_mut(place) {
-            one.mood = mood;
+            one.set_mood(mood);
         }
     }
 

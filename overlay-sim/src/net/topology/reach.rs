@@ -6,7 +6,7 @@ use super::{HostId, Net, RealmId, Station};
 
 impl Net {
     /// Whether `from` can open a TCP connection to `to`, and keep it: outbound TCP passes every gateway, also one that
-    /// blocks UDP; inbound TCP passes only routers without a filter. For the stub of a control plane, which asks anew
+    /// blocks UDP; inbound TCP passes only routers without a filter. For a control plane in virtual time, which asks anew
     /// whenever something has changed. O(addresses x depth of the tree).
     #[must_use]
     pub fn tcp_reachable(&self, from: HostId, to: HostId) -> bool {

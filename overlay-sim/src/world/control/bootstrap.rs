@@ -1,24 +1,26 @@
-//! One bootstrap: whom it lets in, what it answers, its reflector and its relay.
+//! One bootstrap: [`Server`] and [`InfraGate`] as `farlan-bootstrap` runs them, in virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use nat_traversal::reflector::{KIND_REQUEST, ReflectorLimiter};
-use nat_traversal::relay::{KIND_ACK, KIND_BIND, KIND_RELAYED, RelayServer, RelayServerConfig};
-use node_core::control::{BootstrapAddr, ControlEvent};
-use node_core::questions::{Allocation, Failure, Outcome, Question};
-use overlay_proto::SeededEntropy;
-use overlay_proto::ids::PeerId;
-use overlay_proto::membership::{
-    CLOCK_TOLERANCE, Chain, InviteId, InviteUses, NodeKey, Revocations, RootStore, SignedPart,
-    SignedRevocations, WitnessRefusal,
+use anyhow::Result;
+use control_proto::admission::hello::Hello;
+use control_proto::admission::{
+    Admitted, AdmittedTable, Counter, Gatekeeper, InfraGate, Refusal, meeting,
 };
-use overlay_proto::time::UnixTime;
+use control_proto::messages::{Presence, Request, Response};
+use control_proto::records::{Records, SignedRecords};
+use control_proto::serving::{Asker, Means, Server, Step, Times, answer_of_forward};
+use node_core::control::{BootstrapAddr, ControlEvent};
+use node_core::questions::Failure;
+use overlay_proto::ids::{OverlayId, PeerId};
+use overlay_proto::membership::{Chain, ListState, NodeKey, RootStore, SignedPart, SignedRoot};
 
-use super::records::{Records, StoreMood};
-use super::rendezvous::Rendezvous;
+use super::books::{Learnt, MemoryBooks};
+use super::data_plane::DataPlane;
+use super::lies::{Lies, Mood, StoreMood};
 use crate::net::random::stream;
 use crate::net::topology::{Delivery, HostId};
 use crate::world::host::Host;
@@ -28,92 +30,72 @@ use crate::world::{Event, Surroundings};
 const DATA_PORT: u16 = 22_611;
 const CONTROL_PORT: u16 = 22_612;
 
-/// Envelopes that a bootstrap keeps to show them again.
-const MAX_HEARD: usize = 64;
-
-/// How a bootstrap is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Mood {
-    /// As it should be.
-    #[default]
-    Well,
-    /// It does what it is asked, and its answers get lost.
-    Mute,
-    /// Its disk does not take the use of an invite.
-    FullDisk,
-}
-
 /// A control connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Link {
     host: HostId,
     run: u32,
-    invite: InviteId,
-    until: UnixTime,
+    /// Where it comes from. The NAT in front is left out: twins are told apart by their runs.
+    seen: SocketAddr,
 }
 
-/// What a node shows when it dials.
-struct Hello {
-    chain: Chain,
-    roots: RootStore,
-    lists: Vec<SignedRevocations>,
+/// What a bootstrap has said, and how long it took beyond the way there and back.
+pub(super) type Said = (Result<Response, Failure>, Duration);
+
+/// Where a bootstrap is, and who.
+#[derive(Debug, Clone)]
+pub(in crate::world) struct Place {
+    pub(in crate::world) host: HostId,
+    pub(in crate::world) ips: [IpAddr; 2],
+    pub(in crate::world) key: NodeKey,
 }
 
 /// A bootstrap.
 pub(in crate::world) struct Bootstrap {
-    pub(super) host: HostId,
-    ips: [IpAddr; 2],
+    place: Place,
     name: PeerId,
-    key: NodeKey,
-    relay: RelayServer,
-    limiter: ReflectorLimiter,
-    entropy: SeededEntropy,
+    overlay: OverlayId,
+    witness: Arc<Counter<MemoryBooks>>,
+    learnt: Learnt,
+    gate: InfraGate,
+    admitted: AdmittedTable,
+    server: Server,
+    records: Records,
+    data: DataPlane,
     /// Who is connected. Bound: the hosts.
     up: BTreeMap<PeerId, Link>,
-    rendezvous: Rendezvous,
-    records: Records,
-    /// Bound: the invites that were issued.
-    uses: BTreeMap<InviteId, InviteUses>,
-    /// What members have shown: the documents, once there was one, and what is revoked.
-    known: (Option<RootStore>, Revocations),
-    /// At which own address whoever bound an allocation was heard. Bound: the hosts' bindings.
-    ways: BTreeMap<SocketAddr, SocketAddr>,
-    pub(in crate::world) mood: Mood,
-    pub(in crate::world) carried: Carried,
-}
-
-/// What members had it pass on.
-#[derive(Default)]
-pub(in crate::world) struct Carried {
+    lies: Lies,
     /// How many greetings it was asked to carry.
-    pub(in crate::world) greetings: u64,
-    /// From whom to whom envelopes went. Bound: [`MAX_HEARD`], the oldest out.
-    heard: VecDeque<(PeerId, PeerId, Vec<u8>)>,
+    greetings: u64,
 }
 
 impl Bootstrap {
     pub(in crate::world) fn new(
         seed: u64,
-        (host, ips): (HostId, [IpAddr; 2]),
-        key: NodeKey,
+        place: Place,
+        overlay: OverlayId,
         around: &Surroundings,
     ) -> Self {
+        let now = around.clock.instant();
+        let entropy = stream(seed, &format!("bootstrap {}", place.host.number()));
+        let (learnt, name) = (Learnt::default(), place.key.peer_id());
+        let witness = Arc::new(Counter::new(place.key.clone(), MemoryBooks::default()));
+        let gate = gate(overlay, place.ips, &witness, &learnt);
+        let admitted = AdmittedTable::default();
         Self {
-            host,
-            ips,
-            name: key.peer_id(),
-            key,
-            relay: RelayServer::new(RelayServerConfig::default()),
-            limiter: ReflectorLimiter::new(around.clock.instant()),
-            entropy: stream(seed, &format!("bootstrap {}", host.number())),
+            server: Server::new(name, true, admitted.clone(), gate.revocations(), now),
+            place,
+            name,
+            overlay,
+            witness,
+            learnt,
+            gate,
+            admitted,
+            records: records(overlay),
+            data: DataPlane::new(entropy, now),
             up: BTreeMap::new(),
-            rendezvous: Rendezvous::default(),
-            records: Records::default(),
-            uses: BTreeMap::new(),
-            known: (None, Revocations::default()),
-            ways: BTreeMap::new(),
-            mood: Mood::Well,
-            carried: Carried::default(),
+            lies: Lies::default(),
+            greetings: 0,
         }
     }
 
@@ -122,7 +104,7 @@ impl Bootstrap {
     }
 
     pub(in crate::world) const fn host(&self) -> HostId {
-        self.host
+        self.place.host
     }
 
     /// Where it is dialled.
@@ -131,18 +113,29 @@ impl Bootstrap {
     }
 
     fn addr(&self) -> BootstrapAddr {
-        let [ip, _] = self.ips;
+        let [ip, _] = self.place.ips;
         BootstrapAddr::new(&Self::addr_of(ip, self.name))
+    }
+
+    /// How it is from now on.
+    pub(in crate::world) fn set_mood(&mut self, mood: Mood) {
+        self.witness.books().is_full = mood == Mood::FullDisk;
+        self.lies.mood = mood;
     }
 
     /// How its DHT is from now on.
     pub(in crate::world) const fn set_store(&mut self, mood: StoreMood) {
-        self.records.mood = mood;
+        self.lies.store = mood;
     }
 
     /// From now on it shows cards that are old.
     pub(in crate::world) const fn show_first_cards(&mut self) {
-        self.rendezvous.show_first();
+        self.lies.shows_first = true;
+    }
+
+    /// How many greetings it was asked to carry.
+    pub(in crate::world) const fn greetings(&self) -> u64 {
+        self.greetings
     }
 
     /// Is this run of the host connected?
@@ -153,65 +146,87 @@ impl Bootstrap {
 
     /// Is it connected, and is there a way?
     pub(super) fn is_reached(&self, around: &Surroundings, host: &Host) -> bool {
-        self.has(host) && around.net.tcp_reachable(host.id, self.host)
+        self.has(host) && around.net.tcp_reachable(host.id, self.place.host)
     }
 
     /// Is the node named in a list that it has?
     pub(in crate::world) fn names(&self, peer: PeerId) -> bool {
-        self.known.1.names_node(peer)
+        self.gate.revocations().names_node(peer)
     }
 
-    /// A member that has no node here, and whose documents it takes, asks for the receipt of its invite.
+    /// A member that has no node here asks for the receipt of its invite.
+    ///
+    /// # Errors
+    /// It is not let in.
     pub(in crate::world) fn receipt_for(
         &mut self,
-        roots: &RootStore,
-        chain: &Chain,
-        now: UnixTime,
-    ) -> Option<Result<SignedPart, WitnessRefusal>> {
-        self.take_roots(roots.clone());
-        self.receipt(chain, now)
+        around: &Surroundings,
+        peer: PeerId,
+        shown: (&RootStore, &Chain),
+    ) -> Result<Option<SignedPart>> {
+        let admitted = self.gate.admit(peer, &hello(shown), false, around.wall())?;
+        match admitted {
+            Admitted::Member { receipt, .. } => Ok(receipt),
+            Admitted::Infra { .. } => Ok(None),
+        }
     }
 
-    /// Somebody lays a card down without being connected: what one does who wants to be met.
+    /// A member that has no node here connects, lays a card down and is gone.
     pub(in crate::world) fn plant_card(
         &mut self,
-        now: Duration,
-        place: [u8; 32],
-        (from, card): (PeerId, Vec<u8>),
+        around: &Surroundings,
+        peer: PeerId,
+        shown: (&RootStore, &Chain),
+        request: Request,
     ) {
-        self.rendezvous.lay_down(now, place, from, card);
+        let now = around.clock.instant();
+        // Whoever is revoked is not let in.
+        let Ok(admitted) = self.gate.admit(peer, &hello(shown), false, around.wall()) else {
+            return;
+        };
+        self.admitted.insert(peer, admitted, false, now);
+        self.server.handle_connected(peer, now);
+        self.lies.listen(peer, &request);
+        let asker = Asker { peer, seen: None };
+        self.serve(around, |server, times, means| {
+            server.handle_request(times, asker, request, means)
+        });
+        self.server.handle_disconnected(peer);
     }
 
-    /// The host's connection is gone with its process.
-    pub(super) fn forget(&mut self, peer: PeerId) {
-        self.up.remove(&peer);
-    }
-
-    /// It restarts: its books stay, what it held in memory is gone.
-    pub(in crate::world) fn restart(&mut self, around: &mut Surroundings) {
-        for (_, Link { host, run, .. }) in std::mem::take(&mut self.up) {
-            let event = ControlEvent::InfraDown { peer: self.name };
-            let at = around.clock.now();
-            around.queue.push(at, Event::Control { host, run, event });
+    /// The connection of a host is gone with its process.
+    pub(super) fn forget(&mut self, host: HostId) {
+        let gone = self.up.iter().find(|(_, link)| link.host == host);
+        if let Some(peer) = gone.map(|(peer, _)| *peer) {
+            self.hang_up(peer);
         }
-        self.rendezvous = Rendezvous::default();
-        self.records = Records::default();
-        self.relay = RelayServer::new(RelayServerConfig::default());
-        self.ways.clear();
+    }
+
+    /// It restarts: what is on its disk stays, what it held in memory is gone.
+    pub(in crate::world) fn restart(&mut self, around: &mut Surroundings) {
+        for (_, link) in std::mem::take(&mut self.up) {
+            self.tell_down(around, link, Duration::ZERO);
+        }
+        let now = around.clock.instant();
+        self.gate = gate(self.overlay, self.place.ips, &self.witness, &self.learnt);
+        self.admitted = AdmittedTable::default();
+        let (admitted, followed) = (self.admitted.clone(), self.gate.revocations());
+        self.server = Server::new(self.name, true, admitted, followed, now);
+        self.records = records(self.overlay);
+        self.data.restart();
     }
 
     /// The host dials, or its connection is looked at.
     pub(super) fn dial(&mut self, around: &mut Surroundings, host: &mut Host) {
-        let reachable = around.net.tcp_reachable(host.id, self.host);
-        self.end_memberships(around);
+        let reachable = around.net.tcp_reachable(host.id, self.place.host);
         let peer = self.name;
         let event = match (self.has(host), reachable) {
             (true, true) => return,
             (true, false) => {
-                self.up.remove(&host.peer());
+                self.hang_up(host.peer());
                 ControlEvent::InfraDown { peer }
             }
-            (false, true) => match self.admit(around, host) {
+            (false, true) => match self.meet(around, host) {
                 Some(event) => event,
                 None => return,
             },
@@ -220,288 +235,257 @@ impl Bootstrap {
                 reason: "no way".to_owned(),
             },
         };
+        let is_up = matches!(event, ControlEvent::InfraUp { .. });
         host.enter(around, |node, tick| node.handle_control_event(tick, event));
-    }
-
-    /// Both show each other what they hold; then the node is let in, the first time with the receipt, or is not.
-    fn admit(&mut self, around: &mut Surroundings, host: &mut Host) -> Option<ControlEvent> {
-        let running = host.running.as_ref()?;
-        let hello = Hello {
-            chain: Chain::decode(&running.gate.chain).ok()?,
-            roots: running.gate.roots.clone(),
-            lists: running.gate.held.lists().to_vec(),
-        };
-        let judged = self.judge(around, host.peer(), &hello);
-        if self.mood == Mood::Mute {
-            let (addr, reason) = (self.addr(), "no answer".to_owned());
-            return Some(ControlEvent::Unreachable { addr, reason });
-        }
-        let ours = self.known.1.lists();
-        let ours: Vec<_> = ours.iter().map(SignedRevocations::encode).collect();
-        host.learn_lists(around, &ours);
-        let wall = around.wall_of(host.ahead);
-        let running = host.running.as_mut()?;
-        let taken = judged.and_then(|receipt| running.gate.take_receipt(receipt, wall));
-        if let Err(error) = taken {
-            let (addr, reason) = (self.addr(), error.to_string());
-            return Some(ControlEvent::Refused { addr, reason });
-        }
-        let chain = running.gate.chain.clone();
-        let link = Link {
-            host: host.id,
-            run: host.run,
-            invite: hello.chain.claimed_invite(),
-            until: hello.chain.claimed_end(),
-        };
-        self.up.insert(host.peer(), link);
-        let [ip, _] = self.ips;
-        Some(ControlEvent::InfraUp {
-            peer: self.name,
-            remote: SocketAddr::new(ip, CONTROL_PORT),
-            data_addrs: self.ips.map(|ip| SocketAddr::new(ip, DATA_PORT)).to_vec(),
-            chain,
-        })
-    }
-
-    /// The receipt, if the certificate has none yet.
-    fn judge(
-        &mut self,
-        around: &mut Surroundings,
-        peer: PeerId,
-        hello: &Hello,
-    ) -> Result<Option<SignedPart>> {
-        let mut roots = self.known.0.clone().unwrap_or_else(|| hello.roots.clone());
-        for root in hello.roots.above(roots.newest().version) {
-            roots.advance(root.clone())?;
-        }
-        let wall = around.wall();
-        let application = hello.chain.apply(&roots, wall)?;
-        anyhow::ensure!(application.member.peer == peer, "the name of another node");
-        self.take_roots(roots.clone());
-        self.take_lists(around, &hello.lists);
-        let (_, book) = &self.known;
-        let counts = book.check(peer, hello.chain.claimed_invite());
-        anyhow::ensure!(counts.is_ok(), WitnessRefusal::Revoked);
-        if hello.chain.has_receipt() {
-            hello.chain.verify(&roots, wall)?;
-            return Ok(None);
-        }
-        let receipt = self.receipt(&hello.chain, wall).context("no receipt")?;
-        Ok(Some(receipt?))
-    }
-
-    fn take_roots(&mut self, newer: RootStore) {
-        let (roots, book) = &mut self.known;
-        let version = |roots: &RootStore| roots.newest().version;
-        if roots.as_ref().map(version) < Some(version(&newer)) {
-            book.retain_trusted(&newer);
-            *roots = Some(newer);
+        if is_up {
+            self.present(around, host);
         }
     }
 
-    /// The witness counts the use of an invite. `None`: the certificate does not count.
-    fn receipt(
-        &mut self,
-        chain: &Chain,
-        now: UnixTime,
-    ) -> Option<Result<SignedPart, WitnessRefusal>> {
-        let (roots, book) = &self.known;
-        let roots = roots.as_ref()?;
-        let application = chain.apply(roots, now).ok()?;
-        let (peer, invite) = (chain.claimed_peer(), chain.claimed_invite());
-        if book.check(peer, invite).is_err() {
-            return Some(Err(WitnessRefusal::Revoked));
-        }
-        if chain.claimed_witness() != self.name {
-            return Some(Err(WitnessRefusal::OtherWitness));
-        }
-        if self.mood == Mood::FullDisk {
-            return Some(Err(WitnessRefusal::Unable));
-        }
-        let uses = self.uses.entry(invite).or_default();
-        let receipt = uses.count(&application, now);
-        Some(receipt.map(|receipt| receipt.sign(&self.key, roots.overlay())))
-    }
-
-    /// Lists that a node has shown. What is new is handed on, and whoever is named is cut off.
-    fn take_lists(&mut self, around: &mut Surroundings, lists: &[SignedRevocations]) {
-        let (Some(roots), book) = (&self.known.0, &mut self.known.1) else {
+    /// The host says which run of its node it is, and may hear that there is another one.
+    pub(super) fn present(&mut self, around: &mut Surroundings, host: &Host) {
+        let running = host.running.as_ref();
+        let Some(incarnation) = running.and_then(|running| running.incarnation) else {
             return;
         };
-        let before = book.clone();
-        for list in lists {
-            // One that does not count changes nothing.
-            let _ = book.take(list.clone(), roots);
-        }
-        if *book == before {
-            return;
-        }
-        let book = book.clone();
-        let lists: Vec<_> = book.lists().iter().map(SignedRevocations::encode).collect();
-        let at = around.clock.now() + around.config.control_delay;
-        for (peer, link) in self.up.clone() {
-            let Link { host, run, .. } = link;
-            if book.check(peer, link.invite).is_ok() {
-                let lists = lists.clone();
-                around.queue.push(at, Event::Lists { host, run, lists });
-            } else {
-                self.end(around, peer);
-            }
-        }
-        self.rendezvous.remove(|peer| book.names_node(*peer));
-        self.records.remove(|peer| book.names_node(*peer));
-    }
-
-    /// Whose certificate has ended is cut off.
-    fn end_memberships(&mut self, around: &mut Surroundings) {
-        let now = around.wall();
-        let ended = |link: &Link| link.until.plus(CLOCK_TOLERANCE) < now;
-        let all = self.up.iter().filter(|(_, link)| ended(link));
-        for peer in all.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            self.end(around, peer);
-        }
-    }
-
-    /// The connection of `peer` ends, and all that it has here.
-    fn end(&mut self, around: &mut Surroundings, peer: PeerId) {
-        self.rendezvous.remove(|one| *one == peer);
-        self.records.remove(|one| *one == peer);
-        self.relay.revoke_owner(&peer.0);
-        if let Some(Link { host, run, .. }) = self.up.remove(&peer) {
+        let (said, _) = self.ask(around, host, Request::Present { incarnation });
+        if let Ok(Response::Present(Presence {
+            seen,
+            twin: Some(twin),
+        })) = said
+        {
+            let addrs = [seen, twin];
+            let event = ControlEvent::Twins { addrs };
+            let (host, run) = (host.id, host.run);
             let at = around.clock.now() + around.config.control_delay;
-            let event = ControlEvent::InfraDown { peer: self.name };
             around.queue.push(at, Event::Control { host, run, event });
         }
     }
 
-    /// What it answers to whoever is connected.
-    pub(super) fn answer(
-        &mut self,
-        around: &mut Surroundings,
-        from: &Host,
-        question: Question,
-        lists: &[Vec<u8>],
-    ) -> Outcome {
-        let outcome = self.carry_out(around, from.peer(), question, lists);
-        if self.mood == Mood::Mute {
-            return Outcome::Failed(Failure::NoAnswer);
-        }
-        outcome
-    }
-
-    fn carry_out(
-        &mut self,
-        around: &mut Surroundings,
-        from: PeerId,
-        question: Question,
-        lists: &[Vec<u8>],
-    ) -> Outcome {
-        let (now, instant) = (around.clock.now(), around.clock.instant());
-        match question {
-            Question::SetBootstraps(_) | Question::SetIncarnation(_) => Outcome::Done,
-            Question::FollowRevocations => {
-                let lists = lists.iter();
-                let lists = lists.filter_map(|list| SignedRevocations::decode(list).ok());
-                self.take_lists(around, &lists.collect::<Vec<_>>());
-                Outcome::Done
-            }
-            Question::Register {
-                rendezvous, card, ..
-            } => Outcome::Cards(self.rendezvous.lay_down(now, rendezvous, from, card)),
-            Question::Allocate { .. } => {
-                match self.relay.allocate(instant, from.0, &mut self.entropy) {
-                    Ok(grant) => Outcome::Allocation(Allocation {
-                        id: grant.allocation,
-                        key: grant.key,
-                    }),
-                    Err(_) => Outcome::Failed(Failure::Busy),
-                }
-            }
-            Question::Permit {
-                allocation, peers, ..
-            } => {
-                let peers: Vec<_> = peers.iter().map(|peer| peer.0).collect();
-                let done = self.relay.permit(instant, from.0, allocation, &peers);
-                done.map_or(Outcome::Failed(Failure::Refused), |()| Outcome::Done)
-            }
-            Question::Receipt { chain, .. } => self
-                .receipt(&chain, around.wall())
-                .map_or(Outcome::Failed(Failure::Refused), Outcome::Receipt),
-            Question::Clock { .. } => Outcome::Clock(around.wall_nanos_of(0) / 1_000_000),
-            Question::Greet { to, envelope } => self.pass_on(around, (from, to), envelope),
-            Question::GetRecord { dht_key, .. } => Outcome::Record(self.records.get(now, &dht_key)),
-            Question::PutRecord { dht_key, record } => {
-                self.records.put(now, from, dht_key, record);
-                Outcome::Done
-            }
-        }
-    }
-
-    fn pass_on(
-        &mut self,
-        around: &mut Surroundings,
-        (from, to): (PeerId, PeerId),
-        envelope: Vec<u8>,
-    ) -> Outcome {
-        self.carried.greetings += 1;
-        let Some(Link { host, run, .. }) = self.up.get(&to).copied() else {
-            return Outcome::Failed(Failure::NotConnected);
+    /// Both say their hellos, as `control-plane/src/admission/exchange.rs` carries them. `None`: its node does not run.
+    fn meet(&mut self, around: &mut Surroundings, host: &mut Host) -> Option<ControlEvent> {
+        let (walls, peer) = ((around.wall_of(host.ahead), around.wall()), host.peer());
+        let refused = |addr, reason: &dyn ToString| {
+            let reason = reason.to_string();
+            Some(ControlEvent::Refused { addr, reason })
         };
-        if !around.net.tcp_reachable(host, self.host) {
-            return Outcome::Failed(Failure::NoAnswer);
+        let gate = &host.running.as_ref()?.gate;
+        let hello = gate.own_hello();
+        if self.gate.wants_lists(peer, &hello, walls.1) {
+            meeting::take_lists(&self.gate, &meeting::lists_of(gate));
         }
-        if self.carried.heard.len() >= MAX_HEARD {
-            self.carried.heard.pop_front();
+        let verdict = self.gate.admit(peer, &hello, false, walls.1);
+        let answer = self.gate.answer(&verdict);
+        self.follow_revocations(around);
+        if self.lies.mood == Mood::Mute {
+            let (addr, reason) = (self.addr(), "no answer".to_owned());
+            return Some(ControlEvent::Unreachable { addr, reason });
         }
-        self.carried.heard.push_back((from, to, envelope.clone()));
-        let at = around.clock.now() + around.config.control_delay;
-        let event = ControlEvent::Signal { from, envelope };
-        around.queue.push(at, Event::Control { host, run, event });
-        Outcome::Done
+        let Some(answer) = answer else {
+            return refused(self.addr(), &"it closed the connection");
+        };
+        if meeting::lists_follow(&answer, &hello) {
+            host.learn_lists(around, &meeting::lists_of(&self.gate));
+        }
+        // What the node heard may have ended it.
+        let gate = &host.running.as_ref()?.gate;
+        match (gate.admit(self.name, &answer, true, walls.0), verdict) {
+            (Ok(Admitted::Infra { data_addrs }), Ok(admitted)) => {
+                let chain = gate.chain();
+                self.connect(around, host, admitted);
+                let [ip, _] = self.place.ips;
+                Some(ControlEvent::InfraUp {
+                    peer: self.name,
+                    remote: SocketAddr::new(ip, CONTROL_PORT),
+                    data_addrs,
+                    chain,
+                })
+            }
+            (Err(refusal), _) | (_, Err(refusal)) => refused(self.addr(), &refusal),
+            (Ok(Admitted::Member { .. }), _) => refused(self.addr(), &Refusal::WrongRole),
+        }
+    }
+
+    /// A link is up. The one that the same node had before is closed, as the listener of the real one does it.
+    fn connect(&mut self, around: &mut Surroundings, host: &Host, admitted: Admitted) {
+        let (now, peer) = (around.clock.instant(), host.peer());
+        self.admitted.insert(peer, admitted, false, now);
+        self.server.handle_connected(peer, now);
+        let [ip, _] = self.place.ips;
+        let source = around.net.source_for(host.id, ip).unwrap_or(ip);
+        let link = Link {
+            host: host.id,
+            run: host.run,
+            seen: SocketAddr::new(source, host.port),
+        };
+        if let Some(older) = self.up.insert(peer, link).filter(|older| *older != link) {
+            self.tell_down(around, older, around.config.control_delay);
+        }
+    }
+
+    /// A request of a host that is connected.
+    pub(super) fn ask(&mut self, around: &mut Surroundings, from: &Host, request: Request) -> Said {
+        let peer = from.peer();
+        self.lies.listen(peer, &request);
+        if let Request::Forward { .. } = request {
+            self.greetings += 1;
+        }
+        let seen = self.up.get(&peer).map(|link| link.seen);
+        let (asker, asked) = (Asker { peer, seen }, request.clone());
+        let step = self.serve(around, |server, times, means| {
+            server.handle_request(times, asker, request, means)
+        });
+        self.follow_revocations(around);
+        let (answer, late) = match step {
+            Step::Answer(answer) | Step::Twins { answer, .. } => (answer, Duration::ZERO),
+            // It has no use for an envelope of its own, as the real one.
+            Step::Take { .. } => (Response::Delivered, Duration::ZERO),
+            Step::Forward { to, request, until } => {
+                let answer = self.forward(around, to, request);
+                let until = around.clock.time_of(until);
+                let late = answer.is_none().then(|| until - around.clock.now());
+                let said = answer.and_then(|reached| reached.then_some(Response::Delivered));
+                (answer_of_forward(said), late.unwrap_or_default())
+            }
+        };
+        if self.lies.mood == Mood::Mute {
+            return (Err(Failure::NoAnswer), Duration::ZERO);
+        }
+        (Ok(self.lies.twist(&asked, answer)), late)
+    }
+
+    /// Brings a request to `to`: `false` where it is not connected, `None` where it does not answer.
+    fn forward(&mut self, around: &mut Surroundings, to: PeerId, request: Request) -> Option<bool> {
+        let Some(link) = self.up.get(&to).copied() else {
+            return Some(false);
+        };
+        if !around.net.tcp_reachable(link.host, self.place.host) {
+            return None;
+        }
+        if let Request::Deliver { from, envelope } = request {
+            self.lies.overhear(from, to, envelope.clone());
+            deliver(around, link, from, envelope);
+        }
+        Some(true)
     }
 
     /// Brings what it passed on once more.
     pub(in crate::world) fn replay(&self, around: &mut Surroundings) {
-        let at = around.clock.now() + around.config.control_delay;
-        for (from, to, envelope) in &self.carried.heard {
-            if let Some(Link { host, run, .. }) = self.up.get(to).copied() {
-                let (from, envelope) = (*from, envelope.clone());
-                let event = ControlEvent::Signal { from, envelope };
-                around.queue.push(at, Event::Control { host, run, event });
+        for (from, to, envelope) in self.lies.heard() {
+            if let Some(link) = self.up.get(to).copied() {
+                deliver(around, link, *from, envelope.clone());
             }
         }
     }
 
+    /// Its timers. When it is due again is returned.
+    pub(in crate::world) fn handle_timeout(&mut self, around: &mut Surroundings) -> Duration {
+        self.data.handle_timeout(around.clock.instant());
+        let connected: Vec<PeerId> = self.up.keys().copied().collect();
+        let ended = self.serve(around, |server, times, means| {
+            server.handle_timeout(times, &connected, means)
+        });
+        for peer in ended {
+            self.disconnect(around, peer);
+        }
+        around.clock.time_of(self.server.poll_timeout())
+    }
+
     /// A datagram for reflector or relay.
     pub(in crate::world) fn arrive(&mut self, around: &mut Surroundings, delivery: Delivery) {
-        let Delivery {
-            local,
-            source,
-            mut bytes,
-            ..
-        } = delivery;
-        let now = around.clock.instant();
-        let (from, to, bytes) = match bytes.first() {
-            Some(&KIND_REQUEST) => match self.limiter.answer(now, source, &bytes) {
-                Ok(answer) => (local, source, answer.to_vec()),
-                Err(_) => return,
-            },
-            Some(&(KIND_BIND | KIND_RELAYED)) => {
-                let entropy = &mut self.entropy;
-                let Ok(out) = self.relay.handle_datagram(now, entropy, source, &mut bytes) else {
-                    return;
-                };
-                if out.bytes.first() == Some(&KIND_ACK) {
-                    self.ways.insert(source, local);
-                }
-                let from = self.ways.get(&out.to).copied().unwrap_or(local);
-                (from, out.to, out.bytes.to_vec())
-            }
-            _ => return,
-        };
-        // What is lost is lost.
-        let _ = around
-            .net
-            .send(around.clock.now(), self.host, from, to, bytes);
+        self.data.arrive(around, self.place.host, delivery);
     }
+
+    /// Has the gate learnt more? Then whoever is named is cut off, and all others who are connected are told.
+    fn follow_revocations(&mut self, around: &mut Surroundings) {
+        if self.server.has_followed(&self.gate) {
+            return;
+        }
+        let connected: Vec<PeerId> = self.up.keys().copied().collect();
+        let followed = self.serve(around, |server, _, means| {
+            server.follow_revocations(&connected, means)
+        });
+        for peer in followed.cut_off {
+            self.disconnect(around, peer);
+        }
+        let at = around.clock.now() + around.config.control_delay;
+        for link in followed.told.iter().filter_map(|peer| self.up.get(peer)) {
+            let (host, run, lists) = (link.host, link.run, followed.lists.clone());
+            around.queue.push(at, Event::Lists { host, run, lists });
+        }
+    }
+
+    /// A call to the server, with all that it needs.
+    fn serve<T>(
+        &mut self,
+        around: &Surroundings,
+        call: impl FnOnce(&mut Server, Times, &mut Means<'_>) -> T,
+    ) -> T {
+        let now = around.clock.instant();
+        let times = Times {
+            now,
+            wall: Duration::from_nanos(around.wall_nanos_of(0)),
+        };
+        let desk = self.data.desk(now);
+        let mut means = Means {
+            gate: &self.gate,
+            relay: Some(&desk),
+            records: &mut self.records,
+        };
+        call(&mut self.server, times, &mut means)
+    }
+
+    /// It closes the connection of `peer`, which hears of it.
+    fn disconnect(&mut self, around: &mut Surroundings, peer: PeerId) {
+        if let Some(link) = self.hang_up(peer) {
+            self.tell_down(around, link, around.config.control_delay);
+        }
+    }
+
+    fn hang_up(&mut self, peer: PeerId) -> Option<Link> {
+        self.server.handle_disconnected(peer);
+        self.up.remove(&peer)
+    }
+
+    fn tell_down(&self, around: &mut Surroundings, link: Link, delay: Duration) {
+        let Link { host, run, .. } = link;
+        let event = ControlEvent::InfraDown { peer: self.name };
+        let at = around.clock.now() + delay;
+        around.queue.push(at, Event::Control { host, run, event });
+    }
+}
+
+fn deliver(around: &mut Surroundings, to: Link, from: PeerId, envelope: Vec<u8>) {
+    let Link { host, run, .. } = to;
+    let at = around.clock.now() + around.config.control_delay;
+    let event = ControlEvent::Signal { from, envelope };
+    around.queue.push(at, Event::Control { host, run, event });
+}
+
+fn gate(
+    overlay: OverlayId,
+    ips: [IpAddr; 2],
+    witness: &Arc<Counter<MemoryBooks>>,
+    learnt: &Learnt,
+) -> InfraGate {
+    let data = ips.map(|ip| SocketAddr::new(ip, DATA_PORT)).to_vec();
+    let (known, witness) = (learnt.load(), Arc::clone(witness));
+    let shelf = Arc::new(learnt.clone());
+    InfraGate::new(overlay, data, known, Some(witness), Some(shelf))
+}
+
+fn records(overlay: OverlayId) -> Records {
+    Records::new(Arc::new(SignedRecords { overlay }))
+}
+
+/// The hello of a member that has no gate of its own.
+fn hello((roots, chain): (&RootStore, &Chain)) -> Vec<u8> {
+    let documents = roots.above(0).iter().map(SignedRoot::encode);
+    Hello::Member {
+        roots: documents.collect(),
+        chain: chain.encode(),
+        root_number: roots.newest().version,
+        lists: ListState::default(),
+    }
+    .encode()
 }

@@ -1,23 +1,30 @@
-//! A stub of the control plane: bootstraps, which are hosts on the internet and do not know each other.
+//! The control plane in virtual time: bootstraps, which are hosts on the internet and do not know each other.
 //!
-//! What goes over TCP in the real one takes a fixed time here, and does not get lost while [`tcp_reachable`](crate::net::topology::Net::tcp_reachable) says that
-//! there is a way; reflectors and relays are the real machines, behind UDP on the virtual network. Whom a question is put to, and
-//! what its answer is made of, is as in `control-plane/src/handle.rs`.
+//! A bootstrap is the real one: the gate, the server and the witness of `control-proto`, the reflector and the relay of
+//! `nat-traversal`. What goes over TCP takes a fixed time here, and does not get lost while
+//! [`tcp_reachable`](crate::net::topology::Net::tcp_reachable) says that there is a way. Whom a question is put to, and what its
+//! answer is made of, is as in `control-plane/src/handle.rs`.
+//!
+//! - `bootstrap`: one of them. `data_plane`: its reflector and relay; `books`: its disk; `lies`: how it does harm.
 
+mod books;
 mod bootstrap;
-mod records;
-mod rendezvous;
+mod data_plane;
+mod lies;
 
 use std::time::Duration;
 
+use control_proto::messages::{self, RefusedReason, Request, Response};
+use control_proto::records::{RecordRules, SignedRecords};
+use nat_traversal::relay::RelayKey;
 use node_core::control::{BootstrapAddr, ControlEvent};
 use node_core::node::switchboard::answers::Answer;
-use node_core::questions::{Failure, Outcome, Question, QuestionId};
+use node_core::questions::{Allocation, Failure, Outcome, Question, QuestionId};
 use overlay_proto::ids::PeerId;
 
-pub(super) use self::bootstrap::Bootstrap;
-pub use self::bootstrap::Mood;
-pub use self::records::StoreMood;
+use self::bootstrap::Said;
+pub(super) use self::bootstrap::{Bootstrap, Place};
+pub use self::lies::{Mood, StoreMood};
 use super::host::Host;
 use super::{Event, Surroundings};
 use crate::net::topology::HostId;
@@ -31,25 +38,25 @@ pub(super) struct Asked {
     pub(super) run: u32,
     pub(super) id: QuestionId,
     pub(super) question: Question,
-    /// The revocation lists of the gate of whoever asks.
-    pub(super) lists: Vec<Vec<u8>>,
 }
 
 /// All bootstraps of a world, by their places.
 pub(super) struct Control {
     pub(super) all: Vec<Bootstrap>,
+    /// What a record must be to count.
+    pub(super) rules: SignedRecords,
 }
 
 impl Control {
     /// The bootstrap on that host.
     pub(super) fn at(&mut self, host: HostId) -> Option<&mut Bootstrap> {
-        self.all.iter_mut().find(|one| one.host == host)
+        self.all.iter_mut().find(|one| one.host() == host)
     }
 
     /// The host's connections are gone with its process.
-    pub(super) fn forget(&mut self, peer: PeerId) {
+    pub(super) fn forget(&mut self, host: HostId) {
         for one in &mut self.all {
-            one.forget(peer);
+            one.forget(host);
         }
     }
 
@@ -62,7 +69,7 @@ impl Control {
                 one.dial(around, host);
             } else if one.has(host) {
                 let peer = one.peer();
-                one.forget(host.peer());
+                one.forget(host.id);
                 let event = ControlEvent::InfraDown { peer };
                 host.enter(around, |node, tick| node.handle_control_event(tick, event));
             }
@@ -76,20 +83,25 @@ impl Control {
             run,
             id,
             question,
-            lists,
         } = asked;
         let now = around.clock.now();
         let patience = question.patience();
-        if let (Question::SetBootstraps(addrs), Some(running)) = (&question, &mut from.running) {
-            let addrs = addrs.iter().map(|addr| BootstrapAddr::new(addr));
-            running.dials = addrs.filter_map(|addr| addr.peer()).collect();
-            let again = false;
-            around.queue.push(now, Event::Dial { host, run, again });
+        if let Some(running) = &mut from.running {
+            match &question {
+                Question::SetBootstraps(addrs) => {
+                    let addrs = addrs.iter().map(|addr| BootstrapAddr::new(addr));
+                    running.dials = addrs.filter_map(|addr| addr.peer()).collect();
+                    let again = false;
+                    around.queue.push(now, Event::Dial { host, run, again });
+                }
+                Question::SetIncarnation(incarnation) => running.incarnation = Some(*incarnation),
+                _ => {}
+            }
         }
-        let outcome = self.answer(around, from, question, &lists);
+        let (outcome, late) = self.answer(around, from, question);
         let wait = match outcome {
             Outcome::Failed(Failure::NoAnswer) => patience,
-            _ => around.config.control_delay,
+            _ => around.config.control_delay + late,
         };
         let answer = Answer::Asked(id, outcome);
         around
@@ -97,47 +109,180 @@ impl Control {
             .push(now + wait, Event::Answer { host, run, answer });
     }
 
+    /// What comes of a question, and how long it takes beyond the way there and back.
     fn answer(
         &mut self,
         around: &mut Surroundings,
         from: &Host,
         question: Question,
-        lists: &[Vec<u8>],
-    ) -> Outcome {
-        if let Question::SetBootstraps(_) | Question::SetIncarnation(_) = question {
-            return Outcome::Done;
-        }
-        let asks = question.infra();
-        let asked = self.all.iter_mut();
-        let asked = asked.filter(|one| asks.is_none_or(|infra| infra == one.peer()));
+    ) -> (Outcome, Duration) {
+        let single = question.infra();
+        let request = match question {
+            Question::SetBootstraps(_) => return (Outcome::Done, Duration::ZERO),
+            Question::SetIncarnation(_) => {
+                for one in self.reached(around, from) {
+                    one.present(around, from);
+                }
+                return (Outcome::Done, Duration::ZERO);
+            }
+            Question::FollowRevocations => {
+                self.push_lists(around, from);
+                return (Outcome::Done, Duration::ZERO);
+            }
+            Question::Greet { to, envelope } => return self.forward(around, from, to, &envelope),
+            Question::GetRecord { dht_key, .. } => {
+                let found = self.look_up(around, from, dht_key);
+                return (Outcome::Record(found), Duration::ZERO);
+            }
+            Question::Register {
+                rendezvous, card, ..
+            } => {
+                return (
+                    self.register(around, from, rendezvous, &card),
+                    Duration::ZERO,
+                );
+            }
+            Question::PutRecord { dht_key, record } => {
+                if !self.rules.check(&dht_key, &record) {
+                    return (Outcome::Failed(Failure::Refused), Duration::ZERO);
+                }
+                let (key, value) = (dht_key, record);
+                Request::PutRecord { key, value }
+            }
+            Question::Allocate { .. } => Request::Allocate,
+            Question::Permit {
+                allocation, peers, ..
+            } => Request::Permit { allocation, peers },
+            Question::Receipt { chain, .. } => {
+                let chain = chain.encode();
+                Request::Receipt { chain }
+            }
+            Question::Clock { .. } => Request::Clock,
+        };
         let mut outcome = Outcome::Failed(Failure::NotConnected);
-        for one in asked {
-            if !one.is_reached(around, from) {
-                continue;
+        for one in self.reached(around, from) {
+            if single.is_none_or(|infra| infra == one.peer()) {
+                let (said, _) = one.ask(around, from, request.clone());
+                let next = said.map_or_else(Outcome::Failed, whole);
+                if matches!(outcome, Outcome::Failed(_)) {
+                    outcome = next;
+                }
             }
-            let next = one.answer(around, from, question.clone(), lists);
-            if matches!(question, Question::Greet { .. }) && next == Outcome::Done {
-                return next;
-            }
-            outcome = together(outcome, next);
         }
-        outcome
+        (outcome, Duration::ZERO)
+    }
+
+    /// Those that the host is connected with, and can reach.
+    fn reached<'a>(
+        &'a mut self,
+        around: &Surroundings,
+        host: &Host,
+    ) -> impl Iterator<Item = &'a mut Bootstrap> + use<'a> {
+        let reached = |one: &&mut Bootstrap| one.is_reached(around, host);
+        let reached: Vec<_> = self.all.iter_mut().filter(reached).collect();
+        reached.into_iter()
+    }
+
+    /// All that the gate of the host holds goes to all that it is connected with: those that know it are not disturbed.
+    fn push_lists(&mut self, around: &mut Surroundings, from: &Host) {
+        let Some(running) = &from.running else { return };
+        for one in self.reached(around, from) {
+            for list in control_proto::admission::meeting::lists_of(&running.gate) {
+                // Who does not answer asks for them when it is back.
+                let _ = one.ask(around, from, Request::Revocations { list });
+            }
+        }
+    }
+
+    /// The card is laid down everywhere; what all have shown comes back.
+    fn register(
+        &mut self,
+        around: &mut Surroundings,
+        from: &Host,
+        rendezvous: [u8; 32],
+        card: &[u8],
+    ) -> Outcome {
+        let (mut all, mut outcome) = (Vec::new(), Err(Failure::NotConnected));
+        for one in self.reached(around, from) {
+            let card = card.to_vec();
+            let (said, _) = one.ask(around, from, Request::Register { rendezvous, card });
+            match said {
+                Ok(Response::Cards(cards)) => {
+                    outcome = Ok(());
+                    let own = from.peer();
+                    for shown in cards {
+                        if shown.0 != own && !all.contains(&shown) {
+                            all.push(shown);
+                        }
+                    }
+                }
+                Ok(other) if outcome.is_err() => outcome = Err(unexpected(&other)),
+                Err(failure) if outcome.is_err() => outcome = Err(failure),
+                _ => {}
+            }
+        }
+        outcome.map_or_else(Outcome::Failed, |()| Outcome::Cards(all))
+    }
+
+    /// An envelope goes by one bootstrap after the other, until one has brought it.
+    fn forward(
+        &mut self,
+        around: &mut Surroundings,
+        from: &Host,
+        to: PeerId,
+        envelope: &[u8],
+    ) -> (Outcome, Duration) {
+        let (mut last, mut late) = (Failure::NotConnected, Duration::ZERO);
+        for one in self.reached(around, from) {
+            let envelope = envelope.to_vec();
+            let (said, more): Said = one.ask(around, from, Request::Forward { to, envelope });
+            late += more;
+            match said {
+                Ok(Response::Delivered) => return (Outcome::Done, late),
+                Ok(Response::NotConnected) => {}
+                Ok(other) => last = unexpected(&other),
+                Err(failure) => last = failure,
+            }
+        }
+        (Outcome::Failed(last), late)
+    }
+
+    /// The first record that counts.
+    fn look_up(
+        &mut self,
+        around: &mut Surroundings,
+        from: &Host,
+        key: [u8; 32],
+    ) -> Option<Vec<u8>> {
+        let rules = self.rules;
+        self.reached(around, from).find_map(|one| {
+            match one.ask(around, from, Request::GetRecord { key }) {
+                (Ok(Response::Record(Some(value))), _) if rules.check(&key, &value) => Some(value),
+                _ => None,
+            }
+        })
     }
 }
 
-/// What the answers of two bootstraps to one question are together.
-fn together(one: Outcome, other: Outcome) -> Outcome {
-    match (one, other) {
-        (Outcome::Cards(mut cards), Outcome::Cards(more)) => {
-            let new = more.into_iter().filter(|card| !cards.contains(card));
-            let new: Vec<_> = new.collect();
-            cards.extend(new);
-            Outcome::Cards(cards)
+/// An answer in the words of the slow path.
+fn whole(response: Response) -> Outcome {
+    match response {
+        Response::Done => Outcome::Done,
+        Response::Allocation(messages::Allocation { id, key, .. }) => {
+            let key = RelayKey(key);
+            Outcome::Allocation(Allocation { id, key })
         }
-        (Outcome::Record(Some(first)), _) => Outcome::Record(Some(first)),
-        (Outcome::Failed(Failure::NotConnected) | Outcome::Record(None), other) => other,
-        (Outcome::Failed(failure), Outcome::Failed(_)) => Outcome::Failed(failure),
-        (Outcome::Failed(_), other) => other,
-        (one, _) => one,
+        Response::Receipt(outcome) => Outcome::Receipt(outcome),
+        Response::Clock(millis) => Outcome::Clock(millis),
+        other => Outcome::Failed(unexpected(&other)),
+    }
+}
+
+/// As `overlay-node/src/shell/asking.rs` says it.
+const fn unexpected(response: &Response) -> Failure {
+    match response {
+        Response::NotConnected => Failure::NotConnected,
+        Response::Refused(RefusedReason::RateLimited | RefusedReason::Busy) => Failure::Busy,
+        _ => Failure::Refused,
     }
 }

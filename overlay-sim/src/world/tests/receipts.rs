@@ -305,7 +305,7 @@ fn an_invite_that_was_revoked_before_its_use_lets_nobody_in() {
     assert!(
         lab.warns(
             newcomer,
-            "the authority has revoked the invite or this node"
+            "the authority has revoked this node or its invite"
         ),
         "{:?}",
         lab.status(newcomer)

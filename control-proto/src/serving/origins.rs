@@ -1,6 +1,6 @@
 //! By which invite each member came in, for as long as something of it may be kept here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::PeerId;
@@ -17,11 +17,11 @@ const KEPT: Duration = CARD_LIFETIME;
 /// An entry lives [`KEPT`] beyond the connection; above [`MAX_ORIGINS`] the one unseen for longest
 /// goes. What it left here is then not removed when its *invite* is revoked, but lapses by itself.
 #[derive(Debug, Default)]
-pub(crate) struct Origins(HashMap<PeerId, (InviteId, Instant)>);
+pub(super) struct Origins(BTreeMap<PeerId, (InviteId, Instant)>);
 
 impl Origins {
     /// A member is connected.
-    pub(crate) fn note(&mut self, peer: PeerId, invite: InviteId, now: Instant) {
+    pub(super) fn note(&mut self, peer: PeerId, invite: InviteId, now: Instant) {
         if self.0.len() >= MAX_ORIGINS && !self.0.contains_key(&peer) {
             let oldest = self.0.iter().min_by_key(|(_, (_, seen))| *seen);
             if let Some(oldest) = oldest.map(|(&peer, _)| peer) {
@@ -32,13 +32,13 @@ impl Origins {
     }
 
     /// Is `peer` out, by its name or by the invite it came with?
-    pub(crate) fn is_revoked(&self, peer: PeerId, all: &Revocations) -> bool {
+    pub(super) fn is_revoked(&self, peer: PeerId, all: &Revocations) -> bool {
         let invite = self.0.get(&peer).map(|(invite, _)| *invite);
         all.names_node(peer) || invite.is_some_and(|invite| all.names_invite(invite))
     }
 
     /// The members known whom `all` names.
-    pub(crate) fn revoked(&self, all: &Revocations) -> Vec<PeerId> {
+    pub(super) fn revoked(&self, all: &Revocations) -> Vec<PeerId> {
         let gone = |(peer, (invite, _)): (&PeerId, &(InviteId, Instant))| {
             all.check(*peer, *invite).is_err().then_some(*peer)
         };
@@ -46,7 +46,7 @@ impl Origins {
     }
 
     /// Removes those that were gone for long; the `connected` stay.
-    pub(crate) fn sweep(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) {
+    pub(super) fn sweep(&mut self, now: Instant, connected: impl Fn(&PeerId) -> bool) {
         self.0.retain(|peer, (_, seen)| {
             if connected(peer) {
                 *seen = now;
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let (mut all, now) = (Origins::default(), Instant::now());
+        let (mut all, now) = (Origins::default(), crate::some_instant());
         let peer = |n: usize| {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&n.to_be_bytes());

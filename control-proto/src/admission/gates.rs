@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use host_services::clocks;
 use overlay_proto::ids::{OverlayId, PeerId};
 use overlay_proto::membership::{
     Application, CLOCK_TOLERANCE, Chain, InviteId, MembershipError, Revocations, Revoked,
@@ -58,6 +57,9 @@ impl MemberGate {
         } else {
             state.roots
         };
+        if roots.newest().version > held.roots.newest().version {
+            self.book.forget_retired(&roots);
+        }
         *held = MemberState { roots, ..state };
     }
 
@@ -82,10 +84,11 @@ impl MemberGate {
         peer: PeerId,
         chain: &[u8],
         roots: &[Vec<u8>],
+        now: UnixTime,
     ) -> Result<(InviteId, UnixTime), Refusal> {
         let known = self.roots();
         let newer = learn(Some(&known), known.overlay(), roots)?;
-        let (invite, until) = verify(peer, chain, &newer)?;
+        let (invite, until) = verify(peer, chain, &newer, now)?;
         let mut state = self.lock();
         if newer.newest().version > state.roots.newest().version {
             state.roots = newer.clone();
@@ -103,14 +106,14 @@ impl MemberState {
     }
 
     /// A bootstrap lets us in: with the receipt, if we have none.
-    fn take_receipt(&mut self, receipt: Option<SignedPart>) -> Result<(), Refusal> {
+    fn take_receipt(&mut self, receipt: Option<SignedPart>, now: UnixTime) -> Result<(), Refusal> {
         let chain = Chain::decode(&self.chain)?;
         if chain.has_receipt() {
             return Ok(());
         }
         let receipt = receipt.ok_or(Refusal::NotYetMember)?;
         let chain = chain.with_receipt(receipt);
-        chain.verify(&self.roots, wall())?;
+        chain.verify(&self.roots, now)?;
         self.chain = chain.encode();
         Ok(())
     }
@@ -141,7 +144,7 @@ impl Gatekeeper for MemberGate {
         }
     }
 
-    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool {
+    fn wants_lists(&self, peer: PeerId, hello: &[u8], now: UnixTime) -> bool {
         match Hello::decode(hello) {
             Ok(Hello::Member {
                 roots,
@@ -149,14 +152,14 @@ impl Gatekeeper for MemberGate {
                 lists,
                 ..
             }) if lists.is_above(&self.book.held().state()) => {
-                self.judge_member(peer, &chain, &roots).is_ok()
+                self.judge_member(peer, &chain, &roots, now).is_ok()
             }
             _ => false,
         }
     }
 
-    fn has_ended(&self, until: UnixTime) -> bool {
-        is_past(until, self.roots().now(wall()))
+    fn has_ended(&self, until: UnixTime, now: UnixTime) -> bool {
+        is_past(until, self.roots().now(now))
     }
 
     fn revocations(&self) -> Arc<Revocations> {
@@ -167,7 +170,13 @@ impl Gatekeeper for MemberGate {
         self.book.take(list, &self.roots())
     }
 
-    fn admit(&self, peer: PeerId, hello: &[u8], we_dialed: bool) -> Result<Admitted, Refusal> {
+    fn admit(
+        &self,
+        peer: PeerId,
+        hello: &[u8],
+        we_dialed: bool,
+        now: UnixTime,
+    ) -> Result<Admitted, Refusal> {
         let mut state = self.lock();
         let pinned = state.bootstraps.contains(&peer);
         match Hello::decode(hello)? {
@@ -183,7 +192,7 @@ impl Gatekeeper for MemberGate {
                 receipt,
                 ..
             } => {
-                state.take_receipt(receipt)?;
+                state.take_receipt(receipt, now)?;
                 Ok(Admitted::Infra { data_addrs })
             }
             Hello::NoReceipt(_) if !pinned => Err(Refusal::NotPinned(peer)),
@@ -199,7 +208,7 @@ impl Gatekeeper for MemberGate {
                 lists,
             } => {
                 drop(state);
-                let (invite, until) = self.judge_member(peer, &chain, &roots)?;
+                let (invite, until) = self.judge_member(peer, &chain, &roots, now)?;
                 Ok(Admitted::Member {
                     root_number,
                     lists,
@@ -265,9 +274,10 @@ impl InfraGate {
         peer: PeerId,
         chain: &[u8],
         roots: &[Vec<u8>],
+        now: UnixTime,
     ) -> Result<(Application, RootStore), Refusal> {
         let newer = learn(self.roots().as_ref(), self.overlay, roots)?;
-        let application = Chain::decode(chain)?.apply(&newer, wall())?;
+        let application = Chain::decode(chain)?.apply(&newer, now)?;
         if application.member.peer == peer {
             Ok((application, newer))
         } else {
@@ -281,19 +291,20 @@ impl InfraGate {
         application: &Application,
         chain: &[u8],
         roots: &RootStore,
+        now: UnixTime,
     ) -> Result<Option<SignedPart>, Refusal> {
         // Before the books: a revoked invite is not counted any more.
         let member = &application.member;
         not_revoked(&self.book, member.peer, member.invite_id)?;
         let chain = Chain::decode(chain)?;
         if chain.has_receipt() {
-            chain.verify(roots, wall())?;
+            chain.verify(roots, now)?;
             return Ok(None);
         }
         let witness = self.witness.as_ref();
         witness
             .ok_or(WitnessRefusal::OtherWitness)
-            .and_then(|books| books.receipt(self.overlay, application, roots.now(wall())))
+            .and_then(|books| books.receipt(self.overlay, application, roots.now(now)))
             .map(Some)
             .map_err(Refusal::NoReceipt)
     }
@@ -334,10 +345,15 @@ impl Gatekeeper for InfraGate {
         }
     }
 
-    fn receipt(&self, peer: PeerId, chain: &[u8]) -> Result<SignedPart, WitnessRefusal> {
+    fn receipt(
+        &self,
+        peer: PeerId,
+        chain: &[u8],
+        now: UnixTime,
+    ) -> Result<SignedPart, WitnessRefusal> {
         let judged = self
-            .read(peer, chain, &[])
-            .and_then(|(application, roots)| self.receipt_for(&application, chain, &roots));
+            .read(peer, chain, &[], now)
+            .and_then(|(application, roots)| self.receipt_for(&application, chain, &roots, now));
         match judged {
             Ok(Some(receipt)) => Ok(receipt),
             Err(Refusal::NoReceipt(refusal)) => Err(refusal),
@@ -346,7 +362,7 @@ impl Gatekeeper for InfraGate {
         }
     }
 
-    fn wants_lists(&self, peer: PeerId, hello: &[u8]) -> bool {
+    fn wants_lists(&self, peer: PeerId, hello: &[u8], now: UnixTime) -> bool {
         match Hello::decode(hello) {
             Ok(Hello::Member {
                 roots,
@@ -354,7 +370,7 @@ impl Gatekeeper for InfraGate {
                 lists,
                 ..
             }) if lists.is_above(&self.book.held().state()) => {
-                let read = self.read(peer, &chain, &roots);
+                let read = self.read(peer, &chain, &roots, now);
                 // The lists are checked by them.
                 read.inspect(|(_, newer)| self.take_roots(newer)).is_ok()
             }
@@ -362,8 +378,8 @@ impl Gatekeeper for InfraGate {
         }
     }
 
-    fn has_ended(&self, until: UnixTime) -> bool {
-        let now = self.roots().map_or_else(wall, |roots| roots.now(wall()));
+    fn has_ended(&self, until: UnixTime, now: UnixTime) -> bool {
+        let now = self.roots().map_or(now, |roots| roots.now(now));
         is_past(until, now)
     }
 
@@ -376,7 +392,13 @@ impl Gatekeeper for InfraGate {
         self.book.take(list, &roots)
     }
 
-    fn admit(&self, peer: PeerId, hello: &[u8], _we_dialed: bool) -> Result<Admitted, Refusal> {
+    fn admit(
+        &self,
+        peer: PeerId,
+        hello: &[u8],
+        _we_dialed: bool,
+        now: UnixTime,
+    ) -> Result<Admitted, Refusal> {
         let Hello::Member {
             roots,
             chain,
@@ -386,9 +408,9 @@ impl Gatekeeper for InfraGate {
         else {
             return Err(Refusal::WrongRole);
         };
-        let (application, newer) = self.read(peer, &chain, &roots)?;
+        let (application, newer) = self.read(peer, &chain, &roots, now)?;
         // The witness may wait for its disk, so nothing is locked meanwhile.
-        let receipt = self.receipt_for(&application, &chain, &newer)?;
+        let receipt = self.receipt_for(&application, &chain, &newer, now)?;
         self.take_roots(&newer);
         Ok(Admitted::Member {
             root_number,
@@ -445,8 +467,13 @@ fn foreign(overlay: OverlayId, encoded: &[Vec<u8>]) -> Option<Refusal> {
     (theirs != overlay).then_some(Refusal::OtherOverlay(theirs))
 }
 
-fn verify(peer: PeerId, chain: &[u8], roots: &RootStore) -> Result<(InviteId, UnixTime), Refusal> {
-    let member = Chain::decode(chain)?.verify(roots, wall())?;
+fn verify(
+    peer: PeerId,
+    chain: &[u8],
+    roots: &RootStore,
+    now: UnixTime,
+) -> Result<(InviteId, UnixTime), Refusal> {
+    let member = Chain::decode(chain)?.verify(roots, now)?;
     if member.peer == peer {
         Ok((member.invite_id, member.member_until))
     } else {
@@ -459,7 +486,27 @@ fn is_past(until: UnixTime, now: UnixTime) -> bool {
     now > until.plus(CLOCK_TOLERANCE)
 }
 
-/// A clock before 1970 reads as 1970; the floor of the root documents corrects it.
-fn wall() -> UnixTime {
-    UnixTime(clocks::wall().as_secs())
+#[cfg(test)]
+mod tests {
+    use overlay_proto::membership::test_authority::TestOverlay;
+
+    use super::*;
+
+    #[test]
+    fn trust_1_lists_of_a_key_end_when_the_node_tells_of_its_retirement() {
+        let mut overlay = TestOverlay::new(7, &["lab"]);
+        let state = |roots: &RootStore| MemberState {
+            roots: roots.clone(),
+            chain: Vec::new(),
+            bootstraps: Vec::new(),
+        };
+        let gate = MemberGate::new(state(&overlay.roots), Revocations::default(), None);
+        let thief = PeerId([5; 32]);
+        let list = overlay.next_list(Revoked::Node(thief)).encode();
+        gate.take_revocations(&list).unwrap();
+        assert!(gate.revocations().names_node(thief));
+        overlay.rotate(2);
+        gate.set(state(&overlay.roots));
+        assert!(!gate.revocations().names_node(thief));
+    }
 }

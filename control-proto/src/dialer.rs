@@ -7,15 +7,12 @@
 //! Order of calls: [`Dialer::set`], then [`Dialer::poll_dial`] until `None` whenever
 //! [`Dialer::poll_timeout`] has passed or something was handled; `handle_*` as things happen.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
+use nat_traversal::candidate::admit_anywhere;
 use overlay_proto::Entropy;
 use overlay_proto::ids::PeerId;
-
-use crate::addr;
 
 /// Bootstraps that are looked at; invites carry up to 8 each.
 const MAX_BOOTSTRAPS: usize = 32;
@@ -43,17 +40,30 @@ const CONTESTED_GAP: Duration = Duration::from_secs(10);
 /// How long after it was last told that another machine has our identity.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
-/// Dials the bootstraps. Pure: time and chance are arguments.
-#[derive(Debug, Default)]
-pub(super) struct Dialer {
-    targets: Vec<Target>,
+/// An address of a bootstrap; `A` is what whoever dials understands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way<A> {
+    /// Who is there.
+    pub peer: PeerId,
+    /// By QUIC, and else by TCP.
+    pub is_quic: bool,
+    /// Where that is; `None` for a name.
+    pub socket: Option<SocketAddr>,
+    /// The address to dial.
+    pub addr: A,
+}
+
+/// Dials the bootstraps.
+#[derive(Debug)]
+pub struct Dialer<A> {
+    targets: Vec<Target<A>>,
 }
 
 #[derive(Debug)]
-struct Target {
+struct Target<A> {
     peer: PeerId,
-    quic: Vec<Multiaddr>,
-    tcp: Vec<Multiaddr>,
+    quic: Vec<Way<A>>,
+    tcp: Vec<Way<A>>,
     state: State,
     /// Failed rounds since it was up.
     failures: u32,
@@ -106,14 +116,20 @@ enum State {
     Up,
 }
 
-impl Dialer {
-    /// The bootstraps from now on. Those already known keep their state.
-    pub(super) fn set(&mut self, addrs: &[Multiaddr], now: Instant) {
-        let mut targets: Vec<Target> = Vec::new();
-        for addr in addrs {
-            let Some(peer) = addr::peer_of(addr) else {
-                continue;
-            };
+impl<A> Default for Dialer<A> {
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+        }
+    }
+}
+
+impl<A: Clone + PartialEq> Dialer<A> {
+    /// The bootstraps from now on. Those already known keep their state; addresses that nobody may dial are left out.
+    pub fn set(&mut self, ways: impl IntoIterator<Item = Way<A>>, now: Instant) {
+        let mut targets: Vec<Target<A>> = Vec::new();
+        for way in ways.into_iter().filter(may_be_dialled) {
+            let peer = way.peer;
             if !targets.iter().any(|target| target.peer == peer) {
                 if targets.len() >= MAX_BOOTSTRAPS {
                     continue;
@@ -123,32 +139,32 @@ impl Dialer {
             let Some(target) = targets.iter_mut().find(|target| target.peer == peer) else {
                 continue;
             };
-            let list = if addr.iter().any(|part| part == Protocol::QuicV1) {
+            let list = if way.is_quic {
                 &mut target.quic
             } else {
                 &mut target.tcp
             };
-            if list.len() < MAX_ADDRS && !list.contains(addr) {
-                list.push(addr.clone());
+            if list.len() < MAX_ADDRS && !list.contains(&way) {
+                list.push(way);
             }
         }
         self.targets = targets;
     }
 
     /// The IP addresses at which `peer` may be reached.
-    pub(super) fn ips_of(&self, peer: PeerId) -> Vec<IpAddr> {
+    #[must_use]
+    pub fn ips_of(&self, peer: PeerId) -> Vec<IpAddr> {
         let target = self.targets.iter().find(|target| target.peer == peer);
         let addrs = target.map(|target| target.quic.iter().chain(&target.tcp));
         addrs
             .into_iter()
             .flatten()
-            .filter_map(addr::socket_addr)
-            .map(|socket| socket.ip())
+            .filter_map(|way| way.socket.map(|socket| socket.ip()))
             .collect()
     }
 
     /// The next dial to start.
-    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<(PeerId, Multiaddr)> {
+    pub fn poll_dial(&mut self, now: Instant) -> Option<(PeerId, A)> {
         self.targets.iter_mut().find_map(|target| {
             let addr = target.poll(now)?;
             Some((target.peer, addr))
@@ -156,8 +172,9 @@ impl Dialer {
     }
 
     /// When [`Self::poll_dial`] has something again.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let wanted = |target: &Target| match target.state {
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let wanted = |target: &Target<A>| match target.state {
             State::Waiting(until) => Some(until),
             State::Dialing { next, next_at, .. } => target.addr(next).map(|_| next_at),
             State::Up => None,
@@ -166,7 +183,7 @@ impl Dialer {
     }
 
     /// A connection with `peer` exists.
-    pub(super) fn handle_up(&mut self, peer: PeerId, now: Instant) {
+    pub fn handle_up(&mut self, peer: PeerId, now: Instant) {
         if let Some(target) = self.target(peer) {
             target.state = State::Up;
             target.failures = 0;
@@ -175,7 +192,7 @@ impl Dialer {
     }
 
     /// The last connection with `peer` is gone.
-    pub(super) fn handle_down(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
+    pub fn handle_down(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
         if let Some(target) = self.target(peer) {
             target.pace.note_down(now);
             target.back_off(now, entropy);
@@ -184,14 +201,14 @@ impl Dialer {
 
     /// `peer` says that another machine has our identity: each of the two dials rarely, so that neither
     /// is gone for long and nobody else pays for the quarrel.
-    pub(super) fn handle_contested(&mut self, peer: PeerId, now: Instant) {
+    pub fn handle_contested(&mut self, peer: PeerId, now: Instant) {
         if let Some(target) = self.target(peer) {
             target.pace.contested_until = Some(now + CONTESTED_FOR);
         }
     }
 
     /// A dial that [`Self::poll_dial`] asked for has failed: the next address need not wait.
-    pub(super) fn handle_failed(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
+    pub fn handle_failed(&mut self, peer: PeerId, now: Instant, entropy: &mut dyn Entropy) {
         let Some(target) = self.target(peer) else {
             return;
         };
@@ -209,7 +226,7 @@ impl Dialer {
     }
 
     /// A target without addresses, in the state that `peer` had before.
-    fn fresh(&self, peer: PeerId, now: Instant) -> Target {
+    fn fresh(&self, peer: PeerId, now: Instant) -> Target<A> {
         let old = self.targets.iter().find(|target| target.peer == peer);
         Target {
             peer,
@@ -221,14 +238,14 @@ impl Dialer {
         }
     }
 
-    fn target(&mut self, peer: PeerId) -> Option<&mut Target> {
+    fn target(&mut self, peer: PeerId) -> Option<&mut Target<A>> {
         self.targets.iter_mut().find(|target| target.peer == peer)
     }
 }
 
-impl Target {
+impl<A: Clone + PartialEq> Target<A> {
     /// Address number `index`: QUIC and TCP in turn, then what is left of the longer list.
-    fn addr(&self, index: usize) -> Option<&Multiaddr> {
+    fn addr(&self, index: usize) -> Option<&A> {
         let pairs = self.quic.len().min(self.tcp.len());
         let (list, at) = if index / 2 < pairs {
             (
@@ -244,10 +261,10 @@ impl Target {
         } else {
             (&self.tcp, index - pairs)
         };
-        list.get(at)
+        list.get(at).map(|way| &way.addr)
     }
 
-    fn poll(&mut self, now: Instant) -> Option<Multiaddr> {
+    fn poll(&mut self, now: Instant) -> Option<A> {
         let (out, next) = match self.state {
             State::Waiting(until) if until <= now => {
                 self.pace.dialled = Some(now);
@@ -277,34 +294,44 @@ impl Target {
     }
 }
 
+/// The filter of probes (TRUST.md 19), as far as it needs no knowledge of this host. A bootstrap of this very host is no
+/// attack: an invite names it, which the authority has signed.
+fn may_be_dialled<A>(way: &Way<A>) -> bool {
+    way.socket.is_none_or(|socket| {
+        let own = socket.ip().to_canonical().is_loopback() && socket.port() != 0;
+        own || admit_anywhere(socket).is_ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use overlay_proto::SeededEntropy;
 
     use super::*;
 
-    fn bootstrap(transports: &[&str]) -> (PeerId, Vec<Multiaddr>) {
-        let keys = libp2p::identity::Keypair::generate_ed25519();
-        let peer = addr::from_libp2p(&keys.public().to_peer_id()).unwrap();
-        let addrs = transports
-            .iter()
-            .map(|text| addr::with_peer(&format!("/ip4/192.0.2.1/{text}").parse().unwrap(), peer))
-            .collect();
-        (peer, addrs)
+    fn bootstrap(transports: &[&'static str]) -> (PeerId, Vec<Way<&'static str>>) {
+        let peer = PeerId([1; 32]);
+        let way = |addr: &&'static str| Way {
+            peer,
+            is_quic: addr.ends_with("quic-v1"),
+            socket: Some(([192, 0, 2, 1], 22_612).into()),
+            addr: *addr,
+        };
+        (peer, transports.iter().map(way).collect())
     }
 
     #[test]
     fn quic_first_then_tcp_then_back_off() {
         let (peer, addrs) = bootstrap(&["tcp/1", "udp/2/quic-v1"]);
-        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
         let mut entropy = SeededEntropy::new(1);
-        dialer.set(&addrs, start);
-        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[1].clone())));
+        dialer.set(addrs.clone(), start);
+        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[1].addr)));
         assert_eq!(dialer.poll_dial(start), None);
         assert_eq!(dialer.poll_timeout(), Some(start + HEAD_START));
         // A quick failure of QUIC does not wait for TCP's turn.
         dialer.handle_failed(peer, start, &mut entropy);
-        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[0].clone())));
+        assert_eq!(dialer.poll_dial(start), Some((peer, addrs[0].addr)));
         let mut last = Duration::ZERO;
         for _ in 0..12 {
             dialer.handle_failed(peer, start, &mut entropy);
@@ -323,15 +350,15 @@ mod tests {
     fn each_address_in_a_dial_of_its_own_and_in_turn() {
         let (peer, addrs) =
             bootstrap(&["udp/1/quic-v1", "udp/2/quic-v1", "tcp/3", "udp/4/quic-v1"]);
-        let (mut dialer, start) = (Dialer::default(), Instant::now());
-        dialer.set(&addrs, start);
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
+        dialer.set(addrs.clone(), start);
         let mut dialled = Vec::new();
         for step in 0..8 {
             let now = start + HEAD_START * step;
             dialled.extend(dialer.poll_dial(now).map(|(_, addr)| addr));
             assert_eq!(dialer.poll_dial(now), None);
         }
-        let order = [0, 2, 1, 3].map(|index: usize| addrs[index].clone());
+        let order = [0, 2, 1, 3].map(|index: usize| addrs[index].addr);
         assert_eq!(dialled, order);
         assert_eq!(dialer.poll_timeout(), None);
         let mut entropy = SeededEntropy::new(3);
@@ -342,12 +369,34 @@ mod tests {
         assert!(dialer.poll_timeout().is_some());
     }
 
+    #[test]
+    fn trust_19_an_address_of_no_single_host_is_not_dialled() {
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
+        let way = |socket: &'static str| Way {
+            peer: PeerId([1; 32]),
+            is_quic: false,
+            socket: Some(socket.parse().unwrap()),
+            addr: socket,
+        };
+        let refused = [
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "0.0.0.0:9",
+            "192.0.2.1:0",
+            "127.0.0.1:0",
+        ];
+        let may = ["127.0.0.1:9", "10.0.0.1:9", "[2001:db8::1]:9"];
+        dialer.set(refused.iter().chain(&may).map(|socket| way(socket)), start);
+        let dialled = (0..8).filter_map(|step| dialer.poll_dial(start + HEAD_START * step));
+        assert_eq!(dialled.map(|(_, addr)| addr).collect::<Vec<_>>(), may);
+    }
+
     /// How often a node dials whose connections are each closed after `life`, in `within`.
     fn dials(contested: bool, life: Duration, within: Duration) -> usize {
         let (peer, addrs) = bootstrap(&["udp/1/quic-v1"]);
-        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
         let mut entropy = SeededEntropy::new(5);
-        dialer.set(&addrs, start);
+        dialer.set(addrs.clone(), start);
         let (mut now, mut count) = (start, 0);
         while now < start + within {
             assert!(dialer.poll_dial(now).is_some());
@@ -384,9 +433,9 @@ mod tests {
     #[test]
     fn a_bootstrap_that_was_up_for_long_is_dialled_at_once_after_a_quarrel() {
         let (peer, addrs) = bootstrap(&["tcp/1"]);
-        let (mut dialer, start) = (Dialer::default(), Instant::now());
+        let (mut dialer, start) = (Dialer::default(), crate::some_instant());
         let mut entropy = SeededEntropy::new(6);
-        dialer.set(&addrs, start);
+        dialer.set(addrs.clone(), start);
         assert!(dialer.poll_dial(start).is_some());
         dialer.handle_up(peer, start);
         dialer.handle_contested(peer, start);
@@ -398,18 +447,18 @@ mod tests {
     #[test]
     fn up_and_down() {
         let (peer, addrs) = bootstrap(&["tcp/1"]);
-        let (mut dialer, now) = (Dialer::default(), Instant::now());
+        let (mut dialer, now) = (Dialer::default(), crate::some_instant());
         let mut entropy = SeededEntropy::new(2);
-        dialer.set(&addrs, now);
+        dialer.set(addrs.clone(), now);
         assert!(dialer.poll_dial(now).is_some());
         dialer.handle_up(peer, now);
         assert_eq!(dialer.poll_timeout(), None);
         // The same list again does not dial again.
-        dialer.set(&addrs, now);
+        dialer.set(addrs.clone(), now);
         assert_eq!(dialer.poll_dial(now), None);
         dialer.handle_down(peer, now, &mut entropy);
         assert!(dialer.poll_timeout().unwrap() <= now + MIN_BACKOFF);
-        dialer.set(&[], now);
+        dialer.set([], now);
         assert_eq!(dialer.poll_timeout(), None);
     }
 }

@@ -12,7 +12,10 @@ use overlay_proto::ids::OverlayId;
 use overlay_proto::membership::{ListState, SignedPart, WitnessRefusal};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_HELLO, Refusal};
+use super::Refusal;
+
+/// The largest hello in bytes, without its length prefix.
+pub const MAX_HELLO: usize = 4096;
 
 /// Data-plane addresses that a bootstrap may name.
 pub const MAX_DATA_ADDRS: usize = 8;

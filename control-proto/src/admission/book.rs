@@ -82,6 +82,16 @@ impl Book {
         }
     }
 
+    /// `roots` came from the node, which keeps them: the lists of keys that they retire do not count any more. Whoever
+    /// says so must not wait for the disk; the next list that is kept takes them from there, and a restart leaves them out.
+    pub(super) fn forget_retired(&self, roots: &RootStore) {
+        let mut held = self.lock();
+        let mut next = Revocations::clone(&held);
+        if next.retain_trusted(roots) {
+            *held = Arc::new(next);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Arc<Revocations>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }

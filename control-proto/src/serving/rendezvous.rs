@@ -1,6 +1,6 @@
 //! The cards that members of a network leave for each other, under a name that says nothing here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use overlay_proto::ids::PeerId;
@@ -32,13 +32,13 @@ struct Card {
 /// At most [`MAX_CARDS`] under each rendezvous, newest first; the oldest makes room.
 /// [`Self::sweep`] removes what lapsed.
 #[derive(Default)]
-pub(crate) struct Rendezvous {
-    places: HashMap<[u8; 32], Vec<Card>>,
+pub(super) struct Rendezvous {
+    places: BTreeMap<[u8; 32], Vec<Card>>,
 }
 
 impl Rendezvous {
     /// Keeps `peer`'s card and returns the others'. `None` when there is no room for it.
-    pub(crate) fn register(
+    pub(super) fn register(
         &mut self,
         place: [u8; 32],
         peer: PeerId,
@@ -75,7 +75,7 @@ impl Rendezvous {
     }
 
     /// Removes what lapsed.
-    pub(crate) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         self.places.retain(|_, cards| {
             cards.retain(|card| now - card.left < CARD_LIFETIME);
             !cards.is_empty()
@@ -83,7 +83,7 @@ impl Rendezvous {
     }
 
     /// Removes the cards of everybody whom `gone` names.
-    pub(crate) fn remove(&mut self, gone: impl Fn(&PeerId) -> bool) {
+    pub(super) fn remove(&mut self, gone: impl Fn(&PeerId) -> bool) {
         self.places.retain(|_, cards| {
             cards.retain(|card| !gone(&card.peer));
             !cards.is_empty()
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn members_learn_of_each_other_newest_first() {
-        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        let (mut all, now) = (Rendezvous::default(), crate::some_instant());
         assert_eq!(all.register(PLACE, peer(1), vec![1], now), Some(vec![]));
         assert_eq!(
             all.register(PLACE, peer(2), vec![2], now),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn who_is_new_is_shown_all_that_fit_and_who_was_here_the_newest() {
-        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        let (mut all, now) = (Rendezvous::default(), crate::some_instant());
         for n in 0..50 {
             let others = all.register(PLACE, peer(n), vec![0; 1024], now).unwrap();
             assert_eq!(others.len(), n);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn trust_8_the_cards_of_a_revoked_node_go() {
-        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        let (mut all, now) = (Rendezvous::default(), crate::some_instant());
         for n in 1..3 {
             all.register(PLACE, peer(n), vec![1], now).unwrap();
         }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let (mut all, now) = (Rendezvous::default(), Instant::now());
+        let (mut all, now) = (Rendezvous::default(), crate::some_instant());
         for n in 0..2 * MAX_CARDS {
             let others = all.register(PLACE, peer(n), vec![0; 4096], now).unwrap();
             let bytes: usize = others.iter().map(|(_, card)| card.len()).sum();

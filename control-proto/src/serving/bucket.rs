@@ -11,13 +11,13 @@ const BURST: f64 = 256.0;
 
 /// A token bucket of [`RATE`] and [`BURST`]. The map that holds it removes it with the peer's last connection.
 #[derive(Debug)]
-pub(crate) struct TokenBucket {
+pub(super) struct TokenBucket {
     tokens: f64,
     since: Instant,
 }
 
 impl TokenBucket {
-    pub(crate) const fn new(now: Instant) -> Self {
+    pub(super) const fn new(now: Instant) -> Self {
         Self {
             tokens: BURST,
             since: now,
@@ -25,7 +25,7 @@ impl TokenBucket {
     }
 
     /// Takes a token; `false` when there is none.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
         self.since = now;
         self.tokens = passed.mul_add(RATE, self.tokens).min(BURST);
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_greets_a_large_network_at_once_then_fifty_a_second() {
-        let start = Instant::now();
+        let start = crate::some_instant();
         let mut bucket = TokenBucket::new(start);
         assert_eq!((0..1000).filter(|_| bucket.take(start)).count(), 256);
         let later = start + Duration::from_millis(100);

@@ -6,7 +6,7 @@
 //! same incarnation and are told apart by their IP addresses, which a lone node may change, too, but not
 //! to and fro.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -47,23 +47,23 @@ struct Member {
 
 /// Two machines with one identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Twins {
+pub(super) struct Twins {
     /// Where the other one is.
-    pub(crate) other: SocketAddr,
+    pub(super) other: SocketAddr,
     /// It is time to say so to the operator.
-    pub(crate) report: bool,
+    pub(super) report: bool,
 }
 
 /// The runs of the members that are connected, or were lately. At most [`MAX_MEMBERS`] of
 /// [`MAX_RUNS`]; [`Self::sweep`] removes.
 #[derive(Debug, Default)]
-pub(crate) struct Instances {
-    members: HashMap<PeerId, Member>,
+pub(super) struct Instances {
+    members: BTreeMap<PeerId, Member>,
 }
 
 impl Instances {
     /// The run `incarnation` of `peer` is connected from `addr`. Has it a twin?
-    pub(crate) fn note(
+    pub(super) fn note(
         &mut self,
         peer: PeerId,
         incarnation: u32,
@@ -81,7 +81,7 @@ impl Instances {
     }
 
     /// Forgets who has not been here for long.
-    pub(crate) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         self.members.retain(|_, member| {
             member.forget(now);
             !member.runs.is_empty()
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_run_that_comes_back_after_another_has_a_twin() {
-        let (mut all, now) = (Instances::default(), Instant::now());
+        let (mut all, now) = (Instances::default(), crate::some_instant());
         let (a, b) = (at("192.0.2.1:5"), at("198.51.100.1:5"));
         assert_eq!(all.note(PEER, 1, a, now), None);
         assert_eq!(
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn twins_behind_one_address_are_told_apart_by_their_runs() {
-        let (mut all, now) = (Instances::default(), Instant::now());
+        let (mut all, now) = (Instances::default(), crate::some_instant());
         let (a, b) = (at("192.0.2.1:5"), at("192.0.2.1:6"));
         assert!(all.note(PEER, 1, a, now).is_none() && all.note(PEER, 2, b, now).is_none());
         assert!(all.note(PEER, 1, a, now).is_some());
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn restarts_and_changes_of_the_uplink_are_no_twins() {
-        let (mut all, mut now) = (Instances::default(), Instant::now());
+        let (mut all, mut now) = (Instances::default(), crate::some_instant());
         let (a, b) = (at("192.0.2.1:5"), at("198.51.100.1:5"));
         for run in 0..20 {
             assert_eq!(all.note(PEER, run, a, now), None);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn two_copies_of_one_memory_are_told_apart_by_their_addresses() {
-        let (mut all, mut now) = (Instances::default(), Instant::now());
+        let (mut all, mut now) = (Instances::default(), crate::some_instant());
         let (a, b) = (at("192.0.2.1:5"), at("198.51.100.1:5"));
         let mut told = 0;
         for turn in 0..6 {
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (mut all, now) = (Instances::default(), Instant::now());
+        let (mut all, now) = (Instances::default(), crate::some_instant());
         for n in 0..10_000_u32 {
             let mut peer = [0; 32];
             peer[..4].copy_from_slice(&n.to_be_bytes());
