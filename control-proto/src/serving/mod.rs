@@ -12,7 +12,7 @@ mod rendezvous;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -287,8 +287,10 @@ impl Server {
             return Vec::new();
         }
         self.next_sweep = now + TICK;
-        self.admitted.sweep(|peer| connected.contains(peer), now);
-        self.origins.sweep(now, |peer| connected.contains(peer));
+        // Thousands may be connected, and twice as many known.
+        let sorted: BTreeSet<PeerId> = connected.iter().copied().collect();
+        self.admitted.sweep(|peer| sorted.contains(peer), now);
+        self.origins.sweep(now, |peer| sorted.contains(peer));
         self.rendezvous.sweep(now);
         self.instances.sweep(now);
         means.records.sweep(now);
