@@ -58,8 +58,8 @@ pub(crate) struct RunArgs {
     /// Guests on each node
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) guests: u16,
-    /// Nothing happens: nodes start, guests talk, links lose nothing. One network in each overlay; otherwise there are two, and some
-    /// nodes are in both
+    /// Nothing happens: nodes start, guests talk, links lose nothing. One network in each overlay; otherwise there are two, and
+    /// above 75 nodes one for each 25, and some nodes are in two of them
     #[arg(long)]
     pub(crate) calm: bool,
     /// List what happens
