@@ -1,4 +1,9 @@
-//! What the fast path hands to the slow path.
+//! What the fast path hands to the slow path, and how it gets there (ADR 44): [`class`] says what a punt is about, [`charges`]
+//! who pays for it, [`queue`] in which order it is handled.
+
+pub mod charges;
+pub mod class;
+pub mod queue;
 
 use std::sync::Arc;
 
@@ -108,7 +113,16 @@ pub enum Punt {
         /// Where it came from.
         path: Path,
     },
-    /// A datagram in the clear: handshake, reflector, relay control.
+    /// A handshake whose sender knows the overlay secret: its mac1 is good, and under load the mac2 of a message 1, too. Or the
+    /// reply to a handshake under way.
+    Handshake {
+        /// Where it came from.
+        path: Path,
+        /// All of it.
+        bytes: Box<[u8]>,
+    },
+    /// Any other datagram in the clear: reflector, relay control, a handshake that was not judged or has still to show
+    /// something.
     Datagram {
         /// Where it came from.
         path: Path,

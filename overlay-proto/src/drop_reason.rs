@@ -47,6 +47,7 @@ drop_reasons! {
     PendingOverflow = "pending_overflow", "too many frames waited for a look-up or a handshake";
     PendingTimeout = "pending_timeout", "a frame waited too long for a look-up or a handshake";
     PuntOverflow = "punt_overflow", "the queue to the slow path was full";
+    PuntLimit = "punt_limit", "more frames that no worker can place than the guests of one network may cause in a second";
     MalformedDatagram = "malformed_datagram", "a datagram that does not parse";
     UnknownDatagramKind = "unknown_datagram_kind", "a first byte that is no kind of ours";
     UnknownSession = "unknown_session", "a session index that is not ours (any more)";

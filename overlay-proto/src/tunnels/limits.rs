@@ -29,15 +29,19 @@ const MAX_TIMESTAMPS: usize = 16 * 1024;
 
 /// Where a handshake comes from, coarsely enough that one customer has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Source {
+pub enum Source {
+    /// A /24 of IPv4.
     V4([u8; 3]),
+    /// A /56 of IPv6.
     V6([u8; 7]),
     /// The peer's allocation: behind a relay the address says nothing about the peer.
     Relayed(AllocationId),
 }
 
 impl Source {
-    pub(super) fn of(path: &Path) -> Self {
+    /// Of whoever is at the other end of `path`.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
         if let Some(route) = path.relay {
             return Self::Relayed(route.peer);
         }

@@ -55,7 +55,7 @@ use crate::wire::SessionIndex;
 
 pub use clocks::{CLOCK_TOLERANCE, ClockJump, ClockReadings, ClockWatch};
 use limits::{HalfOpen, Indices, Timestamps};
-pub use limits::{MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOURCE, MAX_SESSIONS};
+pub use limits::{MAX_HALF_OPEN, MAX_HALF_OPEN_PER_SOURCE, MAX_SESSIONS, Source};
 use load::Load;
 pub use load::{HALF_OPEN_UNDER_LOAD, MAX_REQUESTS_PER_SECOND};
 use peer::{Backoff, Held, MAX_PATHS, Peer, Pending};

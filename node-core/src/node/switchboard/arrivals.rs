@@ -66,7 +66,9 @@ impl Node {
                 self.peers
                     .handle_stray(tick, path, filter, &mut self.outside);
             }
-            Punt::Datagram { path, bytes } => self.handle_datagram(tick, path, &bytes),
+            Punt::Handshake { path, bytes } | Punt::Datagram { path, bytes } => {
+                self.handle_datagram(tick, path, &bytes);
+            }
             Punt::TapLost { net } => self.lose_tap(tick, net),
         }
     }
