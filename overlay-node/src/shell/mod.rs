@@ -60,7 +60,7 @@ use self::watches::{next_change, next_news};
 use crate::attachments::{self, AttachmentRecord};
 use crate::control_socket::server::ControlCall;
 use crate::state::{StateDir, wall_clock};
-use crate::workers::{SlowSender, WorkerPool};
+use crate::workers::{Punted, SlowSender, WorkerPool};
 use node_core::api::{Request, Response};
 use node_core::node::candidates::host::ANYWHERE;
 use node_core::node::effects::{CallId, Datagram, Effect, TapFrame};
@@ -89,14 +89,6 @@ pub(crate) fn read_clocks() -> Tick {
         now: Instant::now(),
         wall: wall_clock(),
     }
-}
-
-/// What the workers hand over.
-pub(crate) struct Punted {
-    /// All but beacons.
-    pub(crate) punts: mpsc::Receiver<Punt>,
-    /// By which nodes on one LAN find each other.
-    pub(crate) beacons: mpsc::Receiver<Punt>,
 }
 
 /// Where inputs come from.
@@ -184,17 +176,13 @@ impl Shell {
             let sleep = tokio::time::sleep_until(due.min(self.next_look).into());
             tokio::select! {
                 () = &mut stop => break,
-                n = inputs.punted.punts.recv_many(&mut punts, PUNT_BATCH) => {
-                    if n == 0 { break }
+                some = inputs.punted.wait() => {
+                    if !some { break }
                     let tick = self.begin();
-                    flood.note(n);
+                    flood.note(inputs.punted.take(&mut punts, PUNT_BATCH));
                     for punt in punts.drain(..) {
                         self.handle_punt(tick, punt);
                     }
-                }
-                Some(beacon) = inputs.punted.beacons.recv() => {
-                    let tick = self.begin();
-                    self.handle_punt(tick, beacon);
                 }
                 Some(event) = inputs.control.recv() => {
                     self.handle_control_event(event);

@@ -35,24 +35,19 @@ use super::kernel_sight::Kernel;
 use super::storing::{self, Disk, Kept, NodeShelf, StoreThread};
 use super::taps::Taps;
 use super::watches;
-use super::{Inputs, Outside, Punted, Shell, read_clocks};
+use super::{Inputs, Outside, Shell, read_clocks};
 use crate::cli::NodeSetup;
 use crate::config::{Config, DEFAULT_PORT};
 use crate::control_socket::server::{ControlCall, ControlServer};
 use crate::state::{BoundPorts, OsEntropy, StateDir, clock_readings};
-use crate::workers::{SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers};
+use crate::workers::{
+    Punted, SlowSender, UdpSockets, WorkerConfig, WorkerPool, default_workers, handoff,
+};
 use node_core::node::files::{LOOPED_PORTS, PEERS};
 use node_core::node::standing::identity::Identity;
 use node_core::node::switchboard::begin::{Begin, above_all_before, revoked_already};
 use node_core::node::switchboard::run::Node;
 use node_core::node::tick::Tick;
-
-/// Frames, datagrams and messages on their way to the slow path. 4,096 of at most 9,000 bytes are
-/// 36 MiB: about 50 ms of a flood of small frames.
-const PUNT_QUEUE: usize = 4096;
-
-/// Beacons on their way to the slow path: of a handful of nodes for each of 16 VLANs.
-const BEACON_QUEUE: usize = 64;
 
 /// Runs the node until SIGTERM or SIGINT.
 ///
@@ -227,27 +222,22 @@ fn start_workers(
     fib: &Arc<ArcSwap<Fib>>,
     node: &Node,
 ) -> Result<(WorkerPool, Punted)> {
-    let (punts, all) = mpsc::channel(PUNT_QUEUE);
-    let (beacons, heard) = mpsc::channel(BEACON_QUEUE);
-    let one = |(sockets, lane)| WorkerConfig {
+    let sockets = share_sockets(sockets, config.workers)?;
+    let (senders, punted) = handoff(sockets.len(), Arc::clone(&node.outside.drops));
+    let one = |((sockets, punts), lane)| WorkerConfig {
         sockets,
         taps: Vec::new(),
         fib: Arc::clone(fib),
         drops: Arc::clone(&node.outside.drops),
-        punts: punts.clone(),
-        beacons: beacons.clone(),
+        punts,
         epoch: node.standing.identity.epoch,
         lane: Lane(lane),
         me: node.standing.identity.me,
         marks: config.underlay.marks(),
     };
-    let sockets = share_sockets(sockets, config.workers)?;
-    let configs = sockets.into_iter().zip(1..).map(one).collect();
+    let parts = sockets.into_iter().zip(senders).zip(1..);
+    let configs = parts.map(one).collect();
     let pool = WorkerPool::start(configs).context("the data path cannot be started")?;
-    let punted = Punted {
-        punts: all,
-        beacons: heard,
-    };
     Ok((pool, punted))
 }
 

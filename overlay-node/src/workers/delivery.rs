@@ -8,6 +8,7 @@
 //! the larger node id; at the other end flows stay where the kernel's hash puts them. The kernel counts
 //! everything that is not IP as a single flow, whoever sent it: from such frames no end learns.
 
+use node_core::punt::charges::Payer;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, ethertype};
 use overlay_proto::ids::PeerId;
@@ -264,6 +265,10 @@ impl<'a> Delivery<'a> {
         reason: PuntReason,
         bytes: &mut [u8],
     ) -> Result<(), DropReason> {
+        let peer = from.session.peer;
+        if !self.context.charge_frame(Payer::Peer(net, peer)) {
+            return Ok(());
+        }
         self.flush();
         // The slow path handles only frames as they are on a wire.
         if inner.checksum == L4Checksum::Partial && !offload::complete(bytes) {
@@ -271,7 +276,7 @@ impl<'a> Delivery<'a> {
         }
         self.context.punt(Punt::PeerFrame {
             net,
-            peer: from.session.peer,
+            peer,
             reason,
             hops: inner.hops,
             forwarded: inner.forwarded,

@@ -231,15 +231,16 @@ mod tests {
 
     use nat_traversal::path::{AllocationId, RelayRoute};
     use nat_traversal::relay::RelayKey;
+    use node_core::punt::charges::Charges;
     use overlay_proto::ids::NetworkId;
     use overlay_proto::session::{RawSplit, Role, Session, SessionNames, SharedNetwork, Suite};
     use overlay_proto::switching::{DropCounters, Fib, FibMap, FibNetwork, PeerSlot};
     use overlay_proto::wire::{INNER_LEN, Lane, Selector};
     use proptest::prelude::*;
     use tap_bridge::offload::Marks;
-    use tokio::sync::mpsc;
 
     use super::super::delivery::Taps;
+    use super::super::handoff::handoff;
     use super::*;
 
     fn session(role: Role) -> Session {
@@ -285,12 +286,13 @@ mod tests {
     /// Feeds datagrams to a worker's receiving half; returns how many drops and punts they caused.
     fn feed(datagrams: &mut [Vec<u8>]) -> (u64, usize) {
         let (fib, drops) = (fib(), DropCounters::default());
-        let (punts, mut punted) = mpsc::channel(1_000);
+        let (senders, mut punted) = handoff(1, Arc::default());
+        let charges = Charges::new(1);
         let context = Context {
             fib: &fib,
             drops: &drops,
-            punts: &punts,
-            beacons: &punts,
+            punts: &senders[0],
+            charges: &charges,
             me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,
@@ -308,7 +310,7 @@ mod tests {
         (
             dropped,
             // A stray is a drop that is reported.
-            std::iter::from_fn(|| punted.try_recv().ok())
+            std::iter::from_fn(|| punted.take_one())
                 .filter(|punt| !matches!(punt, Punt::Stray { .. }))
                 .count(),
         )
@@ -377,12 +379,13 @@ mod tests {
     #[test]
     fn a_stray_is_reported_once_a_second_for_each_of_64_paths() {
         let (fib, drops) = (fib(), DropCounters::default());
-        let (punts, mut punted) = mpsc::channel(1_000);
+        let (senders, mut punted) = handoff(1, Arc::default());
+        let charges = Charges::new(1);
         let mut context = Context {
             fib: &fib,
             drops: &drops,
-            punts: &punts,
-            beacons: &punts,
+            punts: &senders[0],
+            charges: &charges,
             me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,
@@ -397,7 +400,7 @@ mod tests {
                 let mut delivery = Delivery::new(*context, &mut taps, Marks::default());
                 incoming.handle_datagram(&mut delivery, path, &mut stray);
             }
-            std::iter::from_fn(|| punted.try_recv().ok())
+            std::iter::from_fn(|| punted.take_one())
                 .filter(|punt| matches!(punt, Punt::Stray { .. }))
                 .count()
         };
@@ -415,12 +418,13 @@ mod tests {
         piece.extend([0; 100]);
         assert!(piece.len() > INNER_LEN);
         let (fib, drops) = (fib(), DropCounters::default());
-        let (punts, _punted) = mpsc::channel(10);
+        let (senders, _punted) = handoff(1, Arc::default());
+        let charges = Charges::new(1);
         let mut context = Context {
             fib: &fib,
             drops: &drops,
-            punts: &punts,
-            beacons: &punts,
+            punts: &senders[0],
+            charges: &charges,
             me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,

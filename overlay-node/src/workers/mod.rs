@@ -7,7 +7,7 @@
 //! Once per batch a worker loads the current forwarding database, the
 //! [`Fib`](overlay_proto::switching::Fib). The slow path (the control loop of the node) builds
 //! that snapshot and replaces it when something changes. A worker decides only what the `Fib` answers.
-//! Everything else it hands to the slow path as a [`Punt`], through a bounded queue. A frame that fits
+//! Everything else it hands to the slow path as a [`Punt`], by way of [`handoff`], in classes. A frame that fits
 //! into one datagram is forwarded without an allocation.
 //!
 //! - [`pool`] starts and stops the threads and gives them orders; [`worker`] is the loop of one thread.
@@ -26,6 +26,7 @@ mod copies;
 mod delivery;
 mod flow;
 mod gso;
+pub mod handoff;
 mod inbox;
 mod incoming;
 mod load;
@@ -44,6 +45,7 @@ mod tests;
 pub mod udp;
 mod worker;
 
+pub use handoff::{PuntSender, Punted, handoff};
 pub use pool::{TapSet, WorkerConfig, WorkerPool};
 pub use punt::Punt;
 pub use slow::{SlowSender, TapWriter};

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nat_traversal::path::Path;
+use node_core::punt::charges::{Cause, Payer};
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ethernet::{EthernetFrame, VlanId, classify, ethertype};
 use overlay_proto::segment::is_for_nodes;
@@ -21,58 +22,10 @@ use super::copies::{Copies, Copy};
 use super::outbox::Outbox;
 use super::punt::{Context, Punt};
 
-/// Frames shown to the slow path per second because they contain an IP address of their sender. The
-/// limit keeps a guest that floods ARP from filling the punt queue, in which handshakes wait, too.
-const TOLD_PER_SECOND: u32 = 100;
-
-/// Beacons (frames by which nodes on one LAN find each other) handed to the slow path per second. It is
-/// enough for all nodes on a LAN with many VLANs. In a loop, more come; the rest is dropped.
-const BEACONS_PER_SECOND: u32 = 1000;
-
-/// How often per second the slow path is told the VLAN of a frame that was dropped because this node
-/// stands by, which means that another node on the same LAN forwards that VLAN. So the slow path finds
-/// VLANs that no other node forwards.
-const STANDBY_PER_SECOND: u32 = 10;
-
-/// How often per second the slow path is told that a broadcast may be in a loop of the host's bridges.
-/// The slow path then sends a beacon, which finds the loop.
-const ROUNDS_PER_SECOND: u32 = 10;
-
 /// A frame id has the lane in its top 8 bits and a number in these lower ones.
 const FRAME_ID_BITS: u32 = 24;
 
 const _: () = assert!(INNER_LEN <= HEADROOM);
-
-/// A limit of events per second, by the worker's clock.
-#[derive(Debug)]
-struct PerSecond {
-    most: u32,
-    /// The current second, and the number of events in it.
-    taken: (u64, u32),
-}
-
-impl PerSecond {
-    const fn new(most: u32) -> Self {
-        Self {
-            most,
-            taken: (0, 0),
-        }
-    }
-
-    fn has_left(&mut self, now_ms: u64) -> bool {
-        let second = now_ms / 1000;
-        if second != self.taken.0 {
-            self.taken = (second, 0);
-        }
-        self.taken.1 < self.most
-    }
-
-    fn take(&mut self, now_ms: u64) -> bool {
-        let left = self.has_left(now_ms);
-        self.taken.1 += u32::from(left);
-        left
-    }
-}
 
 /// The sending half of a worker.
 #[derive(Debug)]
@@ -80,10 +33,6 @@ pub(super) struct Outgoing {
     /// Number of the next fragmented frame. It wraps around. At a million fragmented frames a second a
     /// number is used again after 16 s; the receiver forgets fragments after one.
     next_frame_id: u32,
-    told: PerSecond,
-    beacons: PerSecond,
-    standby: PerSecond,
-    rounds: PerSecond,
     copies: Copies,
     /// Scratch space for flooding: sealing a frame may overwrite it, so each peer gets a fresh copy.
     copy: Vec<u8>,
@@ -93,10 +42,6 @@ impl Outgoing {
     pub(super) fn new() -> Self {
         Self {
             next_frame_id: 0,
-            told: PerSecond::new(TOLD_PER_SECOND),
-            beacons: PerSecond::new(BEACONS_PER_SECOND),
-            standby: PerSecond::new(STANDBY_PER_SECOND),
-            rounds: PerSecond::new(ROUNDS_PER_SECOND),
             copies: Copies::new(),
             copy: Vec::new(),
         }
@@ -122,7 +67,7 @@ impl Outgoing {
             return context.drops.count(DropReason::OverlayOnItself);
         }
         if is_for_nodes(&frame) {
-            if self.beacons.take(context.now_ms) {
+            if context.charge(Payer::Tap(net), Cause::Beacon) {
                 let frame = bytes.into();
                 context.punt(Punt::Beacon { net, frame });
             }
@@ -139,7 +84,7 @@ impl Outgoing {
                 path,
                 selector,
             } => {
-                self.tell(context, net, &frame, bytes);
+                tell(context, net, &frame, bytes);
                 let to = To {
                     lane,
                     peer,
@@ -156,20 +101,20 @@ impl Outgoing {
                 context.drops.count(DropReason::GoesRound);
             }
             Forward::Flood { network, punt } => {
-                self.tell(context, net, &frame, bytes);
+                tell(context, net, &frame, bytes);
                 self.flood(context, (network, lane), header, buffer, outbox);
                 if let Some(had) = punt {
-                    each_whole(context, header, buffer, |frame| {
+                    each_whole(context, net, header, buffer, |frame| {
                         let had = Arc::clone(had);
                         context.punt(Punt::LocalBroadcast { net, had, frame });
                     });
                 }
             }
-            Forward::Local => self.tell(context, net, &frame, bytes),
+            Forward::Local => tell(context, net, &frame, bytes),
             Forward::Punt(reason) => punt_frames(context, net, reason, header, buffer),
             Forward::Drop(DropReason::StandingBy) => {
                 context.drops.count(DropReason::StandingBy);
-                if self.standby.take(context.now_ms) {
+                if context.charge(Payer::Tap(net), Cause::Standby) {
                     let vlan = src.vlan;
                     context.punt(Punt::StandingBy { net, vlan });
                 }
@@ -187,7 +132,7 @@ impl Outgoing {
         bytes: &[u8],
     ) -> bool {
         let copy = self.copies.judge(context.now_ms, bytes);
-        if copy != Copy::Passes && self.rounds.take(context.now_ms) {
+        if copy != Copy::Passes && context.charge(Payer::Tap(net), Cause::Loop) {
             context.punt(Punt::GoesRound { net, vlan });
         }
         copy == Copy::TooMany
@@ -225,33 +170,6 @@ impl Outgoing {
             copy.extend_from_slice(buffer);
             self.send(context, &to, header, &mut copy, outbox);
             self.copy = copy;
-        }
-    }
-
-    /// Shows the slow path a frame that contains an IP address of its source (ARP, neighbour discovery),
-    /// so that the directory learns the address. The rate is limited: the guest's next such frame says
-    /// the same again.
-    fn tell(
-        &mut self,
-        context: &Context<'_>,
-        net: NetIndex,
-        frame: &EthernetFrame<'_>,
-        bytes: &[u8],
-    ) {
-        if !matches!(
-            frame.ethertype(),
-            ethertype::ARP | ethertype::RARP | ethertype::IPV6
-        ) {
-            return;
-        }
-        if !self.told.has_left(context.now_ms) {
-            return;
-        }
-        let evidence = classify(frame);
-        if evidence.whole_machine || !evidence.ips.is_empty() {
-            self.told.take(context.now_ms);
-            let frame = bytes.into();
-            context.punt(Punt::LocalEvidence { net, frame });
         }
     }
 
@@ -357,6 +275,31 @@ impl Outgoing {
     }
 }
 
+/// Shows the slow path a frame that contains an IP address of its source (ARP, neighbour discovery),
+/// so that the directory learns the address. The rate is limited: the guest's next such frame says
+/// the same again.
+fn tell(context: &Context<'_>, net: NetIndex, frame: &EthernetFrame<'_>, bytes: &[u8]) {
+    if !matches!(
+        frame.ethertype(),
+        ethertype::ARP | ethertype::RARP | ethertype::IPV6
+    ) {
+        return;
+    }
+    let payer = Payer::Tap(net);
+    if !context
+        .charges
+        .can_pay(context.now_ms, payer, Cause::Address)
+    {
+        return;
+    }
+    let evidence = classify(frame);
+    if evidence.whole_machine || !evidence.ips.is_empty() {
+        context.charge(payer, Cause::Address);
+        let frame = bytes.into();
+        context.punt(Punt::LocalEvidence { net, frame });
+    }
+}
+
 /// Hands a frame to the slow path that the `Fib` has no destination for.
 fn punt_frames(
     context: &Context<'_>,
@@ -365,20 +308,24 @@ fn punt_frames(
     header: VnetHdr,
     buffer: &mut [u8],
 ) {
-    each_whole(context, header, buffer, |frame| {
+    each_whole(context, net, header, buffer, |frame| {
         context.punt(Punt::LocalFrame { net, reason, frame });
     });
 }
 
 /// Calls `each` with every frame that `buffer` stands for, as it would look on a wire: segmented, with
-/// complete checksums. The slow path handles only such frames.
+/// complete checksums. The slow path handles only such frames. Each is charged to the tap of `net`, before it is copied.
 fn each_whole(
     context: &Context<'_>,
+    net: NetIndex,
     header: VnetHdr,
     buffer: &mut [u8],
     mut each: impl FnMut(Box<[u8]>),
 ) {
     let mut give = |bytes: &[u8], checksum| {
+        if !context.charge_frame(Payer::Tap(net)) {
+            return;
+        }
         let mut frame: Box<[u8]> = bytes.into();
         if checksum == FrameChecksum::Partial && !offload::complete(&mut frame) {
             return context.drops.count(DropReason::MalformedFrame);

@@ -14,10 +14,9 @@ use overlay_proto::switching::{DropCounters, Fib, NetIndex};
 use overlay_proto::wire::{Lane, PieceBudget};
 use tap_bridge::FrameQueue;
 use tap_bridge::offload::Marks;
-use tokio::sync::mpsc;
 
+use super::handoff::PuntSender;
 use super::incoming::Incoming;
-use super::punt::Punt;
 use super::sys;
 use super::udp::UdpSockets;
 use super::worker::Worker;
@@ -35,11 +34,8 @@ pub struct WorkerConfig {
     pub fib: Arc<ArcSwap<Fib>>,
     /// Counters of drops by reason, shared by all workers.
     pub drops: Arc<DropCounters>,
-    /// The queue to the slow path. It is bounded; what does not fit is dropped as `punt_overflow`.
-    pub punts: mpsc::Sender<Punt>,
-    /// A second queue to the slow path, only for what finds loops: in a loop the other queue is full of
-    /// looping frames.
-    pub beacons: mpsc::Sender<Punt>,
+    /// The way to the slow path. It is bounded; what does not fit is dropped as `punt_overflow`.
+    pub punts: PuntSender,
     /// The start of the process: the times in `LocalMac` count from here.
     pub epoch: Instant,
     /// The worker's own lane in every session. Lane 0 belongs to the slow path.

@@ -210,15 +210,17 @@ impl Out<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
     use std::time::Instant;
 
+    use node_core::punt::charges::Charges;
     use overlay_proto::ids::PeerId;
     use overlay_proto::switching::{DropCounters, Fib, NetIndex};
     use proptest::prelude::*;
     use tap_bridge::offload::{HEADROOM, Plan, plan};
     use tap_bridge::{FrameBatch, FrameQueue, MemoryTap};
-    use tokio::sync::mpsc;
 
+    use super::super::handoff::handoff;
     use super::super::readahead::Tap;
     use super::*;
 
@@ -281,12 +283,13 @@ mod tests {
             DropCounters::default(),
             PeerCounters::default(),
         );
-        let (punts, _punted) = mpsc::channel(1);
+        let (senders, _punted) = handoff(1, Arc::default());
+        let charges = Charges::new(1);
         let context = Context {
             fib: &fib,
             drops: &drops,
-            punts: &punts,
-            beacons: &punts,
+            punts: &senders[0],
+            charges: &charges,
             me: PeerId([1; 32]),
             now: Instant::now(),
             now_ms: 0,

@@ -21,9 +21,8 @@ use overlay_proto::wire::{
 };
 use tap_bridge::offload::Marks;
 use tap_bridge::{FrameBatch, FrameQueue, MemoryTap, TxFrame};
-use tokio::sync::mpsc;
 
-use super::{Punt, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool};
+use super::{Punt, Punted, SlowSender, TapWriter, UdpSockets, WorkerConfig, WorkerPool, handoff};
 
 mod again;
 mod full;
@@ -43,7 +42,7 @@ struct Node {
     guest: MemoryTap,
     /// The guest's ends of the queues of all workers but the first.
     other_queues: Vec<MemoryTap>,
-    punts: mpsc::Receiver<Punt>,
+    punts: Punted,
     drops: Arc<DropCounters>,
     fib: Arc<ArcSwap<Fib>>,
     session: Arc<Session>,
@@ -65,21 +64,20 @@ impl Node {
         let sockets = UdpSockets::bind_to(&[local.parse().unwrap()]).unwrap();
         let pairs = (0..workers).map(|_| MemoryTap::pair().unwrap());
         let (mut guests, taps): (Vec<_>, Vec<_>) = pairs.unzip();
-        let (punt_sender, punts) = mpsc::channel(64);
         let drops = Arc::new(DropCounters::default());
+        let (senders, punts) = handoff(workers, Arc::clone(&drops));
         let session = Arc::new(session);
         let fib = Arc::new(ArcSwap::from_pointee(fib(own, other, &session)));
         let addr = sockets.local_addrs()[0];
         let sender = SlowSender::new(sockets.try_clone().unwrap());
         let shared = sockets.share_among(workers).unwrap();
-        let parts = shared.into_iter().zip(taps).zip(1..);
-        let configs = parts.map(|((sockets, tap), lane)| WorkerConfig {
+        let parts = shared.into_iter().zip(taps).zip(senders).zip(1..);
+        let configs = parts.map(|(((sockets, tap), punts), lane)| WorkerConfig {
             sockets,
             taps: vec![(NET, Box::new(tap))],
             fib: Arc::clone(&fib),
             drops: Arc::clone(&drops),
-            punts: punt_sender.clone(),
-            beacons: punt_sender.clone(),
+            punts,
             epoch: Instant::now(),
             lane: Lane(lane),
             me: PeerId([1; 32]),
@@ -123,7 +121,7 @@ impl Node {
     }
 
     fn punted(&mut self) -> Punt {
-        eventually("a punt", || self.punts.try_recv().ok())
+        eventually("a punt", || self.punts.take_one())
     }
 
     fn counted(&self, reason: DropReason) {
@@ -262,7 +260,7 @@ fn frames_of_all_sizes_cross_unchanged_over_both_families() {
         };
         assert_eq!((session, peer), (SessionIndex(20), PeerId([1; 32])));
         assert_eq!(path, Path::direct(a.addr));
-        assert!(b.punts.try_recv().is_err());
+        assert!(b.punts.take_one().is_none());
         let fib = a.fib.load();
         let sent = fib.peers[0]
             .counters
@@ -313,7 +311,7 @@ fn a_broadcast_that_comes_again_and_again_is_told_to_the_slow_path_before_it_is_
         a.says(&broadcast);
     }
     std::thread::sleep(Duration::from_millis(30));
-    assert!(a.punts.try_recv().is_err(), "that is no loop yet");
+    assert!(a.punts.take_one().is_none(), "that is no loop yet");
     for _ in 0..40 {
         a.says(&broadcast);
     }
@@ -400,7 +398,7 @@ fn control_and_clear_datagrams_go_to_the_slow_path() {
     assert!(matches!(b.punted(), Punt::Stray { path } if path == Path::direct(a.addr)));
     a.sender.send_to(b.addr, &[0x40; 20]).unwrap();
     b.counted(DropReason::UnknownDatagramKind);
-    assert!(b.punts.try_recv().is_err());
+    assert!(b.punts.take_one().is_none());
 }
 
 #[test]

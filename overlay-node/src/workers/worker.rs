@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use host_services::entropy::OsEntropy;
 use host_services::poll::{Wait, poll};
+use nat_traversal::entropy::Entropy as _;
 use nat_traversal::path::Path;
+use node_core::punt::charges::Charges;
 use overlay_proto::drop_reason::DropReason;
 use overlay_proto::ids::PeerId;
 use overlay_proto::switching::{DropCounters, Fib};
 use overlay_proto::wire::Lane;
 use tap_bridge::offload::{HEADROOM, Marks};
-use tokio::sync::mpsc;
 
 use super::delivery::{Delivery, Taps};
+use super::handoff::PuntSender;
 use super::inbox::{GroBatch, Inbox};
 use super::incoming::Incoming;
 use super::load::Load;
@@ -43,8 +46,8 @@ const REST_MS: u64 = 1;
 struct Shared {
     fib: Arc<ArcSwap<Fib>>,
     drops: Arc<DropCounters>,
-    punts: mpsc::Sender<Punt>,
-    beacons: mpsc::Sender<Punt>,
+    punts: PuntSender,
+    charges: Charges,
     epoch: Instant,
     me: PeerId,
     mailbox: Arc<Mailbox>,
@@ -88,7 +91,7 @@ impl Worker {
                 fib: config.fib,
                 drops: config.drops,
                 punts: config.punts,
-                beacons: config.beacons,
+                charges: Charges::new(random()),
                 epoch: config.epoch,
                 me: config.me,
                 mailbox,
@@ -146,7 +149,7 @@ impl Worker {
             fib: &fib,
             drops: &shared.drops,
             punts: &shared.punts,
-            beacons: &shared.beacons,
+            charges: &shared.charges,
             me: shared.me,
             now,
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
@@ -318,6 +321,12 @@ impl DataPath {
         }
         timeout != Some(Duration::ZERO)
     }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    OsEntropy.fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 /// All datagrams of the GRO `batches`, each with the path it came by and its mark (TOS or traffic

@@ -6,7 +6,10 @@ use nat_traversal::candidate::CandidateFilter;
 use nat_traversal::entropy::{Entropy, SeededEntropy};
 use overlay_proto::wire::{L4Checksum, PieceBudget};
 
+use node_core::punt::charges::Charges;
+
 use super::*;
+use crate::workers::PuntSender;
 use crate::workers::delivery::{Delivery, Taps};
 use crate::workers::incoming::Incoming;
 use crate::workers::punt::Context;
@@ -20,8 +23,9 @@ const ROUNDS: usize = 10_000;
 struct Receiver {
     fib: Fib,
     drops: DropCounters,
-    sender: mpsc::Sender<Punt>,
-    punts: mpsc::Receiver<Punt>,
+    sender: PuntSender,
+    charges: Charges,
+    punts: Punted,
     incoming: Incoming,
     taps: Taps,
     guest: MemoryTap,
@@ -60,14 +64,15 @@ impl Receiver {
         let now = Instant::now();
         let own = Arc::new(session(1, 20, 10, Role::Responder));
         let (guest, tap) = MemoryTap::pair().unwrap();
-        let (sender, punts) = mpsc::channel(16);
+        let (mut senders, punts) = handoff(1, Arc::default());
         let mut agent = PathAgent::new(now, CandidateFilter::default(), false);
         agent.handle_established(now, home(), 0);
         while agent.poll_event().is_some() {}
         Self {
             fib: fib(MAC_B, MAC_A, &own),
             drops: DropCounters::default(),
-            sender,
+            sender: senders.remove(0),
+            charges: Charges::new(1),
             punts,
             incoming: Incoming::new(PieceBudget::default(), 1),
             taps: Taps(vec![Tap::new(NET, Box::new(tap))]),
@@ -102,7 +107,7 @@ impl Receiver {
             fib: &self.fib,
             drops: &self.drops,
             punts: &self.sender,
-            beacons: &self.sender,
+            charges: &self.charges,
             me: PeerId([2; 32]),
             now: self.now,
             now_ms: 0,
@@ -113,7 +118,7 @@ impl Receiver {
             .handle_datagram(&mut delivery, from, &mut bytes);
         delivery.flush();
         let mut foreign = 0;
-        while let Ok(punt) = self.punts.try_recv() {
+        while let Some(punt) = self.punts.take_one() {
             match punt {
                 // The driver does the same.
                 Punt::Opened { path, .. } => self.agent.handle_traffic(self.now, path),
