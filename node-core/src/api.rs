@@ -2,6 +2,7 @@
 //! on which other programs depend: add fields, never change those there are.
 
 mod names;
+mod ports;
 mod shared_lan;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use self::names::{MemberReport, ShownName};
 use crate::attachment::{Attachment, TapPort};
 use crate::pin::Pin;
 
+pub use self::ports::{PortCountersReport, PortReport};
 pub use self::shared_lan::SharedLanReport;
 
 /// What a command asks.
@@ -189,6 +191,9 @@ pub struct AttachRequest {
     /// BPDUs are carried, or dropped; `None` leaves it; `attach` only.
     #[serde(default)]
     pub bpdu: Option<bool>,
+    /// The VM's port is shut, or open; `None` leaves it; `attach` with `vm` only.
+    #[serde(default)]
+    pub shut: Option<bool>,
 }
 
 impl NetworkReport {
@@ -206,13 +211,14 @@ impl NetworkReport {
                 None => attached.map(|record| record.bridge.clone()),
             },
             nic: nic.map(|nic| nic.name.clone()),
-            vms: vms.to_vec(),
+            vms: vms.iter().map(|vm| vm.name.clone()).collect(),
             mtu: port.map_or(network.mtu, |port| port.mtu),
             epoch: network.epoch,
             offload: attached.map(|record| record.switches.offload),
             clamp: attached.map(|record| record.switches.clamp),
             bpdu: attached.map(|record| record.switches.bpdu),
             shared: Vec::new(),
+            ports: Vec::new(),
         }
     }
 }
@@ -233,6 +239,7 @@ impl AttachRequest {
             force: false,
             macs: Vec::new(),
             bpdu: None,
+            shut: None,
         }
     }
 
@@ -422,6 +429,9 @@ pub struct NetworkReport {
     /// The LAN behind the bridge, where other nodes are plugged into it, too; one for each VLAN.
     #[serde(default)]
     pub shared: Vec<SharedLanReport>,
+    /// What guests and LANs are plugged into here; of a node that runs.
+    #[serde(default)]
+    pub ports: Vec<PortReport>,
 }
 
 /// `status.peers[]`, and `farlan peers --json`.
@@ -496,6 +506,13 @@ pub struct MacReport {
     pub name: ShownName,
     /// Is that this node?
     pub local: bool,
+    /// The port of this host that it is behind, by the name of its interface; `null` if it is not here, or that is
+    /// not known (yet).
+    #[serde(default)]
+    pub port: Option<String>,
+    /// The VM at that port, by the name given to `attach --vm`.
+    #[serde(default)]
+    pub vm: Option<String>,
     /// The claim's generation.
     pub generation: u64,
     /// How often in a row two hosts took it from each other.

@@ -19,10 +19,51 @@ pub struct Attachment {
     pub addresses: Vec<IpNet>,
     /// The NIC on the bridge.
     pub nic: Option<AttachedNic>,
-    /// The names of the taps for VMs.
-    pub vms: Vec<String>,
+    /// The taps for VMs, in the order they were made.
+    pub vms: Vec<AttachedVm>,
     /// What may be switched off.
     pub switches: Switches,
+}
+
+/// The tap of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedVm {
+    /// Its name, and the VM's.
+    pub name: String,
+    /// Does it carry frames?
+    pub state: PortState,
+}
+
+/// What a port is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortKind {
+    /// The network's bridge, and whatever others have plugged into it.
+    Bridge,
+    /// A tap of `attach --vm`.
+    Tap,
+    /// The NIC of `attach --nic`.
+    Nic,
+    /// A socket of QEMU.
+    Socket,
+}
+
+/// Does a port carry frames?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// It does.
+    Open,
+    /// Neither way: a migration's target before the hand-over.
+    Shut,
+}
+
+impl PortState {
+    /// Of a port that is shut, or is not.
+    #[must_use]
+    pub const fn of(is_shut: bool) -> Self {
+        if is_shut { Self::Shut } else { Self::Open }
+    }
 }
 
 /// A NIC on the own bridge.
@@ -63,6 +104,19 @@ impl Switches {
         self.clamp = clamp.unwrap_or(self.clamp);
         self.bpdu = bpdu.unwrap_or(self.bpdu);
     }
+}
+
+/// What has passed an interface, as the kernel counts it: `rx` from the guest or LAN, `tx` to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortTraffic {
+    /// Frames from it.
+    pub rx_frames: u64,
+    /// Bytes from it.
+    pub rx_bytes: u64,
+    /// Frames to it.
+    pub tx_frames: u64,
+    /// Bytes to it.
+    pub tx_bytes: u64,
 }
 
 /// A tap as the kernel has it now.

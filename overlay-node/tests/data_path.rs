@@ -130,6 +130,7 @@ fn fib(number: usize, path: Path) -> Fib {
             twins: FibMap::default(),
             standby: None,
             bpdu: false,
+            ports: Arc::default(),
         }],
         peers: vec![FibPeer {
             peer: session.peer,

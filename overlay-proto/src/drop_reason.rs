@@ -38,6 +38,7 @@ drop_reasons! {
     MacReserved = "mac_reserved", "a source MAC is a group, zero or reserved address";
     BridgeReserved = "bridge_reserved", "a destination that no 802.1D bridge forwards";
     GoesRound = "goes_round", "a broadcast came again and again: it goes round in a loop of this host; see the warnings";
+    PortShut = "port_shut", "a frame came from a port of this host that is shut, such as the target of a migration before its hand-over";
     StandingBy = "standing_by", "another node on the same LAN carries its frames; see the warnings";
     MalformedFrame = "malformed_frame", "shorter than an Ethernet header, or tags that do not parse";
     FrameTooLarge = "frame_too_large", "larger than what can be split into pieces";

@@ -14,6 +14,7 @@ fn lab_network() -> NetworkReport {
         clamp: Some(false),
         bpdu: Some(false),
         shared: Vec::new(),
+        ports: Vec::new(),
     }
 }
 

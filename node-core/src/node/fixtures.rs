@@ -13,7 +13,7 @@ use super::outside::Outside;
 use super::sight::HostSight;
 use super::storing::Storing;
 use super::warnings::Warnings;
-use crate::attachment::{Attachment, TapPort};
+use crate::attachment::{Attachment, PortTraffic, TapPort};
 use crate::questions::Questions;
 use crate::sequences::Sequences;
 
@@ -43,6 +43,10 @@ impl HostSight for BareHost {
     }
 
     fn tap_port(&self, _: &str) -> Option<TapPort> {
+        None
+    }
+
+    fn traffic(&self, _: &str) -> Option<PortTraffic> {
         None
     }
 

@@ -1,6 +1,6 @@
 //! What the slow path wants of the host, and what it hears of it: data that the shell carries out and brings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub struct BridgeLook {
     pub untagged: Option<VlanId>,
     /// Ports with carrier, without our tap.
     pub ports: BTreeSet<u32>,
+    /// The names of all its ports, with and without carrier, but for our tap.
+    pub names: BTreeMap<u32, String>,
     /// The whole database, if it was asked for.
     pub fdb: Option<Vec<FdbEntry>>,
     /// The database has more entries than are looked at.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::attachment::{Attachment, TapPort};
+use crate::attachment::{Attachment, PortTraffic, TapPort};
 use overlay_proto::ethernet::MacAddr;
 use overlay_proto::ethernet::bridge::PortState;
 
@@ -25,6 +25,9 @@ pub trait HostSight: std::fmt::Debug + Send {
 
     /// How the tap `name` is now; `None` if it is not there.
     fn tap_port(&self, name: &str) -> Option<TapPort>;
+
+    /// What has passed the interface `name`; `None` if it is not there.
+    fn traffic(&self, name: &str) -> Option<PortTraffic>;
 
     /// What the host is called.
     fn host_name(&self) -> Option<String>;

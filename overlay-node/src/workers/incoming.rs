@@ -275,6 +275,7 @@ mod tests {
                 twins: FibMap::default(),
                 standby: None,
                 bpdu: false,
+                ports: Arc::default(),
             }],
             sessions: FibMap::from_iter([(SessionIndex(7), from)]),
             relay_keys: [(AllocationId(9), RelayKey([5; 16]))].into(),

@@ -174,6 +174,7 @@ fn fib(own: MacAddr, other: MacAddr, session: &Arc<Session>) -> Fib {
             twins: FibMap::default(),
             standby: None,
             bpdu: false,
+            ports: Arc::default(),
         }],
         peers: vec![FibPeer {
             peer: session.peer,

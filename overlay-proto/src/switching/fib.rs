@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nat_traversal::path::Path;
 use nat_traversal::relay::RelayKey;
 
 use super::counters::PeerCounters;
 use super::own_traffic::OwnTraffic;
+use super::ports::{FibPort, FibPorts, PortId};
 use super::vlans::VlanSet;
 use crate::drop_reason::DropReason;
 use crate::ethernet::{MacAddr, VlanId};
@@ -57,6 +58,9 @@ pub type FibMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomSt
 pub struct LocalMac {
     /// Milliseconds since the process began when a frame from it was last seen.
     last_heard_ms: AtomicU64,
+    /// By which port, as far as the slow path knows: here and not in the snapshot, so that a MAC which flaps between
+    /// two ports makes no new one.
+    port: AtomicU32,
 }
 
 impl LocalMac {
@@ -72,6 +76,17 @@ impl LocalMac {
     #[must_use]
     pub fn last_heard_ms(&self) -> u64 {
         self.last_heard_ms.load(Ordering::Relaxed)
+    }
+
+    /// It comes by `port`, the slow path says.
+    pub fn set_port(&self, port: PortId) {
+        self.port.store(port.0, Ordering::Relaxed);
+    }
+
+    /// By which port it comes.
+    #[must_use]
+    pub fn port(&self) -> PortId {
+        PortId(self.port.load(Ordering::Relaxed))
     }
 }
 
@@ -107,9 +122,20 @@ pub struct FibNetwork {
     pub standby: Option<Arc<VlanSet>>,
     /// BPDUs are carried, as any multicast (ADR 32).
     pub bpdu: bool,
+    /// What guests and LANs are plugged into here (ADR 45).
+    pub ports: Arc<FibPorts>,
 }
 
 impl FibNetwork {
+    /// The port that a frame of `src` is charged to; the newcomers for a MAC that is not known to be here.
+    #[must_use]
+    pub fn port_of(&self, src: &MacKey) -> FibPort<'_> {
+        match self.macs.get(src) {
+            Some(MacEntry::Local(local)) => self.ports.get(local.port()),
+            Some(MacEntry::Remote(..)) | None => self.ports.get(PortId::NEWCOMERS),
+        }
+    }
+
     /// Does this node carry nothing of `vlan`, neither way?
     #[must_use]
     pub fn stands_by(&self, vlan: VlanId) -> bool {
@@ -237,12 +263,30 @@ pub enum Accept<'a> {
 
 impl Fib {
     /// Where does a frame go that a local tap of `net` sent? `now_ms` is milliseconds since the
-    /// process began.
+    /// process began. What is punted or dropped is charged to its port.
     #[must_use]
     pub fn forward(&self, net: NetIndex, src: MacKey, dst: MacAddr, now_ms: u64) -> Forward<'_> {
         let Some(network) = self.networks.get(usize::from(net.0)) else {
             return Forward::Drop(DropReason::UnknownNetwork);
         };
+        let forward = self.find_way(network, src, dst, now_ms);
+        match forward {
+            Forward::Punt(_) | Forward::Flood { punt: Some(_), .. } => {
+                network.port_of(&src).counters.count_punted();
+            }
+            Forward::Drop(_) => network.port_of(&src).counters.count_refused(),
+            Forward::Unicast { .. } | Forward::Flood { punt: None, .. } | Forward::Local => {}
+        }
+        forward
+    }
+
+    fn find_way<'a>(
+        &'a self,
+        network: &'a FibNetwork,
+        src: MacKey,
+        dst: MacAddr,
+        now_ms: u64,
+    ) -> Forward<'a> {
         if !src.mac.is_claimable() {
             return Forward::Drop(DropReason::MacReserved);
         }

@@ -6,10 +6,14 @@
 //! - [`Fib::accept`]: a frame came out of a session; may it be delivered?
 //!
 //! What the `Fib` cannot answer is *punted*: handed to the slow path through a bounded queue.
+//!
+//! [`local_switch`]: between ports that no bridge of the kernel joins the node itself is the switch.
 
 mod counters;
 mod fib;
+pub mod local_switch;
 mod own_traffic;
+mod ports;
 #[cfg(test)]
 mod tests;
 mod vlans;
@@ -20,4 +24,5 @@ pub use fib::{
     NetIndex, PeerSlot, PuntReason,
 };
 pub use own_traffic::OwnTraffic;
+pub use ports::{FibPort, FibPorts, PortCounters, PortId};
 pub use vlans::VlanSet;

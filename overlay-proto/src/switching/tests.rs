@@ -78,6 +78,7 @@ fn fib(alice: FibPeer, bob: FibPeer) -> Fib {
             twins: FibMap::default(),
             standby: None,
             bpdu: false,
+            ports: Arc::default(),
         }],
         peers: vec![alice, bob],
         ..Fib::default()
@@ -161,6 +162,42 @@ fn bpdus_pass_where_the_attachment_says_so() {
         (false, false),
         "no other reserved address"
     );
+}
+
+#[test]
+fn what_a_frame_costs_is_charged_to_its_port_or_to_the_newcomers() {
+    let (mut fib, _) = usual();
+    let ports = FibPorts {
+        known: [(PortId(7), Arc::default())].into(),
+        ..FibPorts::default()
+    };
+    fib.networks[0].ports = Arc::new(ports);
+    let Some(MacEntry::Local(local)) = fib.networks[0].macs.get(&key(OURS)) else {
+        panic!("not local");
+    };
+    let charged = |port| {
+        let counters = fib.networks[0].ports.get(port).counters;
+        (counters.punted(), counters.refused())
+    };
+    let lldp = MacAddr([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
+    let costs = |src| {
+        for dst in [BOBS, MacAddr::BROADCAST, NOBODYS, lldp] {
+            let _ = fib.forward(NET, key(src), dst, 7);
+        }
+    };
+    costs(OURS);
+    assert_eq!(charged(PortId::NEWCOMERS), (1, 1), "its port is not known");
+    local.set_port(PortId(7));
+    costs(OURS);
+    assert_eq!(charged(PortId(7)), (1, 1));
+    // One that is claimed elsewhere, and one that nobody knows.
+    costs(ALICES);
+    costs(NOBODYS);
+    assert_eq!(charged(PortId(7)), (1, 1));
+    assert_eq!(charged(PortId::NEWCOMERS), (1 + 6, 1 + 2));
+    local.set_port(PortId(8));
+    let port = fib.networks[0].port_of(&key(OURS));
+    assert_eq!(port.id, PortId::NEWCOMERS, "that port is gone");
 }
 
 #[test]

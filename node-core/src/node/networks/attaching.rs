@@ -132,7 +132,9 @@ impl Networks {
             };
             network.attached = match tap {
                 Tap::Open(record) => {
-                    network.directory.handle_port_up(tick.now);
+                    let bridge = &network.bridge;
+                    let rests = |key: &MacKey| bridge.is_held(key);
+                    network.directory.handle_port_up_but(tick.now, rests);
                     self.touched.insert(net);
                     Some(*record)
                 }
@@ -148,6 +150,7 @@ impl Networks {
                 }
             };
         }
+        self.follow_ports(tick, out);
         out.warnings.retain(Topic::Tap, |about| {
             failed.iter().any(|(name, _)| name == about)
         });
@@ -169,14 +172,14 @@ impl Networks {
     }
 
     /// The attachments as they are on disk.
-    pub(crate) fn handle_records(&mut self, out: &mut Outside, records: &[Attachment]) {
+    pub(crate) fn handle_records(&mut self, tick: Tick, out: &mut Outside, records: &[Attachment]) {
         for attached in self.all.iter_mut().filter_map(|n| n.attached.as_mut()) {
             let now = records.iter().find(|one| one.network == attached.network);
             if let Some(now) = now.filter(|now| now.tap == attached.tap) {
                 attached.clone_from(now);
             }
         }
-        out.fib_stale = true;
+        self.follow_ports(tick, out);
         if self.some_nic_waits(&*out.sight) {
             out.effects.push(Effect::Host(HostTask::Ensure));
         }
@@ -195,6 +198,7 @@ impl Networks {
             let mut networks = self.all.iter_mut();
             if let Some(network) = networks.find(|n| n.secret.name == request.network) {
                 network.bridge.leave();
+                network.ports.clear();
             }
         }
     }

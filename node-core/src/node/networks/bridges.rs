@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use overlay_proto::ethernet::bridge::{FDB_MAX_LEARNED, FdbEntry, FdbNews};
 use overlay_proto::ethernet::{EvidenceClass, MacAddr, VlanId};
-use overlay_proto::switching::{MacKey, NetIndex};
+use overlay_proto::switching::{MacKey, NetIndex, PortId};
 
 use super::Networks;
 use crate::node::effects::Effect;
@@ -22,6 +22,7 @@ use crate::node::host_orders::BridgeLook;
 use crate::node::host_orders::BridgeOrder;
 use crate::node::host_orders::HostTask;
 use crate::node::networks::group_queries::GroupQueries;
+use crate::node::networks::network::Network;
 use crate::node::networks::remote_macs::RemoteMacs;
 use crate::node::outside::Outside;
 use crate::node::tick::Tick;
@@ -29,7 +30,7 @@ use crate::node::views::Own;
 use crate::node::warnings::Topic;
 
 /// MACs behind the ports of one bridge: as many as one network may hold.
-const MAX_LEARNED: usize = FDB_MAX_LEARNED as usize;
+pub(crate) const MAX_LEARNED: usize = FDB_MAX_LEARNED as usize;
 
 /// Entries of one bridge's database that are looked at: those of our own guests and of all others.
 pub const MAX_DUMPED: usize = 4 * MAX_LEARNED;
@@ -79,6 +80,11 @@ pub(crate) struct Bridge {
     /// Bound: [`MAX_LEARNED`]; removed when the port is gone, or once the bridge has forgotten a
     /// MAC that is not ours.
     learned: BTreeMap<MacKey, Learned>,
+    /// The names of its ports, by number, as of the last look. Bound: a Linux bridge has at most 1,023.
+    names: BTreeMap<u32, String>,
+    /// MACs that were last behind a port which is shut: what is still under way from them counts for nothing. Bound:
+    /// [`MAX_LEARNED`]; removed when the bridge hears them elsewhere, or the port is open or gone.
+    held: BTreeMap<MacKey, PortId>,
     /// It forwards a multicast group only to ports that asked for it.
     pub(crate) snoops: bool,
     pub(crate) queries: GroupQueries,
@@ -136,6 +142,43 @@ impl Bridge {
         self.index = 0;
         self.ports.clear();
         self.learned.clear();
+        self.names.clear();
+        self.held.clear();
+    }
+
+    /// The name of the interface behind which `key` is, or was last.
+    pub(crate) fn interface_of(&self, key: &MacKey) -> Option<&str> {
+        let learned = self.learned.get(&self.slot(*key))?;
+        self.name_of(learned.port)
+    }
+
+    /// The name of the port with this number.
+    pub(crate) fn name_of(&self, port: u32) -> Option<&str> {
+        self.names.get(&port).map(String::as_str)
+    }
+
+    /// `key` was behind `port`, which is shut.
+    pub(crate) fn hold(&mut self, key: &MacKey, port: PortId) {
+        let slot = self.slot(*key);
+        self.learned.remove(&slot);
+        if self.held.len() < MAX_LEARNED {
+            self.held.insert(slot, port);
+        }
+    }
+
+    /// `port` is open, or gone.
+    pub(crate) fn release(&mut self, port: PortId) {
+        self.held.retain(|_, held| *held != port);
+    }
+
+    /// Is `key` behind a port that is shut?
+    pub(crate) fn is_held(&self, key: &MacKey) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&self.slot(*key))
+    }
+
+    /// How many are.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// The VLAN that untagged frames belong to, where the bridge filters VLANs.
@@ -166,6 +209,7 @@ impl Bridge {
     /// Notes that `entry` was learnt; `false` if it is behind our own tap, or there is no room.
     fn learn(&mut self, entry: &FdbEntry) -> bool {
         let key = self.key_of(entry);
+        self.held.remove(&key);
         if entry.port == self.tap {
             self.learned.remove(&key);
             return false;
@@ -179,6 +223,23 @@ impl Bridge {
             self.learned.insert(key, learned);
         }
         room
+    }
+}
+
+impl Network {
+    /// Notes that `entry` was learnt; `false` if nothing comes of it.
+    fn learn(&mut self, entry: &FdbEntry) -> bool {
+        let key = self.bridge.key_of(entry);
+        if let Some(port) = self.shut_port(entry.port) {
+            self.bridge.hold(&key, port);
+            return false;
+        }
+        let before = self.bridge.learned.get(&key).map(|one| one.port);
+        let is_here = self.bridge.learn(entry);
+        if before != Some(entry.port) {
+            self.tell_ports(|local| self.bridge.slot(*local) == key);
+        }
+        is_here
     }
 }
 
@@ -197,11 +258,12 @@ impl Networks {
                 let Some(net) = self.bridge_of(&entry) else {
                     return;
                 };
-                let Some(bridge) = self.bridge_mut(net) else {
+                let Some(network) = self.all.get_mut(usize::from(net.0)) else {
                     return;
                 };
-                let key = bridge.key_of(&entry);
-                if bridge.learn(&entry) {
+                let key = network.bridge.key_of(&entry);
+                if network.learn(&entry) {
+                    let bridge = &network.bridge;
                     // A port that came up after the last look. What came by it may have left by another.
                     if !bridge.ports.contains(&entry.port) {
                         self.ask_for_loop(tick.now, net, VlanId::UNTAGGED);
@@ -309,6 +371,7 @@ impl Networks {
             network.lan.machine.handle_ports_changed(tick.now, false);
         }
         bridge.ports = look.ports;
+        bridge.names = look.names;
         if let Some(entries) = &look.fdb {
             let text = look.more.then(|| {
                 format!(
@@ -328,10 +391,10 @@ impl Networks {
                 learned.current = false;
             }
             for entry in entries {
-                bridge.learn(entry);
+                network.learn(entry);
             }
         }
-        let local = &network.local;
+        let (bridge, local) = (&mut network.bridge, &network.local);
         let lost = bridge.lose(local.keys());
         let here: Vec<MacKey> = bridge
             .learned
@@ -344,8 +407,10 @@ impl Networks {
             network.directory.handle_port_lost(tick.now, &lost);
         }
         if more {
-            network.directory.handle_port_up(tick.now);
+            let rests = |key: &MacKey| bridge.is_held(key);
+            network.directory.handle_port_up_but(tick.now, rests);
         }
+        network.tell_ports(|_| true);
         for key in here {
             self.feed_learned(tick, own, net, key);
         }
@@ -370,7 +435,8 @@ impl Networks {
         let Some(network) = self.all.get_mut(usize::from(net.0)) else {
             return;
         };
-        if network.lan.machine.is_shut(key.vlan) || network.lan.is_beacon_mac(key.mac) {
+        let is_shut = network.lan.machine.is_shut(key.vlan) || network.bridge.is_held(&key);
+        if is_shut || network.lan.is_beacon_mac(key.mac) {
             return;
         }
         // What cannot be claimed is told when a frame of it comes.

@@ -124,6 +124,10 @@ impl Networks {
         }
         let evidence = classify(&frame);
         let network = self.all.get_mut(usize::from(net.0))?;
+        if network.bridge.is_held(&src) {
+            // It was on its way when its port was shut.
+            return refuse(DropReason::PortShut);
+        }
         let owner = network.directory.owner(tick.now, &src);
         if owner.is_some_and(|owner| owner != own.me) {
             // It moved here, or it went round by a LAN that another node is plugged into as well.

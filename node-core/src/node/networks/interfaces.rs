@@ -79,7 +79,10 @@ impl Interfaces {
                         .bridge
                         .as_ref()
                         .is_none_or(|name| *name == record.bridge)
-                    && request.vm.as_ref().is_none_or(|vm| record.vms.contains(vm))
+                    && request
+                        .vm
+                        .as_ref()
+                        .is_none_or(|vm| record.vms.iter().any(|one| one.name == *vm))
             })
         };
         self.waiting.retain(|request| !made(request));
@@ -153,6 +156,7 @@ impl Networks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attachment::{AttachedVm, PortState};
 
     fn request(network: &str, bridge: Option<&str>) -> AttachRequest {
         AttachRequest {
@@ -169,7 +173,10 @@ mod tests {
             bridge_is_ours: false,
             addresses: Vec::new(),
             nic: None,
-            vms: vec!["vm1".to_owned()],
+            vms: vec![AttachedVm {
+                name: "vm1".to_owned(),
+                state: PortState::Open,
+            }],
             switches: crate::attachment::Switches::default(),
         }
     }

@@ -5,6 +5,7 @@
 //! - [`conflicts`]: warnings of MACs that two hosts hear. [`mac_twins`]: MACs that are here and elsewhere.
 //! - [`interfaces`]: taps and bridges are kept as they are recorded. [`overlay_ports`]: the overlay's own port on each bridge.
 //! - [`bridges`]: what the bridges have learnt, and which of their ports live. [`looped_ports`]: loops in this host.
+//! - [`ports`]: what guests and LANs are plugged into; ports that are shut.
 //! - [`segments`]: LANs that other nodes are plugged into, too; [`shared_lans`]: what users are told of them.
 //! - [`site_mtus`]: how large the guests' packets may be at each site.
 //! - [`remote_macs`]: what the bridges are told of other hosts' MACs. [`group_queries`]: guests that came here join their
@@ -22,6 +23,7 @@ pub mod mac_twins;
 pub mod network;
 pub mod overlay_ports;
 pub mod pins;
+pub mod ports;
 pub mod probes;
 pub mod remote_macs;
 pub mod segments;
@@ -42,6 +44,7 @@ use bridges::Looks;
 use interfaces::Interfaces;
 use looped_ports::LoopedPorts;
 use network::Network;
+use ports::PortIds;
 use site_mtus::SiteMtus;
 
 /// Local frames for a peer without a session. 64 frames for 3 s: a handshake over a relay with two
@@ -64,8 +67,10 @@ pub struct Networks {
     /// What is known of taps and bridges.
     pub interfaces: Interfaces,
     pub(crate) site_mtus: SiteMtus,
-    /// Ports of this host that are shut.
+    /// Ports of this host that are shut because they loop.
     pub looped: LoopedPorts,
+    /// Who of the ports of all networks is who.
+    pub port_ids: PortIds,
     /// Are broadcasts sent to each member by this node (ADR 4)?
     pub(crate) replication: bool,
     /// When a claim dies that is not refreshed.
@@ -83,6 +88,7 @@ impl Networks {
             interfaces: Interfaces::default(),
             site_mtus: SiteMtus::default(),
             looped: LoopedPorts::default(),
+            port_ids: PortIds::default(),
             replication,
             claim_ttl,
         }

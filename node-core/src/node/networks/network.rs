@@ -13,6 +13,7 @@ use overlay_proto::switching::{LocalMac, MacKey, NetIndex};
 
 use crate::attachment::{Attachment, Switches};
 use crate::node::networks::bridges::Bridge;
+use crate::node::networks::ports::Ports;
 use crate::node::networks::probes::LocalProbe;
 use crate::node::networks::segments::SharedLan;
 
@@ -87,6 +88,8 @@ pub struct Network {
     pub(crate) directory: Directory,
     /// Tap and bridge, when the network is attached.
     pub(crate) attached: Option<Attachment>,
+    /// What is plugged in here.
+    pub(crate) ports: Ports,
     /// The bridge, as last seen.
     pub(crate) bridge: Bridge,
     /// Other nodes on the LAN behind it.
@@ -119,6 +122,7 @@ impl Network {
             old_epoch: None,
             directory,
             attached: None,
+            ports: Ports::default(),
             bridge: Bridge::default(),
             lan,
             local: BTreeMap::new(),

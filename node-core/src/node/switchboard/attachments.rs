@@ -81,14 +81,19 @@ impl Node {
     }
 
     /// The attachments as they are on disk.
-    pub fn handle_records(&mut self, records: &[Attachment]) {
-        self.networks.handle_records(&mut self.outside, records);
+    pub fn handle_records(&mut self, tick: Tick, records: &[Attachment]) {
+        let out = &mut self.outside;
+        self.networks.handle_records(tick, out, records);
     }
 
     /// Before `farlan attach` changes the host.
     pub(crate) fn prepare_attach(&mut self, tick: Tick, request: &AttachRequest) {
         if is_lan(request) {
             self.listen_first(tick.now, &request.network);
+        }
+        if let (Some(vm), Some(true)) = (&request.vm, request.shut) {
+            let out = &mut self.outside;
+            self.networks.shut_before(tick, out, &request.network, vm);
         }
     }
 
@@ -97,6 +102,11 @@ impl Node {
         self.prepare_attach(tick, request);
         self.look_at_move();
         self.open_taps();
+    }
+
+    /// The host was not changed: ports are as they are recorded.
+    pub(crate) fn forgo_attach(&mut self, tick: Tick) {
+        self.networks.follow_ports(tick, &mut self.outside);
     }
 
     /// `farlan detach` has changed the host.

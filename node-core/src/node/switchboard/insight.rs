@@ -10,6 +10,7 @@ use overlay_proto::tunnels::MAX_SESSIONS;
 use overlay_proto::wire::ChannelConfig;
 
 use crate::floods::MAX_FLOODS;
+use crate::node::networks::bridges::MAX_LEARNED;
 use crate::node::peers::MAX_PEERS;
 use crate::node::switchboard::run::Node;
 use crate::waiting_room::WaitingRoom;
@@ -88,6 +89,7 @@ impl Node {
                 room("broadcasts", network.floods.len(), MAX_FLOODS),
                 room("members", members, MAX_MEMBERS),
                 room("local MACs", network.local.len(), MAX_CLAIMS),
+                room("MACs behind shut ports", network.bridge.held(), MAX_LEARNED),
             ]);
         }
         rooms

@@ -133,6 +133,7 @@ fn fib_network(
     for entry in network.directory.entries(now) {
         if entry.local {
             let heard = network.local.remove(&entry.key).unwrap_or_default();
+            heard.set_port(network.port_of(&entry.key));
             local.insert(entry.key, Arc::clone(&heard));
             macs.insert(entry.key, MacEntry::Local(heard));
         } else if let Some(&slot) = slots.get(&entry.owner) {
@@ -177,5 +178,6 @@ fn fib_network(
         twins,
         standby: network.lan.standby(),
         bpdu: network.switches().bpdu,
+        ports: network.ports.shown(),
     }
 }

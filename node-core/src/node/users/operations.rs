@@ -132,6 +132,7 @@ impl Node {
             Err(error) => {
                 // A detach was refused, and all is as before.
                 self.follow_attachment(tick.now);
+                self.forgo_attach(tick);
                 return self.end_operation(tick, |_, _| Err(error));
             }
         };

@@ -100,6 +100,7 @@ impl Node {
             .iter()
             .map(|network| NetworkReport {
                 shared: network.shared_reports(self.standing.identity.me, &*self.outside.sight),
+                ports: network.port_reports(&*self.outside.sight),
                 ..NetworkReport::of(
                     &network.secret,
                     network
@@ -252,6 +253,8 @@ impl Node {
 }
 
 fn mac_report(network: &Network, entry: &Entry, names: &Names) -> MacReport {
+    let port = entry.local.then(|| network.port_shown(&entry.key));
+    let (port, vm) = port.flatten().unzip();
     MacReport {
         network: network.secret.name.clone(),
         vlan: entry.key.vlan.get(),
@@ -259,6 +262,8 @@ fn mac_report(network: &Network, entry: &Entry, names: &Names) -> MacReport {
         node: entry.owner,
         name: names.get(&entry.owner),
         local: entry.local,
+        port,
+        vm: vm.flatten(),
         generation: entry.generation,
         contested: entry.contested,
         kind: entry.kind,

@@ -81,7 +81,13 @@ impl Directory {
 
     /// The network was attached, or a port of its bridge came up: what is pinned may be behind it.
     pub fn handle_port_up(&mut self, now: Instant) {
-        for (_, local) in self.local.iter_mut() {
+        self.handle_port_up_but(now, |_| false);
+    }
+
+    /// As [`Directory::handle_port_up`], but pins of MACs that `rests` holds for rest on: their port is shut.
+    pub fn handle_port_up_but(&mut self, now: Instant, rests: impl Fn(&MacKey) -> bool) {
+        let resumed = self.local.iter_mut().filter(|(key, _)| !rests(key));
+        for (_, local) in resumed {
             local.resume_pin();
         }
         self.claim_pins(now);

@@ -17,7 +17,7 @@ use overlay_proto::membership::test_authority::{BORN, TestOverlay};
 use overlay_proto::membership::{NetworkSecret, NodeKey};
 
 use super::*;
-use crate::attachment::{Attachment, TapPort};
+use crate::attachment::{Attachment, PortTraffic, TapPort};
 use crate::node::effects::Effects;
 use crate::node::networks::directory::DirectoryOutput;
 use crate::node::networks::network::Network;
@@ -58,6 +58,10 @@ impl HostSight for Dark {
     }
 
     fn tap_port(&self, _: &str) -> Option<TapPort> {
+        None
+    }
+
+    fn traffic(&self, _: &str) -> Option<PortTraffic> {
         None
     }
 
