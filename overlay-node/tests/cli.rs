@@ -361,6 +361,37 @@ fn wrong_usage_is_2() {
     }
 }
 
+/// A right that nothing enforces would only seem to allow or forbid something.
+#[test]
+fn trust_5_a_right_that_decides_nothing_is_in_no_invite() {
+    let site = Site::new();
+    let invite = |right: &str| {
+        let args = [
+            "invite",
+            "--network",
+            "lab",
+            "--bootstrap",
+            BOOTSTRAP,
+            "--right",
+            "send",
+            right,
+        ];
+        fails(&site.authority(), &args, "", 1)
+    };
+    for right in ["migrate-in", "migrate-out", "dhcp-server", "router"] {
+        let error = invite(right);
+        for words in [right, "decides nothing yet", "without it"] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
+    let error = invite("witness");
+    assert!(error.contains("each invite names its witness"), "{error}");
+    let books = ok(&site.authority(), &["invites", "--json"]);
+    assert_eq!(books.trim(), "[]");
+    let all = ["--network", "lab", "--right", "send", "bridge-nic", "relay"];
+    assert!(site.invite(&all).starts_with("farlan-invite-"));
+}
+
 #[test]
 fn a_node_that_is_not_there() {
     let site = Site::new();

@@ -66,8 +66,8 @@ pub(super) struct InviteArgs {
     /// How many nodes may use it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     nodes: u32,
-    /// A right, instead of `send` and `relay`; may be given several times. Only `send` is enforced in
-    /// this version
+    /// A right, instead of `send` and `relay`; may be given several times. There is also `bridge-nic`:
+    /// a node without it warns where a NIC is attached
     #[arg(long, num_args = 1.., value_name = "RIGHT")]
     right: Vec<Rights>,
     /// Write the invite into this new file, which its owner alone may read, and not to stdout

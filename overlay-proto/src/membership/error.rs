@@ -2,6 +2,7 @@
 
 use super::date::Utc;
 use super::revocation::Revoked;
+use super::rights::Rights;
 use crate::ids::{NetworkName, OverlayId};
 use crate::time::UnixTime;
 
@@ -161,6 +162,18 @@ pub enum IssueError {
     /// `max_nodes` is 0.
     #[error("an invite is for at least one node")]
     NoNodes,
+    /// Nothing enforces these rights: whoever gave them or not would go by what is not so (TRUST.md 5).
+    #[error(
+        "the right {0} decides nothing yet: every member may do what it stands for; make the invite \
+         without it"
+    )]
+    RightDecidesNothing(Rights),
+    /// A witness is named by the invite (TRUST.md 4).
+    #[error(
+        "nobody becomes a witness by a right: each invite names its witness, which is its first \
+         bootstrap; make the invite without the right witness"
+    )]
+    WitnessByRight,
     /// The authority's key is not the one of the newest root document.
     #[error("the key is not the authority of this overlay")]
     NotTheAuthority,

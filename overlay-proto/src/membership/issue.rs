@@ -154,6 +154,13 @@ fn check_terms(request: &InviteRequest, now: UnixTime) -> Result<(), IssueError>
     if let Some(name) = request.name.as_ref().filter(|name| !is_host_name(name)) {
         return Err(IssueError::BadName(name.clone()));
     }
+    let nothing = request.rights & Rights::DECIDING_NOTHING;
+    if nothing != Rights::NONE {
+        return Err(IssueError::RightDecidesNothing(nothing));
+    }
+    if request.rights.contains(Rights::WITNESS) {
+        return Err(IssueError::WitnessByRight);
+    }
     if request.max_nodes == 0 {
         return Err(IssueError::NoNodes);
     }

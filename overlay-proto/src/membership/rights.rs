@@ -1,7 +1,7 @@
 //! What a certificate allows (TRUST.md 5).
 
 use std::fmt;
-use std::ops::BitOr;
+use std::ops::{BitAnd, BitOr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ impl Rights {
     /// What an invite gives that names no rights.
     pub const DEFAULT: Self = Self(Self::SEND.0 | Self::RELAY.0);
 
+    /// What no member is kept from, with or without the right: no invite gives these until something enforces them.
+    pub const DECIDING_NOTHING: Self =
+        Self(Self::DHCP_SERVER.0 | Self::ROUTER.0 | Self::MIGRATE_IN.0 | Self::MIGRATE_OUT.0);
+
     /// Are all rights of `other` in this set?
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
@@ -68,6 +72,14 @@ impl BitOr for Rights {
 
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Rights {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 }
 

@@ -163,6 +163,14 @@ fn issue_refuses() {
             with(&|r| r.networks.push(r.networks[0].clone())),
             IssueError::NetworkTwice("n1".parse().unwrap()),
         ),
+        (
+            with(&|r| r.rights = Rights::SEND | Rights::MIGRATE_IN | Rights::ROUTER),
+            IssueError::RightDecidesNothing(Rights::MIGRATE_IN | Rights::ROUTER),
+        ),
+        (
+            with(&|r| r.rights = Rights::SEND | Rights::WITNESS),
+            IssueError::WitnessByRight,
+        ),
     ];
     for (request, error) in cases {
         assert_eq!(overlay.issue(request).unwrap_err(), error);
