@@ -53,6 +53,7 @@ fn lost(node: &Node) -> u64 {
         "pending_timeout",
         "no_session",
         "punt_overflow",
+        "punt_limit",
     ];
     reasons
         .iter()
